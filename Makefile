@@ -1,0 +1,211 @@
+# objstore: build, run, test. `make` alone lists the targets.
+#
+# Sources are found by wildcard: every .c of a library folder goes into libobjstore.a, cmd/objctl*.c
+# into objctl, cmd/common_*.c into both programs, the other cmd/*.c into objstore, and each
+# tests/unit/NAME_test.c is one test program. All output lies under $(BUILD).
+
+VERSION := 0.1.0
+BUILD   ?= build
+PREFIX  ?= /usr/local
+DESTDIR ?=
+PYTHON  ?= python3
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+
+# One job for each processor, unless the caller asked for something.
+ifeq ($(MAKELEVEL)$(filter -j%,$(MAKEFLAGS)),0)
+MAKEFLAGS += -j$(shell nproc 2>/dev/null || echo 2)
+endif
+
+LIB_DIRS := base storage journal cluster api/http api
+LIB_SRC  := $(foreach dir,$(LIB_DIRS),$(wildcard $(dir)/*.c))
+CTL_SRC  := $(wildcard cmd/objctl*.c)
+BOTH_SRC := $(wildcard cmd/common_*.c)
+NODE_SRC := $(filter-out $(CTL_SRC) $(BOTH_SRC),$(wildcard cmd/*.c))
+UNIT_SRC := $(wildcard tests/unit/*$(ONE)*_test.c)
+HELP_SRC := $(filter-out %_test.c,$(wildcard tests/unit/*.c))
+C_FILES  := $(LIB_SRC) $(wildcard cmd/*.c tests/unit/*.c tests/bench/*.c)
+H_FILES  := $(foreach dir,$(LIB_DIRS) cmd tests/unit tests/bench,$(wildcard $(dir)/*.h))
+
+# Debian's node-llhttp ships the parser as C sources.
+LLHTTP_DIR := /usr/share/llhttp
+LLHTTP_OBJ := $(addprefix $(BUILD)/llhttp/,api.o http.o llhttp.o)
+
+LIB   := $(BUILD)/libobjstore.a
+NODE  := $(BUILD)/objstore
+CTL   := $(BUILD)/objctl
+OBJ    = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
+UNITS := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(UNIT_SRC))
+VENV  := build/venv
+
+# --- flags ---------------------------------------------------------------------------------------
+
+WARNINGS := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
+            -Wold-style-definition -Wpointer-arith -Wwrite-strings -Wundef -Wvla -Wformat=2 \
+            -Wredundant-decls -Wnested-externs -Winit-self -Wimplicit-fallthrough \
+            -Wmissing-declarations -Wdate-time -Wcast-align
+DEFINES  := -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -DOBJSTORE_VERSION='"$(VERSION)"'
+INCLUDES := -I. -isystem /usr/share/include/llhttp
+HARDEN   := -fstack-protector-strong -fPIE
+LINK     := -pie -Wl,-z,relro,-z,now
+
+ifneq ($(SANITIZE),)
+# FORTIFY's checked functions would hide the accesses that the sanitizers are to see.
+OPTIMIZE := -O1 -g -fsanitize=$(SANITIZE) -fno-omit-frame-pointer -fno-sanitize-recover=all
+LINK     += -fsanitize=$(SANITIZE)
+else ifneq ($(COVERAGE),)
+OPTIMIZE := -O1 -g --coverage -fprofile-update=atomic
+LINK     += --coverage
+else
+OPTIMIZE := -O2 -g -D_FORTIFY_SOURCE=2
+endif
+
+# CFLAGS and LDFLAGS stay the user's.
+ALL_CFLAGS := -std=gnu11 $(OPTIMIZE) $(HARDEN) $(WARNINGS) $(DEFINES) $(INCLUDES) -pthread $(CFLAGS)
+LIBS       := -lsqlite3 -lssl -lcrypto -lxxhash -ljansson -lmsgpackc -lpthread
+CTL_LIBS   := -lcurl
+
+# --- building ------------------------------------------------------------------------------------
+
+.PHONY: help
+help:
+	@echo 'make TARGET, where TARGET is one of'
+	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16 | sed 's/^/  /'
+
+.PHONY: build
+build: $(NODE) $(CTL) ## build build/objstore and build/objctl (CC=clang works, too)
+
+$(BUILD)/obj/%.o: %.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	@echo '  CC    $<'
+	@$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+
+# Not our code: its warnings are not ours either.
+$(BUILD)/llhttp/%.o: $(LLHTTP_DIR)/%.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	@echo '  CC    $<'
+	@$(CC) -std=gnu11 $(OPTIMIZE) $(HARDEN) -w -DLLHTTP_STRICT_MODE=1 -I/usr/share/include/llhttp \
+	    $(CFLAGS) -MMD -MP -c -o $@ $<
+
+# Another compiler, or other flags, mean: build all of it again.
+$(BUILD)/flags: FORCE
+	@mkdir -p $(@D)
+	@echo '$(subst ','\'',$(CC) $(ALL_CFLAGS) $(LINK) $(LDFLAGS))' | cmp -s - $@ || \
+	    echo '$(subst ','\'',$(CC) $(ALL_CFLAGS) $(LINK) $(LDFLAGS))' > $@
+
+# The list of sources is an input, so that a removed file leaves the library.
+$(BUILD)/sources: FORCE
+	@mkdir -p $(@D)
+	@echo '$(LIB_SRC) $(NODE_SRC) $(CTL_SRC) $(BOTH_SRC)' | cmp -s - $@ || \
+	    echo '$(LIB_SRC) $(NODE_SRC) $(CTL_SRC) $(BOTH_SRC)' > $@
+
+$(LIB): $(call OBJ,$(LIB_SRC)) $(LLHTTP_OBJ) $(BUILD)/sources
+	@echo '  AR    $@'
+	@rm -f $@
+	@ar rcs $@ $(filter %.o,$^)
+
+$(NODE): $(call OBJ,$(NODE_SRC) $(BOTH_SRC)) $(LIB) $(BUILD)/sources
+	@echo '  LINK  $@'
+	@$(CC) $(LINK) $(LDFLAGS) -o $@ $(filter %.o,$^) $(LIB) $(LIBS)
+
+$(CTL): $(call OBJ,$(CTL_SRC) $(BOTH_SRC)) $(LIB) $(BUILD)/sources
+	@echo '  LINK  $@'
+	@$(CC) $(LINK) $(LDFLAGS) -o $@ $(filter %.o,$^) $(LIB) $(LIBS) $(CTL_LIBS)
+
+$(BUILD)/unit/%_test: $(BUILD)/obj/tests/unit/%_test.o $(call OBJ,$(HELP_SRC)) $(LIB)
+	@mkdir -p $(@D)
+	@echo '  LINK  $@'
+	@$(CC) $(LINK) $(LDFLAGS) -o $@ $(filter %.o,$^) $(LIB) -lcmocka $(LIBS)
+
+.PHONY: FORCE units lib
+FORCE:
+units: $(UNITS)
+lib: $(LIB)
+.SECONDARY:
+.DELETE_ON_ERROR:
+-include $(shell find $(BUILD) -name '*.d' -not -path '*/venv/*' 2>/dev/null)
+
+# --- running -------------------------------------------------------------------------------------
+
+.PHONY: setup run
+setup: ## install the Debian packages that building and testing need
+	@scripts/setup.sh build test
+
+run: ## set up, build, and start one node on 127.0.0.1:10999, state under run/
+	@scripts/setup.sh build
+	@$(MAKE) --no-print-directory build
+	@scripts/run.sh $(BUILD)
+
+# --- testing -------------------------------------------------------------------------------------
+
+.PHONY: unit integration test test-large asan tsan coverage bench
+# How the programs under test are found; absolute, because tests change directory.
+export OBJSTORE_BIN := $(abspath $(NODE))
+export OBJCTL_BIN   := $(abspath $(CTL))
+export OBJSTORE_TEST_BUILD := $(abspath $(BUILD))
+export ASAN_OPTIONS  ?= detect_leaks=1:strict_string_checks=1:detect_stack_use_after_return=1
+export UBSAN_OPTIONS ?= print_stacktrace=1
+export TSAN_OPTIONS  ?= second_deadlock_stack=1:suppressions=$(abspath scripts/tsan.supp)
+
+unit: units ## run the unit tests; ONE=name picks some
+	@scripts/run-unit.sh $(BUILD) $(or $(ONE),)
+
+integration: build $(VENV)/ready ## run the integration tests; ONE=expression picks some
+	@scripts/run-integration.sh $(BUILD) $(VENV) $(if $(ONE),-k '$(ONE)')
+
+test: ## set up, build, run every test
+	@scripts/setup.sh build test
+	@scripts/test.sh $(BUILD)
+
+test-large: build $(VENV)/ready ## run the tests with bodies around 4 GiB
+	@OBJSTORE_TEST_LARGE=1 scripts/run-integration.sh $(BUILD) $(VENV) -m large
+
+asan: ## run all tests with AddressSanitizer and UndefinedBehaviorSanitizer
+	@scripts/setup.sh build test
+	@SANITIZE=address,undefined scripts/test.sh build/asan
+
+tsan: ## run all tests with ThreadSanitizer
+	@scripts/setup.sh build test
+	@SANITIZE=thread scripts/test.sh build/tsan
+
+coverage: ## run all tests and print the line coverage (at least 85 %)
+	@scripts/setup.sh build test coverage
+	@COVERAGE=1 scripts/coverage.sh build/coverage
+
+bench: ## measure side by side with nginx (minutes; not a test)
+	@scripts/setup.sh build test bench
+	@$(MAKE) --no-print-directory build $(VENV)/ready
+	@$(VENV)/bin/python tests/bench/run.py $(BENCH)
+
+$(VENV)/ready: tests/requirements.txt
+	@echo '  VENV  $(VENV)'
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+# --- care ----------------------------------------------------------------------------------------
+
+.PHONY: lint format install clean
+lint: ## check include order, headers, format, clang-tidy, cppcheck, both compilers' warnings
+	@scripts/setup.sh build test lint
+	@CC='$(CC)' scripts/lint.sh $(C_FILES) $(H_FILES)
+
+format: ## clang-format all C files in place
+	@scripts/setup.sh lint
+	@clang-format -i $(C_FILES) $(H_FILES)
+
+install: build ## install the programs under $(DESTDIR)$(PREFIX)
+	install -d $(DESTDIR)$(PREFIX)/bin
+	install -m 755 $(NODE) $(CTL) $(DESTDIR)$(PREFIX)/bin/
+	@for page in $(wildcard docs/man/*.[158]); do \
+	    section=$${page##*.}; install -d $(DESTDIR)$(PREFIX)/share/man/man$$section; \
+	    install -m 644 $$page $(DESTDIR)$(PREFIX)/share/man/man$$section/; done
+	@if [ -f deploy/objctl.bash ]; then \
+	    install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions; \
+	    install -m 644 deploy/objctl.bash \
+	        $(DESTDIR)$(PREFIX)/share/bash-completion/completions/objctl; fi
+
+clean: ## remove build/ (the node's state under run/ stays)
+	rm -rf build

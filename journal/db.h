@@ -1,0 +1,114 @@
+/*
+ * The SQLite journal: events (append-only, enforced by triggers) and the views kept in the same
+ * transactions. WAL, synchronous=NORMAL: after a crash it is some earlier state of itself, and the log
+ * from its position on brings it up to date.
+ *
+ * Tables (WITHOUT ROWID where it fits; no index before something queries it):
+ *   state(one row: node, store, position, events, objects, deleted, bytes, digest, hlc, clean …)
+ *   origins(no INTEGER PRIMARY KEY, origin UNIQUE, node, seq, hash, anchor_seq, anchor_hash, ended)
+ *   events(origin_no, seq, raw, PRIMARY KEY (origin_no, seq))
+ *   objects(id PRIMARY KEY, …)          outbox(kind, id, PRIMARY KEY (kind, id)), since_ms, size)
+ *   segments(volume PRIMARY KEY, disk, base, end_bytes, sealed, body_bytes, live_bytes)
+ *
+ * Threads: struct db (the one writing connection) belongs to the applier; a db_reader to whoever
+ * opened it (query_only). Everything here may block on the disk.
+ */
+#ifndef JOURNAL_DB_H
+#define JOURNAL_DB_H
+
+#include "base/env.h"
+#include "journal/object.h"
+#include "storage/log.h"
+
+struct db;
+struct db_reader;
+
+struct db_state {
+    struct id128 node, store;
+    lsn_t position; /* everything below is applied */
+    bool clean;     /* the last run ended in order, with nothing left to apply */
+    hlc_time hlc;
+    uint64_t events, objects, deleted, bytes; /* objects: live ones; bytes: of their bodies */
+    uint64_t outbox, outbox_bytes;
+    struct hash128 digest;
+    struct id128 last_origin; /* our last run's, zero where we never wrote */
+};
+
+struct db_origin {
+    int64_t no; /* row number; given by db_add_origin */
+    struct id128 origin, node;
+    uint64_t seq; /* last event held */
+    uint8_t hash[SHA256_BYTES]; /* of that event */
+    uint64_t anchor_seq; /* verification starts above this one */
+    uint8_t anchor_hash[SHA256_BYTES];
+    bool ended;
+};
+
+struct db_segment {
+    struct log_segment log;
+    uint64_t body_bytes; /* of all inline bodies in it */
+    uint64_t live_bytes; /* of those that a row points to */
+};
+
+/* Open, or create with a first state of NODE and STORE (both ignored where it exists). ERR_FORMAT:
+ * not our application_id, or a newer user_version; ERR_CORRUPT: not a database, or a damaged one.
+ * PATH's directory exists. VFS: from vfs_register. */
+int db_open(struct db **out, const char *vfs, const char *path, const struct id128 *node,
+            const struct id128 *store) MUST_CHECK;
+/* Checkpoints everything where it can, and closes. */
+void db_close(struct db **db);
+
+int db_state_get(struct db *db, struct db_state *out) MUST_CHECK;
+/* The caller frees *OUT. */
+int db_origins(struct db *db, struct db_origin **out, size_t *count) MUST_CHECK;
+int db_segments(struct db *db, struct db_segment **out, size_t *count) MUST_CHECK;
+
+/* ---- The applier: all between db_begin and db_commit is one transaction. Any error: db_rollback,
+ * the database is as before db_begin. ---- */
+int db_begin(struct db *db) MUST_CHECK;
+int db_commit(struct db *db) MUST_CHECK;
+void db_rollback(struct db *db);
+int db_state_set(struct db *db, const struct db_state *state) MUST_CHECK;
+/* Insert (no = 0: *NO is set) or update the row of an origin. */
+int db_origin_set(struct db *db, struct db_origin *origin) MUST_CHECK;
+/* ERR_EXISTS where (origin, seq) is there already: nothing is changed then. */
+int db_event_add(struct db *db, int64_t origin_no, uint64_t seq, const void *raw,
+                 size_t len) MUST_CHECK;
+int db_object_set(struct db *db, const struct object *object) MUST_CHECK;
+int db_outbox_set(struct db *db, const struct id128 *id, uint64_t size, uint64_t since_ms,
+                  bool owed) MUST_CHECK;
+int db_segment_set(struct db *db, const struct db_segment *segment) MUST_CHECK;
+int db_segment_remove(struct db *db, uint32_t volume) MUST_CHECK;
+/* Look-up on the writing connection: sees the open transaction. As db_find. */
+int db_find_writing(struct db *db, const struct id128 *id, struct object **out) MUST_CHECK;
+
+/* Copy the WAL into the database and sync it. *COMPLETE: every committed transaction is now in the
+ * synced database file. Not inside a transaction. */
+int db_checkpoint(struct db *db, bool *complete) MUST_CHECK;
+/* Pages in the WAL since the last checkpoint: when to checkpoint. */
+unsigned db_wal_pages(const struct db *db);
+
+/* ---- Readers ---- */
+int db_reader_open(struct db_reader **out, const char *vfs, const char *path) MUST_CHECK;
+void db_reader_close(struct db_reader **reader);
+/* The row of ID in a fresh object, or ERR_NOT_FOUND. One short read transaction. */
+int db_find(struct db_reader *reader, const struct id128 *id, struct object **out) MUST_CHECK;
+/* Events of an origin from SEQ on, in order, until EACH returns non-zero (then that is returned). */
+int db_each_event(struct db_reader *reader, int64_t origin_no, uint64_t from_seq,
+                  int (*each)(void *arg, uint64_t seq, const uint8_t *raw, size_t len),
+                  void *arg) MUST_CHECK;
+/* Live objects with id above AFTER (NULL: from the start) in id order, up to MAX of them, handed to
+ * EACH (which must not keep them), until it returns non-zero. *LAST: the last id seen. The count. */
+int db_each_object(struct db_reader *reader, const struct id128 *after, unsigned max,
+                   int (*each)(void *arg, const struct object *object), void *arg,
+                   struct id128 *last, unsigned *count) MUST_CHECK;
+int db_reader_origins(struct db_reader *reader, struct db_origin **out, size_t *count) MUST_CHECK;
+int db_reader_state(struct db_reader *reader, struct db_state *out) MUST_CHECK;
+int db_reader_segments(struct db_reader *reader, struct db_segment **out, size_t *count) MUST_CHECK;
+/* Copy the database as of now into a fresh file at PATH (SQLite's backup API), synced. */
+int db_backup(struct db_reader *reader, const char *path) MUST_CHECK;
+/* SQLite's own integrity check plus: counters and digest recomputed from the rows, compared with the
+ * stored ones. ERR_CORRUPT with REPORT (CAP bytes) saying what differs. Scans everything. */
+int db_check(struct db_reader *reader, char *report, size_t cap) MUST_CHECK;
+
+#endif

@@ -1,0 +1,60 @@
+/*
+ * What a client's change means for an object: the committer's rules without its threads and files.
+ * Pure.
+ */
+#ifndef JOURNAL_DECIDE_H
+#define JOURNAL_DECIDE_H
+
+#include "journal/object.h"
+
+enum change_kind {
+    CHANGE_PUT,    /* bytes that the caller has, in memory or in a finished large file */
+    CHANGE_META,   /* name, user meta, level, expiry: those present */
+    CHANGE_DELETE,
+    CHANGE_DROP,   /* our copy at `checked` is damaged: forget it */
+    CHANGE_MOVE,   /* cleaning: a record goes to a new place */
+};
+
+/* What is asked; `fields` (EVENT_HAS_…) tells which members are present. */
+struct request {
+    enum change_kind kind;
+    struct id128 id;
+    uint32_t fields;
+    uint8_t sha256[SHA256_BYTES];
+    uint64_t size;
+    uint8_t level;
+    struct text name, type, user_meta;
+    uint64_t expires_ms;
+    bool purge;
+    uint8_t reason;
+    /* PUT: the copy of the same bytes that the caller has read and found good (verified) or bad
+     * (damaged) a moment ago; DROP: the bad one. */
+    struct place checked;
+    bool verified, damaged;
+};
+
+enum verdict {
+    VERDICT_COMMIT,    /* write *EVENT; with the body where `store_body` */
+    VERDICT_UNCHANGED, /* nothing to write: the answer is the row as it stands */
+};
+
+struct decision {
+    enum verdict verdict;
+    bool store_body;
+    struct event event; /* kind, id and payload; origin, seq, stamp, prev are the committer's */
+};
+
+/*
+ * Decide REQUEST against ROW (NULL: unknown id). 0, or the refusal:
+ *   ERR_CONFLICT   put: other bytes are there; meta: a level would be lowered
+ *   ERR_DELETED    put, meta: a tombstone stands there
+ *   ERR_NOT_FOUND  meta, drop of an unknown id
+ *   ERR_UNVERIFIED put of the same bytes, where our copy at row->place has been neither verified nor
+ *                  found damaged: the caller reads it, and asks again with `checked` set
+ * Put of the same bytes: with a verified copy it becomes a meta event of what differs, or
+ * UNCHANGED; without one (no place, or damaged) a put event with the body. A put never lowers the
+ * level. Delete of anything, known or not, commits once. Texts in the decision are REQUEST's.
+ */
+int decide(struct decision *out, const struct object *row, const struct request *request) MUST_CHECK;
+
+#endif

@@ -1,0 +1,173 @@
+/*
+ * What a log record does to an object's row: the one place where a commit, a recovery and a rebuild
+ * agree. The committer folds what it has just decided; recovery and rebuild fold what they read; so
+ * a replay arrives at the rows that were acknowledged.
+ *
+ * A record that carries a body of exactly the bytes that the row names becomes the row's place where
+ * it is higher in the log than the place known so far. That one rule serves puts, moves and rebuilds
+ * that meet records in another order than they were written in.
+ */
+#include "journal/journal_internal.h"
+
+#include <assert.h>
+#include <string.h>
+
+static bool is_live(const struct object *object)
+{
+    return object && (object->flags & (OBJECT_PUT | OBJECT_DELETED)) == OBJECT_PUT;
+}
+
+void delta_add(struct delta *a, const struct delta *b)
+{
+    a->events += b->events;
+    a->objects += b->objects;
+    a->deleted += b->deleted;
+    a->bytes += b->bytes;
+    a->outbox += b->outbox;
+    a->outbox_bytes += b->outbox_bytes;
+    a->digest.low += b->digest.low;
+    a->digest.high += b->digest.high;
+}
+
+void state_add(struct db_state *state, const struct delta *d)
+{
+    state->events += (uint64_t)d->events;
+    state->objects += (uint64_t)d->objects;
+    state->deleted += (uint64_t)d->deleted;
+    state->bytes += (uint64_t)d->bytes;
+    state->outbox += (uint64_t)d->outbox;
+    state->outbox_bytes += (uint64_t)d->outbox_bytes;
+    state->digest.low += d->digest.low;
+    state->digest.high += d->digest.high;
+}
+
+static void rows_delta(struct delta *d, const struct object *before, const struct object *after)
+{
+    struct hash128 old = object_digest(before), new = object_digest(after);
+    bool was = is_live(before), is = is_live(after);
+    bool owed = before && object_owes_upload(before), owes = after && object_owes_upload(after);
+
+    d->objects = is - was;
+    d->bytes = (is ? (int64_t)after->size : 0) - (was ? (int64_t)before->size : 0);
+    d->deleted = (after && after->flags & OBJECT_DELETED) - (before && before->flags & OBJECT_DELETED);
+    d->outbox = owes - owed;
+    d->outbox_bytes = (owes ? (int64_t)after->size : 0) - (owed ? (int64_t)before->size : 0);
+    d->digest.low = new.low - old.low;
+    d->digest.high = new.high - old.high;
+}
+
+/* The record at PLACE bears a body of SHA256; make it AFTER's where it is what AFTER names. */
+static void take_body(struct object *after, const struct object *before, const struct event *event,
+                      const struct record_header *header, const struct place *place)
+{
+    bool large = header->flags & RECORD_LARGE;
+    bool has = large || header->flags & RECORD_HAS_BODY;
+
+    if (!has || !is_live(after) || !(event->fields & EVENT_HAS_SHA256) ||
+        memcmp(after->sha256, event->sha256, SHA256_BYTES) != 0 || after->size != header->size ||
+        (!place_is_none(&after->place) && after->place.lsn >= place->lsn))
+        return;
+    after->place = *place;
+    after->record_bytes = (uint32_t)record_bytes(header);
+    if (large) {
+        after->place.volume = PLACE_LARGE;
+        after->place.offset = header->file;
+        after->record_bytes = 0;
+    }
+    /* A put into nothing says all that the row says; a move takes the same event elsewhere. */
+    if (event->kind != EVENT_PUT)
+        after->flags &= ~(uint32_t)OBJECT_PLAIN;
+    else if (!before)
+        after->flags |= OBJECT_PLAIN;
+    else if (header->type != RECORD_MOVE)
+        after->flags &= ~(uint32_t)OBJECT_PLAIN;
+}
+
+/* Our own statement that a copy is gone: it was found damaged. */
+static void drop_body(struct object *after, const struct event *event, const void *raw,
+                      size_t raw_bytes, const struct id128 *self)
+{
+    struct event_item item;
+
+    if (event->kind != EVENT_DROP || !id_equal(&event->node, self) ||
+        event_items(raw, raw_bytes, &item, 1) != 1 || !id_equal(&item.id, &after->id) ||
+        memcmp(item.sha256, after->sha256, SHA256_BYTES) != 0)
+        return;
+    after->place = (struct place){0};
+    after->record_bytes = 0;
+    after->flags &= ~(uint32_t)OBJECT_PLAIN;
+}
+
+static bool concerns_object(const struct event *event)
+{
+    switch (event->kind) {
+    case EVENT_PUT:
+    case EVENT_META:
+    case EVENT_DELETE:
+    case EVENT_CLOUD:
+        return true;
+    case EVENT_DROP:
+        return !id_is_zero(&event->id);
+    default:
+        return false;
+    }
+}
+
+static int fold_row(struct entry *entry, const struct object *before, const struct event *event,
+                    const void *raw, size_t raw_bytes, const struct record_header *header,
+                    const struct place *place, const struct id128 *self)
+{
+    int rc = merge_event(&entry->object, before, event);
+
+    if (rc)
+        return rc;
+    drop_body(entry->object, event, raw, raw_bytes, self);
+    take_body(entry->object, before, event, header, place);
+    if (before && !place_is_none(&before->place) &&
+        !place_equal(&before->place, &entry->object->place)) {
+        entry->place_moved = true;
+        entry->place_before = before->place;
+        entry->size_before = before->size;
+    }
+    entry->owed_before = before && object_owes_upload(before);
+    entry->owed_after = object_owes_upload(entry->object);
+    rows_delta(&entry->delta, before, entry->object);
+    return 0;
+}
+
+int fold_event(struct entry **out, const struct object *before, const struct event *event,
+               const void *raw, size_t raw_bytes, const struct record_header *header,
+               const struct place *place, const struct id128 *self)
+{
+    bool moved = header->type == RECORD_MOVE;
+    struct entry *entry = entry_create(raw, raw_bytes);
+    int rc;
+
+    assert(raw_bytes > 0);
+    if (!entry)
+        return ERR_NO_MEMORY;
+    entry->lsn = place->lsn;
+    entry->adds_event = true;
+    entry->origin = event->origin;
+    entry->node = event->node;
+    entry->seq = event->seq;
+    entry->stamp = event->stamp;
+    if (event->fields & EVENT_HAS_FOLLOWS && event->kind != EVENT_FREEZE) {
+        entry->ends_origin = true;
+        entry->ended = event->follows.origin;
+    }
+    if (!moved)
+        event_hash(raw, raw_bytes, entry->hash);
+    if (header->flags & RECORD_HAS_BODY) {
+        entry->inline_volume = place->volume;
+        entry->inline_bytes = header->body_bytes;
+    }
+    if (concerns_object(event) &&
+        (rc = fold_row(entry, before, event, raw, raw_bytes, header, place, self)) != 0) {
+        entry_destroy(entry);
+        return rc;
+    }
+    entry->delta.events = 1;
+    *out = entry;
+    return 0;
+}

@@ -1,0 +1,152 @@
+/* What the files of the commit path share; nobody else includes it. journal.h is the contract. */
+#ifndef JOURNAL_JOURNAL_INTERNAL_H
+#define JOURNAL_JOURNAL_INTERNAL_H
+
+#include "base/queue.h"
+#include "journal/journal.h"
+#include "journal/merge.h"
+#include "journal/pending.h"
+#include "journal/scrub.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+/* This run's hash chain: what the next own event follows. */
+struct chain {
+    struct id128 origin; /* zero until the first write */
+    uint64_t seq;
+    uint8_t hash[SHA256_BYTES];
+    struct event_ref follows; /* the run before; seq 0: there was none */
+};
+
+/* The committer's own; touched by its thread alone. */
+struct committer {
+    struct db_reader *reader;
+    struct hlc clock;
+    struct chain chain;
+    uint64_t batch;               /* number of the last batch begun */
+    void **held;                  /* changes taken from the queue and not yet decided */
+    size_t held_count, held_next;
+    struct change **decided;      /* this batch's, in order */
+    size_t decided_count;
+    struct entry *first, *last;   /* this batch's entries */
+    struct delta delta;           /* their sum */
+    struct buf event;
+    uint64_t records, refused;
+    lsn_t marked; /* the synced_through that the last batch on disk carries */
+};
+
+/* What the applier knows of a segment beyond what the log does. */
+struct segment_sums {
+    uint32_t volume;
+    uint64_t body_bytes, live_bytes;
+    bool dirty, removing;
+};
+
+/* The applier's own, but for what its lock says. */
+struct applier {
+    struct db *db;
+    struct db_state state;       /* as of the open or last transaction */
+    struct db_origin *origins;   /* rows of the table of this name */
+    size_t origin_count;
+    uint64_t *settle;            /* large files named in this transaction */
+    size_t settle_count, settle_cap;
+    pthread_mutex_t sums_lock;   /* sums are read by the janitor */
+    struct segment_sums *sums;
+    size_t sum_count;
+    uint64_t idle_since_ms;
+    unsigned failures;           /* in a row */
+};
+
+/* The janitor's own: one segment being cleaned. */
+struct cleaner {
+    struct db_reader *reader;
+    uint32_t volume; /* 0: none */
+    uint64_t from;
+    bool scanned;
+    lsn_t moved_through; /* may go once the durable position is here */
+    uint64_t rotten;
+    _Atomic uint32_t in_flight; /* moves submitted and not yet done */
+    _Atomic int failed;         /* a move that was refused: leave the segment alone for now */
+    uint64_t next_disk_check_ms;
+};
+
+struct journal {
+    struct journal_config config;
+    struct env *env;
+    char vfs[32];
+    char *db_path;
+    struct log *log;
+    struct large_store *large;
+    struct pending *pending;
+    struct queue *queue; /* struct change * for the committer */
+
+    struct committer committer;
+    struct applier applier;
+    struct cleaner cleaner;
+    struct scrub scrub;
+
+    pthread_mutex_t lock; /* the apply queue, the counters and waiting; held for moments only */
+    pthread_cond_t wake;  /* applier: work came; committer: room came */
+    struct entry *apply_first, *apply_last;
+    struct db_state acked; /* counters and digest as acknowledged */
+    uint64_t batches, records, syncs;
+    struct id128 node;
+    lsn_t durable_position;
+    uint64_t recovered_records, rotten_bytes;
+
+    pthread_t threads[3];
+    bool started;
+    _Atomic bool stopping;    /* the janitor ends */
+    _Atomic bool draining;    /* the committer ends once its queue is empty */
+    _Atomic bool committed;   /* the committer has ended: the applier ends once its queue is empty */
+    _Atomic bool read_only;
+    _Atomic bool rotate;      /* seal the active segment with the next batch */
+    _Atomic uint32_t holds;   /* backups under way: nothing is removed */
+    _Atomic uint64_t bad_blocks, repaired, lost, conflicts, clock_faults, refused;
+    _Atomic uint64_t cleaned_segments, moved_records;
+    _Atomic uint64_t free_bytes, total_bytes, reserve_bytes;
+    _Atomic uint64_t seq; /* this run's, for stats */
+};
+
+/* ---- fold.c: what a record does to a row; shared by the committer, recovery and rebuild ---- */
+
+/* The entry for a record of EVENT that lies at PLACE with header HEADER: folds it into BEFORE (NULL:
+ * unknown; lent) and computes what the applier needs. RAW: the event's bytes. MOVED: a move record. */
+int fold_event(struct entry **out, const struct object *before, const struct event *event,
+               const void *raw, size_t raw_bytes, const struct record_header *header,
+               const struct place *place, const struct id128 *self) MUST_CHECK;
+/* Add B to A. */
+void delta_add(struct delta *a, const struct delta *b);
+/* Add D to the counters of STATE. */
+void state_add(struct db_state *state, const struct delta *d);
+
+/* ---- apply.c ---- */
+
+int applier_open(struct journal *journal) MUST_CHECK;
+void applier_close(struct journal *journal);
+/* Put one entry into the open transaction. */
+int applier_put(struct journal *journal, const struct entry *entry) MUST_CHECK;
+/* Settle large files, write counters and POSITION, commit. On an error nothing happened. */
+int applier_commit(struct journal *journal, lsn_t position) MUST_CHECK;
+int applier_begin(struct journal *journal) MUST_CHECK;
+void applier_rollback(struct journal *journal);
+/* Checkpoint now; moves the durable position where it was complete. */
+int applier_checkpoint(struct journal *journal) MUST_CHECK;
+/* Dead bytes of all sealed segments, and the best one to clean (0: none worth it). */
+uint64_t applier_dead_bytes(struct journal *journal, uint32_t *best);
+void applier_set_removing(struct journal *journal, uint32_t volume);
+
+/* ---- recover.c ---- */
+int journal_recover(struct journal *journal, bool clean, char *message, size_t cap) MUST_CHECK;
+
+/* ---- commit.c ---- */
+int committer_open(struct journal *journal, uint64_t hlc) MUST_CHECK;
+void committer_close(struct journal *journal);
+/* When idle: an empty batch that carries synced_through, once. */
+void committer_mark(struct journal *journal);
+
+/* ---- clean.c ---- */
+bool cleaner_step(struct journal *journal);
+
+#endif

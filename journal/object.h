@@ -1,0 +1,77 @@
+/*
+ * An object's row: all facts about one id merged, and where this node's copy of the body lies. Rows
+ * are immutable once made: a change makes a new one. Pure.
+ */
+#ifndef JOURNAL_OBJECT_H
+#define JOURNAL_OBJECT_H
+
+#include "base/hash.h"
+#include "journal/event.h"
+#include "storage/place.h"
+
+/* Last-writer-wins register: who wrote it last. stamp 0: nobody. */
+struct reg {
+    hlc_time stamp;
+    struct id128 origin;
+};
+
+enum object_flags {
+    OBJECT_PUT = 1,     /* a put is known: sha256, size, level … are valid */
+    OBJECT_DELETED = 2, /* for ever; then nothing but id, deleted_at and flags is set */
+    OBJECT_CLOUD = 4,   /* some cloud event is known */
+    OBJECT_UPLOADED = 8, /* the cloud holds these bytes */
+    OBJECT_PLAIN = 16,  /* the put event in the record at `place` says all that this row says */
+};
+
+struct object {
+    struct id128 id;
+    uint32_t flags;
+    uint8_t level;
+    struct reg put_at; /* decides between different bytes; its wall time is Last-Modified */
+    uint8_t sha256[SHA256_BYTES];
+    uint64_t size;
+    struct reg name_at, user_meta_at, expires_at;
+    uint64_t expires_ms; /* 0: never */
+    hlc_time deleted_at;
+    struct place place;    /* this node's copy of exactly these bytes */
+    uint32_t record_bytes; /* of the record at place; 0 for large files */
+    uint32_t name_len, type_len, user_meta_len;
+    char text[]; /* name, type, user meta, one after the other */
+};
+
+static inline struct text object_name(const struct object *object)
+{
+    return (struct text){object->text, object->name_len};
+}
+
+static inline struct text object_type(const struct object *object)
+{
+    return (struct text){object->text + object->name_len, object->type_len};
+}
+
+static inline struct text object_user_meta(const struct object *object)
+{
+    return (struct text){object->text + object->name_len + object->type_len, object->user_meta_len};
+}
+
+/* A fresh row with the fixed members of LIKE (NULL: all zero) and these texts. NULL: no memory. */
+struct object *object_create(const struct object *like, struct text name, struct text type,
+                             struct text user_meta) MUST_CHECK;
+struct object *object_copy(const struct object *object) MUST_CHECK;
+void object_destroy(struct object **object);
+
+/* Bytes of memory a row takes. */
+size_t object_bytes(const struct object *object);
+
+/* The highest stamp of any fact in the row (what a new write replaces); 0 for NULL. */
+hlc_time object_stamp(const struct object *object);
+
+/* This row's contribution to the state digest: a hash over its facts alone (not over place or flags that are this node's own
+ * matter); zero for NULL. Schema version DIGEST_SCHEMA. */
+#define DIGEST_SCHEMA 1
+struct hash128 object_digest(const struct object *object);
+
+/* This node owes the cloud an upload of it: put, level >= 1, not deleted, not uploaded. */
+bool object_owes_upload(const struct object *object);
+
+#endif

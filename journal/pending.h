@@ -1,0 +1,75 @@
+/*
+ * Pending entries: what the committer has decided and the applier has not yet put into SQLite. The
+ * newest row of an id is here or in SQLite, never nowhere: an entry leaves only after the transaction
+ * that holds it has committed.
+ *
+ * An entry is visible to readers once its batch is synced (pending_publish); before that only the
+ * committer sees it. Thread-safe (sharded locks).
+ */
+#ifndef JOURNAL_PENDING_H
+#define JOURNAL_PENDING_H
+
+#include "journal/object.h"
+#include "storage/segment.h"
+
+#include <stdbool.h>
+
+struct pending;
+
+/* Changes of the stored counters and of the digest. */
+struct delta {
+    int64_t events, objects, deleted, bytes, outbox, outbox_bytes;
+    struct hash128 digest;
+};
+
+/* One committed record on its way into SQLite; owned by the pending table once inserted. */
+struct entry {
+    struct entry *next;  /* in commit order: the applier's queue */
+    struct entry *older; /* the same id's previous entry, or another id's: hash chain */
+    struct object *object; /* the row after it; NULL where the record changes no row */
+    uint64_t batch;
+    lsn_t lsn;
+    lsn_t batch_end; /* where the next batch begins; set on a batch's last entry, else 0 */
+
+    bool adds_event; /* false for moves */
+    struct id128 origin, node;
+    uint64_t seq;
+    uint8_t hash[SHA256_BYTES]; /* of the event */
+    bool ends_origin;           /* the event names the run that it follows: that one has ended */
+    struct id128 ended;
+    hlc_time stamp;
+
+    struct place place_before; /* what the row pointed to, where the row now points elsewhere */
+    uint64_t size_before;
+    bool place_moved;
+    uint32_t inline_volume; /* the record's inline body, for the segment's sums; 0: none */
+    uint32_t inline_bytes;
+    bool owed_before, owed_after; /* the outbox */
+    struct delta delta;
+
+    uint32_t event_bytes;
+    uint8_t event[]; /* raw; empty for moves */
+};
+
+int pending_create(struct pending **out) MUST_CHECK;
+void pending_destroy(struct pending **pending);
+
+struct entry *entry_create(const void *event, size_t event_bytes) MUST_CHECK;
+void entry_destroy(struct entry *entry);
+
+/* Insert an entry that readers do not see yet; it becomes its id's newest. */
+void pending_insert(struct pending *pending, struct entry *entry);
+/* Entries of batches up to BATCH are visible from now on. */
+void pending_publish(struct pending *pending, uint64_t batch);
+/* Take an entry out again (applied, or its batch failed) and destroy it. */
+void pending_remove(struct pending *pending, struct entry *entry);
+
+/* A copy of ID's newest row: of any entry (ALL, for the committer) or of visible ones. 0 with *OUT;
+ * ERR_NOT_FOUND: no entry, ask SQLite; ERR_NO_MEMORY. */
+int pending_find(struct pending *pending, const struct id128 *id, bool all,
+                 struct object **out) MUST_CHECK;
+
+uint64_t pending_count(const struct pending *pending);
+uint64_t pending_bytes(const struct pending *pending);
+
+#endif

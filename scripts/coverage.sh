@@ -1,0 +1,32 @@
+#!/bin/sh
+# Run all tests in an instrumented build and print the line coverage by folder; less than 85 % in
+# total is a failure.
+#   usage: scripts/coverage.sh BUILD
+set -u
+build=$1
+least=85
+
+find "$build" -name '*.gcda' -delete 2>/dev/null
+scripts/test.sh "$build" || exit 1
+
+info=$build/coverage.info
+lcov --quiet --capture --directory "$build/obj" --base-directory . --no-external \
+    --output-file "$info" || exit 1
+echo
+echo 'line coverage:'
+# SF: begins a file's record, DA:line,count is one line of code.
+awk -v root="$PWD/" -v least="$least" '
+    /^SF:/ { file = substr($0, 4); sub(root, "", file); split(file, part, "/"); folder = part[1] }
+    /^DA:/ && folder ~ /^(base|storage|journal|cluster|api|cmd)$/ {
+        split(substr($0, 4), hit, ",")
+        all[folder]++; total++
+        if (hit[2] > 0) { seen[folder]++; covered++ }
+    }
+    END {
+        for (folder in all)
+            printf "  %-10s %5.1f %% of %d lines\n", folder, 100 * seen[folder] / all[folder], all[folder] | "sort"
+        close("sort")
+        if (!total) exit 1
+        printf "  %-10s %5.1f %% of %d lines\n", "total", 100 * covered / total, total
+        if (100 * covered / total < least) { printf "below %d %%\n", least; exit 1 }
+    }' "$info"

@@ -1,0 +1,26 @@
+#!/bin/sh
+# Build into BUILD, run every test, and end with one line that counts them. A failing kind of test
+# does not keep the next from running.
+#   usage: scripts/test.sh BUILD     SANITIZE and COVERAGE in the environment as in the Makefile
+set -u
+build=$1
+make="${MAKE:-make} --no-print-directory BUILD=$build SANITIZE=${SANITIZE:-} COVERAGE=${COVERAGE:-}"
+passed=0 failed=0 skipped=0
+
+rm -rf "$build/results"
+if ! $make build units build/venv/ready; then
+    echo "the build failed"
+    echo "0 passed, 1 failed"
+    exit 1
+fi
+for kind in unit integration; do
+    $make "$kind" || true
+    if read -r p f s <"$build/results/$kind"; then
+        passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+    else
+        failed=$((failed + 1))
+    fi
+done
+[ "$skipped" -eq 0 ] || echo "$skipped skipped"
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]

@@ -1,0 +1,65 @@
+/*
+ * Large bodies: one file each, under a number that is never used again.
+ *
+ *   file = header (4096 bytes: magic, version, features, store UUID, number, checksum) | body |
+ *          pad to 8 | trailer: one checksum (8 bytes) per 64 KiB block | size, count, magic (24 bytes)
+ *
+ * A file is written as FILES/tmp/NUMBER and becomes FILES/large/XX/NUMBER (XX: its lowest byte in
+ * hex) when its record has been applied; readers try the final name, then the first. The log record
+ * carries the XXH3 of the trailer, so a file is known to be whole without reading its body.
+ */
+#ifndef STORAGE_LARGE_H
+#define STORAGE_LARGE_H
+
+#include "base/env.h"
+#include "storage/segment.h"
+
+struct large_store;
+struct large_writer;
+struct large_reader;
+
+/* FILES_DIR exists; makes tmp/ and large/00…ff in it where they are missing. GENERATION: this
+ * process run's (higher at each start): numbers are GENERATION << 40 | counter. */
+int large_open(struct large_store **out, struct env *env, const char *files_dir,
+               const struct id128 *store, uint64_t generation, bool sync) MUST_CHECK;
+void large_close(struct large_store **store);
+
+/* ---- Writing: one thread at a time per writer ---- */
+
+int large_create(struct large_writer **out, struct large_store *store) MUST_CHECK;
+/* Append. Starts writeback every 2 MiB, so that the final sync is short. Copies DATA only as far as
+ * it must to fill blocks for their checksum. ERR_NO_SPACE, ERR_IO. */
+int large_write(struct large_writer *writer, const void *data, size_t len) MUST_CHECK;
+uint64_t large_size(const struct large_writer *writer);
+/* Write the trailer, make file and directory entry durable. Blocks on the disk. */
+int large_finish(struct large_writer *writer, uint64_t *number, uint64_t *size,
+                 uint64_t *trailer) MUST_CHECK;
+/* Free the writer. Without a successful large_finish, or with DISCARD, the file goes too. */
+void large_writer_destroy(struct large_writer **writer, bool discard);
+
+/* ---- The applier and recovery ---- */
+
+/* Give COUNT files their final names and sync the directories concerned. A file that has it already
+ * is fine. ERR_NOT_FOUND where a file is under neither name (the others are done all the same). */
+int large_settle(struct large_store *store, const uint64_t *numbers, size_t count) MUST_CHECK;
+/* Remove a file under either name; missing is fine. */
+int large_remove(struct large_store *store, uint64_t number) MUST_CHECK;
+/* Whether the file is there, of SIZE bytes, with this trailer; with BODY also every block. */
+int large_check(struct large_store *store, uint64_t number, uint64_t size, uint64_t trailer,
+                bool body) MUST_CHECK;
+/* Remove every file in tmp/: called after recovery has settled all that the journal knows. */
+int large_clean_tmp(struct large_store *store) MUST_CHECK;
+
+/* ---- Reading: any thread, one at a time per reader ---- */
+
+/* ERR_NOT_FOUND, ERR_CORRUPT (header, size or trailer frame wrong). Blocks on the disk. */
+int large_reader_open(struct large_reader **out, struct large_store *store, uint64_t number,
+                      uint64_t size) MUST_CHECK;
+void large_reader_close(struct large_reader **reader);
+/* Read block INDEX (the last one may be short: *LEN) into BUF (BLOCK_BYTES) and verify it.
+ * ERR_AGAIN with NOWAIT where the disk would be asked; ERR_CORRUPT. Keeps at most 4 KiB of
+ * checksums in memory. */
+int large_read_block(struct large_reader *reader, uint64_t index, uint8_t *buf, size_t *len,
+                     bool nowait) MUST_CHECK;
+
+#endif

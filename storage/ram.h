@@ -1,0 +1,71 @@
+/*
+ * The RAM tier: hot bodies with their rendered answer headers, and below them locations, so that a
+ * hot GET asks neither SQLite nor the disk, and a lukewarm one only the page cache. Bounded by the
+ * operator's --memory, pinned bytes included. Bodies are admitted and evicted by S3-FIFO (Yang et al.,
+ * "FIFO queues are all you need for cache eviction", SOSP 2023): scans do not flush it, and a hit
+ * writes nothing but a two-bit counter.
+ *
+ * Coherence: a writer calls ram_invalidate after its change is visible to look-ups and before it is
+ * acknowledged. A filler takes a token *before* its look-up; its fill is dropped where an
+ * invalidation of that id came between. Safe from any thread (sharded locks); nothing blocks on I/O.
+ */
+#ifndef STORAGE_RAM_H
+#define STORAGE_RAM_H
+
+#include "base/err.h"
+#include "base/id.h"
+#include "storage/place.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct ram;
+
+/* An immutable cached answer: header lines and body, one allocation. */
+struct ram_entry {
+    struct id128 id;
+    const char *head; /* rendered header lines of a GET's answer */
+    uint32_t head_bytes;
+    uint32_t body_bytes;
+    const uint8_t *body;
+    uint64_t modified_s;   /* Last-Modified */
+    uint64_t expires_ms;   /* 0: never */
+    char etag[68];         /* with quotes and terminator */
+};
+
+/* Where an object's record lies, for objects whose row says just what their put event says. */
+struct ram_location {
+    struct place place;     /* disk, volume, offset; lsn is not kept */
+    uint32_t record_bytes;  /* 0 for large files */
+};
+
+int ram_create(struct ram **out, uint64_t limit_bytes) MUST_CHECK;
+void ram_destroy(struct ram **ram);
+
+/* The entry for ID with a reference, or NULL. Counts a hit or a miss. */
+const struct ram_entry *ram_get(struct ram *ram, const struct id128 *id);
+void ram_release(struct ram *ram, const struct ram_entry *entry);
+
+/* Where ID lies as far as is known: ERR_NOT_FOUND. A false location is possible (another id with the
+ * same hash): the reader compares the record's id. */
+int ram_locate(struct ram *ram, const struct id128 *id, struct ram_location *out) MUST_CHECK;
+
+/* To be taken before the look-up that a fill rests on. */
+uint64_t ram_token(struct ram *ram, const struct id128 *id);
+
+/* Remember; both do nothing where TOKEN is outdated, memory is short or the policy says no. */
+void ram_fill(struct ram *ram, uint64_t token, const struct id128 *id, const char *head,
+              size_t head_bytes, const void *body, size_t body_bytes, uint64_t modified_s,
+              uint64_t expires_ms, const char *etag);
+void ram_place(struct ram *ram, uint64_t token, const struct id128 *id,
+               const struct ram_location *location);
+
+/* Forget everything about ID, and void all tokens taken for it before. */
+void ram_invalidate(struct ram *ram, const struct id128 *id);
+
+struct ram_stats {
+    uint64_t limit_bytes, used_bytes, hits, misses, entries, locations, evictions;
+};
+void ram_stats(struct ram *ram, struct ram_stats *out);
+
+#endif
