@@ -48,7 +48,7 @@ WARNINGS := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototy
 DEFINES  := -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -DOBJSTORE_VERSION='"$(VERSION)"'
 INCLUDES := -I. -isystem /usr/share/include/llhttp
 HARDEN   := -fstack-protector-strong -fPIE
-LINK     := -pie -Wl,-z,relro,-z,now
+LINK     := -pie -Wl,-z,relro,-z,now,--as-needed
 
 ifneq ($(SANITIZE),)
 # FORTIFY's checked functions would hide the accesses that the sanitizers are to see.
@@ -190,7 +190,7 @@ $(VENV)/ready: tests/requirements.txt
 .PHONY: lint format install clean
 lint: ## check include order, headers, format, clang-tidy, cppcheck, both compilers' warnings
 	@scripts/setup.sh build test lint
-	@CC='$(CC)' scripts/lint.sh $(C_FILES) $(H_FILES)
+	@CC='$(CC)' WARNINGS='$(WARNINGS)' scripts/lint.sh $(C_FILES) $(H_FILES)
 
 format: ## clang-format all C files in place
 	@scripts/setup.sh lint

@@ -2,8 +2,9 @@
  * Every operation a node offers, whichever door it came through: put, get, meta, delete. Doors (the
  * public API, later the S3 API, peers, the console) translate; this decides nothing about HTTP.
  *
- * Threads: calls are made on a loop and never block; what has to wait goes to the reader pool or the
- * committer, and DONE is called from there (on a thread of theirs: a door posts it to its loop).
+ * Threads: calls are made on a loop and never wait for the disk unless they say so; what has to wait
+ * goes to the pools or the committer, and DONE is called from there (on a thread of theirs, or at
+ * once on the caller's where nothing had to wait: a door posts it to its loop in either case).
  */
 #ifndef API_STORE_H
 #define API_STORE_H
@@ -12,6 +13,9 @@
 #include "base/pool.h"
 #include "journal/journal.h"
 #include "storage/ram.h"
+
+/* Memory that bodies of uploads under way may take, all together; over it a put gets ERR_FULL. */
+#define STORE_UPLOAD_BYTES (64 * MIB)
 
 struct store;
 
@@ -23,17 +27,29 @@ struct store_config {
 };
 
 int store_create(struct store **out, const struct store_config *config) MUST_CHECK;
-/* Ends the pool; no operation may be under way. */
+/* Ends the pools; no operation may be under way. */
 void store_destroy(struct store **store);
 
 struct env *store_env(struct store *store);
 struct journal *store_journal(struct store *store);
 struct ram *store_ram(struct store *store);
+uint64_t store_max_body(const struct store *store);
 
-/* Run JOB on the pool; its thread context is a struct db_reader *. */
-int store_submit(struct store *store, struct job *job) MUST_CHECK;
+/* Work that may wait for the disk; embedded in its owner's struct. RUN is called once on a thread of
+ * the reader pool, with that thread's reader, and may free it. */
+struct store_job {
+    struct job job;
+    struct store *store;
+    void (*run)(struct store_job *job, struct db_reader *reader);
+};
 
-/* ---- Put: begin, write the pieces, finish; or abort. One loop at a time. ---- */
+/* Queue JOB (its `run` set). ERR_FULL where LIMIT_POOL_QUEUE wait: a new request is then refused. */
+int store_submit(struct store *store, struct store_job *job) MUST_CHECK;
+/* The same for a request that has been admitted and cannot be refused any more (in the middle of its
+ * answer). It finds room as long as every connection has at most one job. */
+int store_submit_admitted(struct store *store, struct store_job *job) MUST_CHECK;
+
+/* ---- Put: begin, write the pieces, finish; destroy. One loop at a time. ---- */
 
 struct store_put;
 
@@ -53,26 +69,30 @@ struct store_put_options {
     struct store_expect expect;
 };
 
-/* ERR_NO_SPACE (the reserve), ERR_TOO_BIG, ERR_READ_ONLY, ERR_NO_MEMORY. */
+/* ERR_NO_SPACE (the reserve), ERR_TOO_BIG, ERR_FULL (too many uploads), ERR_NO_MEMORY. */
 int store_put_begin(struct store_put **out, struct store *store,
                     const struct store_put_options *options) MUST_CHECK;
-/* Takes the bytes: in memory up to LIMIT_INLINE_BODY_BYTES, then to a large file. */
+/* Takes the bytes: in memory up to LIMIT_INLINE_BODY_BYTES, then to a large file. Errors as
+ * store_put_begin's, ERR_IO, ERR_MISMATCH (more than the length announced). */
 int store_put_write(struct store_put *put, const void *data, size_t len) MUST_CHECK;
 
 struct store_result {
-    int rc;                /* 0; journal's and decide()'s refusals; ERR_MISMATCH: a digest is wrong */
-    bool created;          /* false: it was there already */
-    struct object *object; /* the row after it; owned by the put, meta or delete operation */
+    int rc;       /* 0; journal's and decide()'s refusals; ERR_MISMATCH: a digest or the length is
+                     wrong; ERR_FULL: overloaded */
+    bool created; /* false: the bytes were here already; for changes: nothing changed */
+    const struct object *object; /* the row after it (rc 0), or the one that refused it, or NULL;
+                                    owned by the put or change */
 };
 /* The body is complete. DONE is called once, when it is durable or refused. */
-void store_put_finish(struct store_put *put, void (*done)(void *arg, const struct store_result *result),
-                      void *arg);
+void store_put_finish(struct store_put *put,
+                      void (*done)(void *arg, const struct store_result *result), void *arg);
 /* Free it, whatever its state but between finish and done. What was not committed is removed. */
 void store_put_destroy(struct store_put **put);
 
 /* ---- Meta and delete ---- */
 
 struct store_change; /* one under way; freed by store_change_destroy after DONE */
+/* REQUEST's texts are copied. On an error DONE is not called and *OUT is NULL. */
 int store_change_submit(struct store_change **out, struct store *store,
                         const struct request *request,
                         void (*done)(void *arg, const struct store_result *result),
@@ -82,21 +102,23 @@ void store_change_destroy(struct store_change **change);
 /* ---- Get ---- */
 
 /*
- * An object opened for reading: its row, and its body block by block, verified. Opened on a pool
- * thread (it may ask SQLite and the disk), then used by one thread at a time.
+ * An object opened for reading: its row, and its body block by block, verified. Used by one thread
+ * at a time.
  */
 struct store_body;
 
-/* ERR_NOT_FOUND, ERR_DELETED (*OUT then has only the row), ERR_CORRUPT (counted). WITH_BODY false:
- * the row alone. Blocks. READER: the pool thread's. */
+/* ERR_NOT_FOUND, ERR_DELETED (*OUT then has only the row), ERR_CORRUPT (no good copy is here; counted
+ * and logged). WITH_BODY false: the row alone. Blocks. READER: the pool thread's. */
 int store_open(struct store_body **out, struct store *store, struct db_reader *reader,
                const struct id128 *id, bool with_body) MUST_CHECK;
-/* As store_open without blocking, for objects whose location is in the RAM tier and whose record is in
- * the page cache: ERR_AGAIN otherwise (use the pool). SCRATCH: RECORD_MAX_BYTES of the loop's, which
- * an inline body points into until the next call of anything with that SCRATCH. */
+/* As store_open without blocking, for small objects whose location is in the RAM tier and whose
+ * record is in the page cache: ERR_AGAIN otherwise (use the pool). SCRATCH: RECORD_MAX_BYTES of the
+ * loop's, which an inline body points into until the next call of anything with that SCRATCH. */
 int store_open_nowait(struct store_body **out, struct store *store, const struct id128 *id,
                       uint8_t *scratch) MUST_CHECK;
 const struct object *store_body_object(const struct store_body *body);
+/* The RAM tier's token, taken before the look-up: for a fill of what was read. */
+uint64_t store_body_token(const struct store_body *body);
 /* An inline body, read and verified whole; NULL for large files. Size: the object's. */
 const uint8_t *store_body_inline(const struct store_body *body);
 /* Block INDEX of a large body into BUF (BLOCK_BYTES). ERR_AGAIN (NOWAIT), ERR_CORRUPT (counted). */

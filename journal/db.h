@@ -26,7 +26,9 @@ struct db_reader;
 struct db_state {
     struct id128 node, store;
     lsn_t position; /* everything below is applied */
-    bool clean;     /* the last run ended in order, with nothing left to apply */
+    uint64_t clean_generation; /* of the run (store_dir) that ended in order, with nothing left to
+                                  apply; 0: none. The next run is a clean start only if it is the
+                                  very next generation. */
     hlc_time hlc;
     uint64_t events, objects, deleted, bytes; /* objects: live ones; bytes: of their bodies */
     uint64_t outbox, outbox_bytes;
@@ -79,6 +81,11 @@ int db_outbox_set(struct db *db, const struct id128 *id, uint64_t size, uint64_t
                   bool owed) MUST_CHECK;
 int db_segment_set(struct db *db, const struct db_segment *segment) MUST_CHECK;
 int db_segment_remove(struct db *db, uint32_t volume) MUST_CHECK;
+/* Large file FILE is wanted by no row since the record at FREED_AT: it may be unlinked once the durable
+ * position is above that. Table garbage(freed_at, file). Adding it again is fine. */
+int db_garbage_add(struct db *db, uint64_t file, lsn_t freed_at) MUST_CHECK;
+/* Forget all with freed_at <= THROUGH: they are unlinked. */
+int db_garbage_remove(struct db *db, lsn_t through) MUST_CHECK;
 /* Look-up on the writing connection: sees the open transaction. As db_find. */
 int db_find_writing(struct db *db, const struct id128 *id, struct object **out) MUST_CHECK;
 
@@ -102,6 +109,10 @@ int db_each_event(struct db_reader *reader, int64_t origin_no, uint64_t from_seq
 int db_each_object(struct db_reader *reader, const struct id128 *after, unsigned max,
                    int (*each)(void *arg, const struct object *object), void *arg,
                    struct id128 *last, unsigned *count) MUST_CHECK;
+/* Garbage with ABOVE < freed_at < BELOW in that order, up to MAX; EACH's non-zero result ends it and is
+ * returned. */
+int db_each_garbage(struct db_reader *reader, lsn_t above, lsn_t below, unsigned max,
+                    int (*each)(void *arg, uint64_t file, lsn_t freed_at), void *arg) MUST_CHECK;
 int db_reader_origins(struct db_reader *reader, struct db_origin **out, size_t *count) MUST_CHECK;
 int db_reader_state(struct db_reader *reader, struct db_state *out) MUST_CHECK;
 int db_reader_segments(struct db_reader *reader, struct db_segment **out, size_t *count) MUST_CHECK;

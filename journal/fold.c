@@ -139,7 +139,6 @@ int fold_event(struct entry **out, const struct object *before, const struct eve
                const void *raw, size_t raw_bytes, const struct record_header *header,
                const struct place *place, const struct id128 *self)
 {
-    bool moved = header->type == RECORD_MOVE;
     struct entry *entry = entry_create(raw, raw_bytes);
     int rc;
 
@@ -156,8 +155,7 @@ int fold_event(struct entry **out, const struct object *before, const struct eve
         entry->ends_origin = true;
         entry->ended = event->follows.origin;
     }
-    if (!moved)
-        event_hash(raw, raw_bytes, entry->hash);
+    event_hash(raw, raw_bytes, entry->hash);
     if (header->flags & RECORD_HAS_BODY) {
         entry->inline_volume = place->volume;
         entry->inline_bytes = header->body_bytes;

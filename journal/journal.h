@@ -27,8 +27,8 @@ struct journal_config {
     const struct store_dirs *dirs; /* open; lent for the journal's life */
     struct ram *ram;               /* lent; NULL: none. Kept coherent with every commit. */
     bool sync;                     /* false: --durability=async */
-    bool read_only;                /* tools: recover nothing, write nothing */
     uint64_t segment_bytes;        /* 0: the default; tests use less */
+    uint64_t scrub_interval_ms;    /* 0: no scrub */
 };
 
 /* What a client or the node itself wants done; filled by the caller, owned by it until DONE. */

@@ -40,7 +40,8 @@ struct committer {
 struct segment_sums {
     uint32_t volume;
     uint64_t body_bytes, live_bytes;
-    bool dirty, removing;
+    bool dirty;
+    bool shunned; /* cleaning it failed (rot): left alone until a restart */
 };
 
 /* The applier's own, but for what its lock says. */
@@ -54,6 +55,8 @@ struct applier {
     pthread_mutex_t sums_lock;   /* sums are read by the janitor */
     struct segment_sums *sums;
     size_t sum_count;
+    uint32_t removed_volume;     /* unlinked by the janitor; its row is to go (sums_lock) */
+    lsn_t removed_files_through; /* large files freed below it are unlinked (sums_lock) */
     uint64_t idle_since_ms;
     unsigned failures;           /* in a row */
 };
@@ -62,9 +65,12 @@ struct applier {
 struct cleaner {
     struct db_reader *reader;
     uint32_t volume; /* 0: none */
+    bool unlinked;   /* gone from the disk; the applier has yet to hear of it */
     uint64_t from;
     bool scanned;
     lsn_t moved_through; /* may go once the durable position is here */
+    uint64_t batch_bytes, batch_moves; /* submitted in this step */
+    lsn_t files_through; /* large files freed up to here are gone */
     uint64_t rotten;
     _Atomic uint32_t in_flight; /* moves submitted and not yet done */
     _Atomic int failed;         /* a move that was refused: leave the segment alone for now */
@@ -109,6 +115,14 @@ struct journal {
     _Atomic uint64_t seq; /* this run's, for stats */
 };
 
+/* ---- journal.c ---- */
+
+int journal_alloc(struct journal **out, const struct journal_config *config) MUST_CHECK;
+/* Read state/NODE_ID, or make it. */
+int journal_load_node(struct journal *journal, char *message, size_t cap) MUST_CHECK;
+/* Wait on journal->wake, with journal->lock held. */
+void journal_wait(struct journal *journal, uint64_t timeout_ms);
+
 /* ---- fold.c: what a record does to a row; shared by the committer, recovery and rebuild ---- */
 
 /* The entry for a record of EVENT that lies at PLACE with header HEADER: folds it into BEFORE (NULL:
@@ -132,10 +146,16 @@ int applier_commit(struct journal *journal, lsn_t position) MUST_CHECK;
 int applier_begin(struct journal *journal) MUST_CHECK;
 void applier_rollback(struct journal *journal);
 /* Checkpoint now; moves the durable position where it was complete. */
-int applier_checkpoint(struct journal *journal) MUST_CHECK;
+int applier_checkpoint(struct journal *journal);
 /* Dead bytes of all sealed segments, and the best one to clean (0: none worth it). */
 uint64_t applier_dead_bytes(struct journal *journal, uint32_t *best);
-void applier_set_removing(struct journal *journal, uint32_t volume);
+/* The janitor has unlinked segment VOLUME (0: none) and the large files freed at LSNs up to
+ * FILES_THROUGH (0: none). False: still busy with another segment, ask again. */
+bool applier_forget(struct journal *journal, uint32_t volume, lsn_t files_through);
+/* No row points into VOLUME any more. */
+bool applier_segment_empty(struct journal *journal, uint32_t volume);
+/* Do not propose VOLUME for cleaning again. */
+void applier_shun(struct journal *journal, uint32_t volume);
 
 /* ---- recover.c ---- */
 int journal_recover(struct journal *journal, bool clean, char *message, size_t cap) MUST_CHECK;

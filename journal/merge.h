@@ -6,6 +6,10 @@
  *   put         the highest (stamp, origin) decides sha256, size, type
  *   level       the highest ever set by any put or meta
  *   name, user meta, expiry   each on its own, the highest (stamp, origin) that set it
+ *   in the cloud   the highest (stamp, origin) of an uploaded (its sha256) or a purged (none)
+ *
+ * Two facts of one (stamp, origin), which only a broken or cloned node can write, are ordered by
+ * what they say, so that even then all nodes agree.
  */
 #ifndef JOURNAL_MERGE_H
 #define JOURNAL_MERGE_H
@@ -15,7 +19,7 @@
 /*
  * Fold EVENT (put, meta, delete or cloud about this id; other kinds change no row) into BEFORE (NULL:
  * nothing known), giving a fresh row in *AFTER. Where the event changes nothing *AFTER is an equal
- * copy. place is carried over from BEFORE where the bytes are still the same and not deleted, else
+ * copy (NULL of NULL). place is carried over from BEFORE where the bytes are still the same and not deleted, else
  * none; OBJECT_PLAIN is kept only where nothing changed. ERR_NO_MEMORY.
  */
 int merge_event(struct object **after, const struct object *before,

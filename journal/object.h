@@ -15,11 +15,13 @@ struct reg {
     struct id128 origin;
 };
 
+/* A row without PUT and DELETED is partial: facts that arrived before their put. Readers do not see
+ * it (object_is_partial). */
 enum object_flags {
     OBJECT_PUT = 1,     /* a put is known: sha256, size, level … are valid */
     OBJECT_DELETED = 2, /* for ever; then nothing but id, deleted_at and flags is set */
     OBJECT_CLOUD = 4,   /* some cloud event is known */
-    OBJECT_UPLOADED = 8, /* the cloud holds these bytes */
+    OBJECT_UPLOADED = 8, /* the cloud holds these bytes: uploaded_sha256 is sha256 */
     OBJECT_PLAIN = 16,  /* the put event in the record at `place` says all that this row says */
 };
 
@@ -32,6 +34,10 @@ struct object {
     uint64_t size;
     struct reg name_at, user_meta_at, expires_at;
     uint64_t expires_ms; /* 0: never */
+    /* The last cloud event that says what the cloud holds: its stamp, and the sha256 uploaded
+     * (zero: purged). A register of its own, as it may arrive before the put that it is about. */
+    struct reg uploaded_at;
+    uint8_t uploaded_sha256[SHA256_BYTES];
     hlc_time deleted_at;
     struct place place;    /* this node's copy of exactly these bytes */
     uint32_t record_bytes; /* of the record at place; 0 for large files */
@@ -66,10 +72,16 @@ size_t object_bytes(const struct object *object);
 /* The highest stamp of any fact in the row (what a new write replaces); 0 for NULL. */
 hlc_time object_stamp(const struct object *object);
 
-/* This row's contribution to the state digest: a hash over its facts alone (not over place or flags that are this node's own
- * matter); zero for NULL. Schema version DIGEST_SCHEMA. */
+/* This row's contribution to the state digest: a hash over its facts alone (not over place or flags
+ * that are this node's own matter); zero for NULL. Schema version DIGEST_SCHEMA. */
 #define DIGEST_SCHEMA 1
 struct hash128 object_digest(const struct object *object);
+
+/* Neither put nor deleted as far as this node knows: to readers there is no such object. */
+static inline bool object_is_partial(const struct object *object)
+{
+    return (object->flags & (OBJECT_PUT | OBJECT_DELETED)) == 0;
+}
 
 /* This node owes the cloud an upload of it: put, level >= 1, not deleted, not uploaded. */
 bool object_owes_upload(const struct object *object);

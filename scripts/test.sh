@@ -4,6 +4,9 @@
 #   usage: scripts/test.sh BUILD     SANITIZE and COVERAGE in the environment as in the Makefile
 set -u
 build=$1
+# A make of its own, with its own jobs: this script holds no place in the caller's job server. What
+# the caller named on the command line (CC, CFLAGS) is in the environment.
+unset MAKEFLAGS MFLAGS MAKELEVEL
 make="${MAKE:-make} --no-print-directory BUILD=$build SANITIZE=${SANITIZE:-} COVERAGE=${COVERAGE:-}"
 passed=0 failed=0 skipped=0
 

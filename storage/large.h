@@ -42,7 +42,7 @@ void large_writer_destroy(struct large_writer **writer, bool discard);
 /* Give COUNT files their final names and sync the directories concerned. A file that has it already
  * is fine. ERR_NOT_FOUND where a file is under neither name (the others are done all the same). */
 int large_settle(struct large_store *store, const uint64_t *numbers, size_t count) MUST_CHECK;
-/* Remove a file under either name; missing is fine. */
+/* Remove a file under either name; missing is fine. Not synced: a crash may bring it back. */
 int large_remove(struct large_store *store, uint64_t number) MUST_CHECK;
 /* Whether the file is there, of SIZE bytes, with this trailer; with BODY also every block. */
 int large_check(struct large_store *store, uint64_t number, uint64_t size, uint64_t trailer,
@@ -52,7 +52,8 @@ int large_clean_tmp(struct large_store *store) MUST_CHECK;
 
 /* ---- Reading: any thread, one at a time per reader ---- */
 
-/* ERR_NOT_FOUND, ERR_CORRUPT (header, size or trailer frame wrong). Blocks on the disk. */
+/* ERR_NOT_FOUND, ERR_CORRUPT (header, size or trailer frame wrong), ERR_FORMAT (of a version this
+ * build does not know). Blocks on the disk. */
 int large_reader_open(struct large_reader **out, struct large_store *store, uint64_t number,
                       uint64_t size) MUST_CHECK;
 void large_reader_close(struct large_reader **reader);

@@ -21,9 +21,8 @@
 #define TAIL_SLOTS  128
 #define PAGE_BYTES  4096
 
-/* How far a slot may lie from its home, and how many an insertion may push on. */
-#define LIMIT_PROBE 1024
-#define LIMIT_PUSH  4096
+/* How far any slot lies from its home. An insertion that would push one further is refused. */
+#define LIMIT_RUN 1024
 /* Used slots that the hand passes before it takes one all the same. */
 #define LIMIT_HAND 128
 
@@ -123,13 +122,11 @@ int locations_grow(struct location_table *table)
     table->hand = 0;
     for (size_t next = 0; from < total; from++) {
         struct location_slot slot = table->slots[from];
-        size_t at = home_of(table, slot.hash);
+        size_t home = home_of(table, slot.hash), at = home > next ? home : next;
 
         memset(&table->slots[from], 0, sizeof slot);
-        if (at < next)
-            at = next;
-        if (at > from)
-            continue; /* no room behind it for the rest: this one is forgotten */
+        if (at > from || at - home > LIMIT_RUN)
+            continue; /* no room behind it for the rest, or a run too long: it is forgotten */
         table->slots[at] = slot;
         table->count++;
         next = at + 1;
@@ -137,17 +134,16 @@ int locations_grow(struct location_table *table)
     return 0;
 }
 
-/* Where HASH lies, or else where it belongs: the first slot from its home on that is empty or has a
- * greater hash. total where that is too far. */
-static size_t search(const struct location_table *table, uint64_t hash)
+/* Where HASH lies, or else where it belongs: the first slot from HOME on that is empty or has no
+ * smaller hash. */
+static size_t search(const struct location_table *table, size_t home, uint64_t hash)
 {
-    if (table->homes == 0)
-        return table->total;
-    size_t home = home_of(table, hash), i = home;
+    size_t i = home;
 
-    while (i < table->total && !is_empty(&table->slots[i]) && table->slots[i].hash < hash)
+    while (i < table->total && i - home <= LIMIT_RUN && !is_empty(&table->slots[i]) &&
+           table->slots[i].hash < hash)
         i++;
-    return i - home <= LIMIT_PROBE ? i : table->total;
+    return i;
 }
 
 static bool holds(const struct location_table *table, size_t i, uint64_t hash)
@@ -192,7 +188,7 @@ static void replace_one(struct location_table *table)
 
 bool locations_find(struct location_table *table, uint64_t hash, struct ram_location *out)
 {
-    size_t i = search(table, hash);
+    size_t i = search(table, home_of(table, hash), hash);
 
     if (!holds(table, i, hash))
         return false;
@@ -221,7 +217,7 @@ bool locations_put(struct location_table *table, uint64_t hash,
         .record_bytes = location->record_bytes & (LIMIT_SLOT_RECORD_BYTES - 1),
         .disk = location->place.disk & (LIMIT_SLOT_DISK - 1),
     };
-    size_t i = search(table, hash);
+    size_t home = home_of(table, hash), i = search(table, home, hash);
 
     if (holds(table, i, hash)) {
         table->slots[i] = slot;
@@ -229,12 +225,13 @@ bool locations_put(struct location_table *table, uint64_t hash,
     }
     if (is_loaded(table)) {
         replace_one(table);
-        i = search(table, hash);
+        i = search(table, home, hash);
     }
+    /* What is pushed on has its home at HOME or behind it, so none goes beyond the limit. */
     size_t gap = i;
-    while (gap < table->total && gap - i <= LIMIT_PUSH && !is_empty(&table->slots[gap]))
+    while (gap < table->total && gap - home <= LIMIT_RUN && !is_empty(&table->slots[gap]))
         gap++;
-    if (gap >= table->total || gap - i > LIMIT_PUSH)
+    if (gap >= table->total || gap - home > LIMIT_RUN)
         return false;
     memmove(&table->slots[i + 1], &table->slots[i], (gap - i) * sizeof slot);
     table->slots[i] = slot;
@@ -244,7 +241,7 @@ bool locations_put(struct location_table *table, uint64_t hash,
 
 void locations_remove(struct location_table *table, uint64_t hash)
 {
-    size_t i = search(table, hash);
+    size_t i = search(table, home_of(table, hash), hash);
 
     if (holds(table, i, hash))
         remove_at(table, i);

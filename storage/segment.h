@@ -5,9 +5,9 @@
  *   batch   = header (64 bytes) | record | record | …            starts on a multiple of 512
  *   record  = header (80 bytes) | block checksums | event | pad to 8 | body | pad to 8
  *
- * All integers are little-endian. A record's checksum covers its header, block checksums and event;
- * a batch's covers its header and the checksums of its records, so one rotten record does not take
- * its neighbours with it. Both are seeded with the segment's random salt, so that nothing of another
+ * All integers are little-endian. A record's checksum covers its header, block checksums and event
+ * (a second one its header alone); a batch's covers its header and the checksums of its records, so
+ * one rotten record does not take its neighbours with it. Both are seeded with the segment's random salt, so that nothing of another
  * segment or store is ever taken for ours. Bodies are covered by the block checksums alone.
  *
  * LSN: a position in the log, counted in bytes over all segments: segment base + offset in the file.
@@ -120,6 +120,9 @@ struct record_view {
 
 /* Header only: lengths in their limits. ERR_CORRUPT otherwise. */
 int record_header_decode(struct record_header *out, const uint8_t in[RECORD_HEADER_BYTES]) MUST_CHECK;
+/* Whether a header's own checksum is right, so that its lengths can be trusted even where the event
+ * is rotten. SALT, LSN: as given to record_encode. */
+bool record_header_check(const uint8_t in[RECORD_HEADER_BYTES], uint64_t salt, lsn_t lsn);
 /* Decode and check header, sums and event from IN (LEN bytes; the body may be cut off: then body is
  * NULL). ERR_CORRUPT where anything is wrong. Does not verify the body. */
 int record_decode(struct record_view *out, const uint8_t *in, size_t len, uint64_t salt,

@@ -19,29 +19,34 @@ struct store_dirs {
     uint64_t generation; /* this run's */
     bool fresh;          /* made by this call: both directories were new or empty */
     bool files_behind;   /* accepted loss: the files directory was lost or is an older one */
-    int lock_fd;
+    int lock_fds[2];   /* of STATE/LOCK and FILES/LOCK */
 };
 
 /*
- * Take the lock (STATE/LOCK and FILES/LOCK, flock), check both directories, begin a new generation. Makes
- * missing directories. WITHOUT effect on disk where it fails (what it made is removed).
+ * Take the lock (STATE/LOCK and FILES/LOCK, flock), check both directories, begin a new generation.
+ * Makes missing directories. WITHOUT effect on disk where it fails (what it made is removed), but
+ * for two things that the next start takes in its stride: where the disk fails in the middle, an
+ * empty directory may stay behind, or one side a generation ahead.
  *   ERR_LOCKED      another process runs on one of them
  *   ERR_WRONG_STORE they belong to different stores, one is missing or empty while the other is not,
  *                   or the files directory is of a lower generation (ACCEPT_LOSS allows the latter
- *                   two for the files directory, and sets files_behind)
+ *                   two for the files directory, and sets files_behind), or the state directory
+ *                   is; or one holds other files and no STORE
  *   ERR_FORMAT      a version or feature this build does not know
+ *   ERR_CORRUPT     a damaged STORE file
+ *   ERR_INVALID     both are the same directory, or their roles are swapped
  *   ERR_PERMISSION, ERR_NO_SPACE, ERR_IO
  * On every failure MESSAGE (CAP bytes) says in one line what is wrong and names the paths.
  */
 int store_dirs_open(struct store_dirs *dirs, struct env *env, const char *state_dir,
                     const char *files_dir, bool accept_loss, char *message, size_t cap) MUST_CHECK;
 
-/* As store_dirs_open without a new generation: for tools that work on a stopped node (they take the
- * lock) . */
+/* As store_dirs_open without a new generation, and never fresh: for tools that work on a stopped
+ * node (they take the lock). */
 int store_dirs_inspect(struct store_dirs *dirs, struct env *env, const char *state_dir,
                        const char *files_dir, char *message, size_t cap) MUST_CHECK;
 
-/* Release the locks. */
+/* Release the locks. Also fine after a failed open. */
 void store_dirs_close(struct store_dirs *dirs);
 
 #endif

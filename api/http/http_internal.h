@@ -64,7 +64,7 @@ struct head {
     enum http_method method;
     unsigned minor; /* of HTTP/1.x */
     uint64_t content_length;
-    bool has_length, chunked, keep_alive, expects_continue;
+    bool has_method, has_length, chunked, keep_alive, expects_continue;
 };
 
 /* What is wrong with a header: the answer that refuses it. */
@@ -88,7 +88,7 @@ enum head_found head_find(struct head_scan *scan, const char *data, size_t len,
                           const struct refusal **refusal);
 
 /* Parse the complete header DATA, which head_find has passed; NULL, or why it is refused. HEAD's
- * slices point into DATA. Its method is right even then, where it is one of ours. Pure. */
+ * slices point into DATA. Its method holds even then, if has_method. Pure. */
 const struct refusal *head_parse(struct head *head, const char *data, size_t len);
 
 /* ---- Connections ---- */
@@ -132,7 +132,9 @@ struct http_request {
     bool is_chunked, expects_continue;
     bool suspended, answered, sent;
     bool close;         /* the connection after the answer */
-    bool gone;
+    bool gone;          /* closed */
+    bool lost;          /* to be closed when the callback has returned */
+    bool client_closes; /* it said so */
 };
 
 enum conn_state { CONN_IDLE, CONN_HEADER, CONN_REQUEST, CONN_DISCARD, CONN_LINGER, CONN_CLOSED };
@@ -156,6 +158,7 @@ struct conn {
     uint64_t deadline_ms; /* of the state; WHEEL_NEVER */
     uint64_t suspended_ms; /* when a suspend stopped the body's clock */
     uint64_t quota;       /* bytes that discard or linger may still take */
+    size_t unused;          /* of what was received, while a handler is called */
     struct mail mail;     /* for the hand-over */
     struct http_request request;
 };
@@ -242,6 +245,7 @@ uint64_t clock_us(void);
 
 struct listener {
     enum watch_kind watch; /* first */
+    struct http_server *server;
     int fd;
     unsigned port;
     char *unix_path; /* heap; NULL for TCP */
@@ -253,10 +257,9 @@ struct http_server {
     unsigned workers;
     struct loop *loops;
     struct listener listeners[MAX_LISTENERS];
-    unsigned listener_count;
+    atomic_uint listener_count;
     int spare_fd; /* of loop 0, to close when the process has no fd left */
     uint64_t accept_again_ms; /* of loop 0: listeners rest until then; 0 = they do not */
-    unsigned refusals; /* of loop 0: polite ones since the limit was last kept */
     bool drained;
 
     pthread_mutex_t lock; /* guards what follows */
@@ -267,6 +270,7 @@ struct http_server {
 /* On loop 0. */
 void server_accept(struct listener *listener);
 void server_accept_again(struct http_server *server);
+void server_close_listeners(struct http_server *server);
 /* A loop has carried out ORDERS; or a draining loop has lost its last connection (0). */
 void server_ack(struct http_server *server, unsigned orders, unsigned cut);
 

@@ -219,6 +219,7 @@ static const struct refusal *parse_method(struct head *head, const char *data, s
             if (known[i].method < 0)
                 return &method_not_allowed;
             head->method = (enum http_method)known[i].method;
+            head->has_method = true;
             return NULL;
         }
     return &method_unknown;

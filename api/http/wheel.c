@@ -100,7 +100,7 @@ void wheel_advance(struct wheel *wheel, uint64_t now_ms,
     if (now - from > WHEEL_SLOTS)
         from = now - WHEEL_SLOTS;
     for (uint64_t tick = from + 1; tick <= now; tick++)
-        if (wheel->slots[tick % WHEEL_SLOTS])
+        if (wheel->used[tick % WHEEL_SLOTS / 64] >> tick % 64 & 1)
             look(wheel, tick % WHEEL_SLOTS, now_ms, fire, arg);
 }
 

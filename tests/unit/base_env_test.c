@@ -7,6 +7,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <cmocka.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -45,6 +46,21 @@ static void random_bytes_fill_all_and_only_what_was_asked(void **state)
     env->random(env, NULL, 0);
 }
 
+/* One getrandom() gives 32 MiB at most. */
+static void random_bytes_fill_more_than_one_call_gives(void **state)
+{
+    struct env *env = env_system();
+    size_t len = ((size_t)33 << 20) + 16;
+    uint8_t *bytes = calloc(1, len);
+    static const uint8_t zero[16];
+
+    (void)state;
+    assert_non_null(bytes);
+    env->random(env, bytes, len);
+    assert_memory_not_equal(bytes + len - 16, zero, 16);
+    free(bytes);
+}
+
 static void there_is_one_environment_with_the_systems_files(void **state)
 {
     (void)state;
@@ -57,6 +73,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(clocks_tell_nanoseconds),
         cmocka_unit_test(random_bytes_fill_all_and_only_what_was_asked),
+        cmocka_unit_test(random_bytes_fill_more_than_one_call_gives),
         cmocka_unit_test(there_is_one_environment_with_the_systems_files),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

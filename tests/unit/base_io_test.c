@@ -318,6 +318,34 @@ static void reading_without_waiting_gives_the_bytes_or_again(void **state)
     assert_int_not_equal(io->drop_cache(io, 999999), 0);
 }
 
+/* The kernel cannot tell about files of /proc: "would wait" is the safe answer. */
+static void a_file_system_without_nowait_says_again(void **state)
+{
+    struct io *io = io_system();
+    char c;
+
+    (void)state;
+    int fd = io_open(io, "/proc/self/status", IO_READ);
+    assert_true(fd >= 0);
+    assert_int_equal(io_read(io, fd, &c, 1, 0, true), ERR_AGAIN);
+    assert_int_equal(io_read(io, fd, &c, 1, 0, false), 0);
+    assert_int_equal(io_close(io, &fd), 0);
+}
+
+static void what_a_file_takes_on_the_disk_is_in_bytes(void **state)
+{
+    static unsigned char bytes[65536];
+    struct io *io = io_system();
+    struct io_stat stat;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof bytes; i++)
+        bytes[i] = (unsigned char)(i * i >> 3);
+    assert_int_equal(io_replace(io, at("file"), bytes, sizeof bytes), 0);
+    assert_int_equal(io->stat(io, at("file"), &stat), 0);
+    assert_in_range(stat.used_bytes, 4096, 1 << 20);
+}
+
 static void names_can_be_moved_linked_and_removed(void **state)
 {
     struct io *io = io_system();
@@ -554,6 +582,8 @@ int main(void)
         WITH_DIR(open_says_what_is_wrong),
         WITH_DIR(sizes_offsets_and_syncs_reach_the_system),
         WITH_DIR(reading_without_waiting_gives_the_bytes_or_again),
+        WITH_DIR(a_file_system_without_nowait_says_again),
+        WITH_DIR(what_a_file_takes_on_the_disk_is_in_bytes),
         WITH_DIR(names_can_be_moved_linked_and_removed),
         WITH_DIR(the_free_space_is_within_the_total),
         WITH_DIR(a_lock_is_exclusive_until_it_is_closed),

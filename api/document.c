@@ -1,0 +1,134 @@
+/*
+ * One object as JSON, written by hand: it is part of every put's answer. The fields are the
+ * ancestor's (id … is_fetched) with ours between and behind them; a tombstone has the same fields,
+ * empty where it knows nothing any more.
+ */
+#include "api/document.h"
+
+#include "base/limits.h"
+#include "base/text.h"
+#include "journal/ulid.h"
+
+#include <assert.h>
+
+/* Copies on other nodes that a body owed to the cloud should have, ours included. */
+#define OUTBOX_COPIES 2
+
+#define ADD(out, literal) buf_add(out, literal, sizeof(literal) - 1)
+
+struct replicas document_replicas(const struct object *object)
+{
+    struct replicas replicas = {0, 0};
+
+    if (object->flags & OBJECT_DELETED)
+        return replicas;
+    replicas.have = place_is_none(&object->place) ? 0 : 1;
+    replicas.want = object_owes_upload(object) ? OUTBOX_COPIES : 1;
+    return replicas;
+}
+
+void document_number(struct buf *out, uint64_t number)
+{
+    char digits[20];
+    size_t at = sizeof digits;
+
+    do {
+        digits[--at] = (char)('0' + number % 10);
+        number /= 10;
+    } while (number);
+    buf_add(out, digits + at, sizeof digits - at);
+}
+
+static void two_digits(char *at, uint64_t number)
+{
+    at[0] = (char)('0' + number / 10 % 10);
+    at[1] = (char)('0' + number % 10);
+}
+
+void document_time(struct buf *out, uint64_t unix_ms)
+{
+    char text[] = "0000-00-00T00:00:00.000Z";
+    uint64_t seconds = unix_ms / 1000, days = seconds / 86400, rest = seconds % 86400;
+
+    /* Howard Hinnant's civil_from_days: eras of 400 years that begin on a 1 March. */
+    uint64_t z = days + 719468, era = z / 146097, day_of_era = z % 146097;
+    uint64_t year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36524 - day_of_era / 146096) / 365;
+    uint64_t day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    uint64_t shifted = (5 * day_of_year + 2) / 153;
+    uint64_t day = day_of_year - (153 * shifted + 2) / 5 + 1;
+    uint64_t month = shifted < 10 ? shifted + 3 : shifted - 9;
+    uint64_t year = year_of_era + era * 400 + (month <= 2);
+
+    assert(month >= 1 && month <= 12 && day >= 1 && day <= 31);
+    two_digits(text, year / 100);
+    two_digits(text + 2, year % 100);
+    two_digits(text + 5, month);
+    two_digits(text + 8, day);
+    two_digits(text + 11, rest / 3600);
+    two_digits(text + 14, rest / 60 % 60);
+    two_digits(text + 17, rest % 60);
+    text[20] = (char)('0' + unix_ms % 1000 / 100);
+    two_digits(text + 21, unix_ms % 100);
+    buf_add(out, text, sizeof text - 1);
+}
+
+static void add_pending(struct buf *out, const struct object *object, struct replicas replicas)
+{
+    bool upload = object_owes_upload(object);
+
+    ADD(out, ",\"pending\":[");
+    if (upload)
+        ADD(out, "\"cloud\"");
+    if (replicas.have < replicas.want) {
+        if (upload)
+            buf_char(out, ',');
+        ADD(out, "\"replica\"");
+    }
+    buf_char(out, ']');
+}
+
+void document_render(struct buf *out, const struct object *object)
+{
+    bool deleted = object->flags & OBJECT_DELETED;
+    struct text name = object_name(object), user_meta = object_user_meta(object);
+    struct replicas replicas = document_replicas(object);
+    uint64_t ms = hlc_wall_ms(deleted ? object->deleted_at : object->put_at.stamp);
+    char id[ULID_TEXT_BYTES + 1], sha256_hex[2 * SHA256_BYTES + 1] = "";
+
+    ulid_format(id, &object->id);
+    if (!deleted)
+        hex_encode(sha256_hex, object->sha256, SHA256_BYTES);
+    ADD(out, "{\"id\":\"");
+    buf_add(out, id, ULID_TEXT_BYTES);
+    ADD(out, "\",\"name\":");
+    buf_json(out, name.ptr, name.len);
+    ADD(out, ",\"size\":");
+    document_number(out, deleted ? 0 : object->size);
+    ADD(out, ",\"sha256\":\"");
+    buf_text(out, sha256_hex);
+    ADD(out, "\",\"level\":");
+    document_number(out, object->level);
+    ADD(out, ",\"consistency\":");
+    document_number(out, object->level);
+    ADD(out, ",\"timestamp\":");
+    document_number(out, ms * 1000000);
+    ADD(out, ",\"time\":\"");
+    document_time(out, ms);
+    ADD(out, "\",\"user_meta\":");
+    if (user_meta.len)
+        buf_add(out, user_meta.ptr, user_meta.len);
+    else
+        ADD(out, "{}");
+    ADD(out, ",\"is_symlink\":");
+    buf_text(out, !deleted && place_is_none(&object->place) ? "true" : "false");
+    ADD(out, ",\"is_deleted\":");
+    buf_text(out, deleted ? "true" : "false");
+    ADD(out, ",\"is_fetched\":false,\"replicas\":{\"have\":");
+    document_number(out, replicas.have);
+    ADD(out, ",\"want\":");
+    document_number(out, replicas.want);
+    buf_char(out, '}');
+    add_pending(out, object, replicas);
+    ADD(out, "}\n");
+}

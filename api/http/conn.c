@@ -1,0 +1,730 @@
+/*
+ * A connection's life.
+ *
+ *   state     meaning                              reads?  deadline              then
+ *   IDLE      between requests                     yes     idle                  HEADER, CLOSED
+ *   HEADER    a header has begun, but not ended    yes     header, in total      REQUEST
+ *   REQUEST   one is in flight: the handler's      body    body rate or write    IDLE, DISCARD, LINGER
+ *   DISCARD   answered, a small rest of the body   yes     discard               IDLE, LINGER
+ *             is still to come
+ *   LINGER    our side is shut, theirs not yet     yes     linger                CLOSED
+ *   CLOSED    no socket; waits for its burial, or for the post of a suspended request
+ *
+ * conn_run is the heart: it consumes what was received, state by state, until more is needed or
+ * the request waits for something. Handlers are called from it (and from the delivery of a post);
+ * what they call back (http_answer, http_suspend …) only sends and sets marks, so that nothing here
+ * is entered twice. What remains unused is kept on the heap; meanwhile nothing more is read.
+ *
+ * While a request is in flight EPOLLIN stays armed, because a client normally waits for its answer;
+ * only if something comes all the same is it masked, until it is wanted again.
+ */
+#include "api/http/http_internal.h"
+#include "base/log.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+/* What was received and is to be used. */
+struct view {
+    const uint8_t *data;
+    size_t len;
+};
+
+static const struct refusal incomplete_header = {400, "bad_request", "the header did not end",
+                                                 NULL};
+static const struct refusal incomplete_body = {400, "incomplete_body",
+                                               "the body ended before its length", NULL};
+static const struct refusal bad_chunk = {400, "bad_request", "malformed chunked body", NULL};
+static const struct refusal large_extra = {400, "bad_request",
+                                           "too many bytes of chunk extensions or trailers", NULL};
+static const struct refusal large_body = {413, "body_too_large", "body too large", NULL};
+static const struct refusal late_header = {408, "timeout", "the header took too long", NULL};
+static const struct refusal late_body = {408, "timeout", "the body came too slowly", NULL};
+
+struct conn *conn_of(struct http_request *request)
+{
+    return (struct conn *)((char *)request - offsetof(struct conn, request));
+}
+
+static bool draining(const struct conn *conn)
+{
+    return conn->loop->orders_done & LOOP_DRAIN;
+}
+
+/* ---- The end of a request, and of a connection ---- */
+
+static void log_access(const struct conn *conn)
+{
+    static const char *const methods[] = {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"};
+    const struct http_request *request = &conn->request;
+
+    log_info("access %s %s %u %llu %lluus%s", request->has_method ? methods[request->method] : "-",
+             request->log_path ? request->log_path : "-", request->status,
+             (unsigned long long)request->answer_bytes,
+             (unsigned long long)(clock_us() - request->start_us), request->gone ? " gone" : "");
+}
+
+static void count_operation(const struct conn *conn)
+{
+    const struct http_request *request = &conn->request;
+    uint64_t us = clock_us() - request->start_us;
+    unsigned i = request->operation - 1u, bucket = 0;
+
+    while (bucket < HTTP_LATENCY_BUCKETS - 1 && us > http_latency_bounds_us[bucket])
+        bucket++;
+    stat_add(&conn->loop->stats.operations[i].count, 1);
+    stat_add(&conn->loop->stats.operations[i].sum_us, us);
+    stat_add(&conn->loop->stats.operations[i].buckets[bucket], 1);
+}
+
+/* The request is over, one way or the other. */
+static void finish_request(struct conn *conn)
+{
+    struct http_request *request = &conn->request;
+
+    assert(!request->suspended);
+    if (request->sent && request->operation)
+        count_operation(conn);
+    if (conn->loop->server->config.access_log)
+        log_access(conn);
+    answer_release(request);
+    if (request->begun) {
+        conn->handler->on_done(conn->handler->arg, request);
+        stat_add(&conn->loop->stats.in_flight, UINT64_MAX); /* one less */
+    }
+    free(request->log_path);
+    request->log_path = NULL;
+}
+
+/* Give up the socket. A suspended request keeps the rest until its post comes. */
+static void lose(struct conn *conn)
+{
+    if (conn->state == CONN_CLOSED)
+        return;
+    close(conn->fd); /* epoll forgets it with that */
+    conn->fd = -1;
+    wheel_remove(&conn->timer);
+    if (atomic_fetch_sub(&conn->loop->connections, 1) == 1 && draining(conn))
+        server_ack(conn->loop->server, 0, 0);
+    if (conn->state == CONN_REQUEST) {
+        conn->request.gone = true;
+        if (conn->request.suspended) {
+            conn->state = CONN_CLOSED;
+            return;
+        }
+        finish_request(conn);
+    }
+    conn->state = CONN_CLOSED;
+    loop_bury(conn->loop, conn);
+}
+
+static void linger(struct conn *conn)
+{
+    if (shutdown(conn->fd, SHUT_WR)) {
+        lose(conn);
+        return;
+    }
+    conn->state = CONN_LINGER;
+    conn->quota = LINGER_BYTES;
+    conn->deadline_ms = conn->loop->now_ms + LINGER_TIMEOUT_MS;
+}
+
+static void go_idle(struct conn *conn)
+{
+    if (draining(conn)) {
+        linger(conn);
+        return;
+    }
+    conn->state = CONN_IDLE;
+    conn->skipped_crlf = false;
+    memset(&conn->scan, 0, sizeof conn->scan);
+    conn->deadline_ms = conn->loop->now_ms + conn->loop->server->config.idle_timeout_ms;
+}
+
+/* The answer is sent: what comes after it? */
+static void after_answer(struct conn *conn, const struct view *view)
+{
+    struct http_request *request = &conn->request, rest = {0};
+
+    finish_request(conn);
+    rest.is_chunked = request->is_chunked;
+    rest.body_left = request->body_left;
+    rest.chunks = request->chunks;
+    if (request->close || draining(conn)) {
+        if (request->client_closes && request->body_complete && !view->len)
+            lose(conn); /* with nothing unread, a close is no reset */
+        else
+            linger(conn);
+        if (conn->state == CONN_CLOSED)
+            return;
+    } else if (!request->body_complete) {
+        conn->state = CONN_DISCARD;
+        conn->quota = DISCARD_BYTES;
+        conn->deadline_ms = conn->loop->now_ms + DISCARD_TIMEOUT_MS;
+    } else {
+        go_idle(conn);
+    }
+    *request = rest;
+}
+
+/* ---- The beginning of a request ---- */
+
+/* Answer for the handler, and close. */
+static void refuse(struct conn *conn, const struct refusal *refusal)
+{
+    conn->request.close = true;
+    http_answer_error(&conn->request, refusal->status, refusal->code, refusal->message,
+                      refusal->extra_head);
+}
+
+static void keep_log_path(struct http_request *request, const struct head *head)
+{
+    size_t len = head->path.len < 512 ? head->path.len : 512;
+
+    request->log_path = malloc(len + 1);
+    if (!request->log_path)
+        return; /* "-" then */
+    memcpy(request->log_path, head->path.ptr, len);
+    request->log_path[len] = 0;
+}
+
+/* A complete header of LEN bytes at DATA. */
+static void begin_request(struct conn *conn, const char *data, size_t len)
+{
+    struct http_request *request = &conn->request;
+    struct head *head = &conn->loop->head;
+    const struct refusal *refusal = head_parse(head, data, len);
+
+    request->method = (uint8_t)head->method;
+    request->has_method = head->has_method;
+    request->is_head = head->method == HTTP_METHOD_HEAD;
+    if (refusal) {
+        refuse(conn, refusal);
+        return;
+    }
+    request->minor_0 = head->minor == 0;
+    request->close = request->client_closes = !head->keep_alive;
+    request->is_chunked = head->chunked;
+    request->content_length = head->chunked ? UINT64_MAX : head->content_length;
+    request->body_left = head->content_length;
+    request->body_complete = !head->chunked && !head->content_length;
+    request->expects_continue = head->expects_continue && !request->body_complete;
+    if (conn->loop->server->config.access_log)
+        keep_log_path(request, head);
+    request->begun = true;
+    stat_add(&conn->loop->stats.in_flight, 1);
+    request->head = head;
+    conn->handler->on_request(conn->handler->arg, request);
+    request->head = NULL;
+}
+
+/* Use the header in VIEW. False: more of it is needed. */
+static bool take_head(struct conn *conn, struct view *view)
+{
+    const struct refusal *refusal;
+    enum head_found found;
+    size_t len;
+
+    if (!view->len)
+        return false;
+    if (!conn->scan.at && !conn->skipped_crlf && view->len > 1 && !memcmp(view->data, "\r\n", 2)) {
+        /* RFC 9112 §2.2: some old clients end a body with one too many. */
+        conn->skipped_crlf = true;
+        view->data += 2;
+        view->len -= 2;
+        if (!view->len)
+            return false;
+    }
+    if (conn->state == CONN_IDLE) {
+        conn->state = CONN_HEADER;
+        conn->request.start_us = conn->loop->now_us;
+        conn->deadline_ms = conn->loop->now_ms + conn->loop->server->config.header_timeout_ms;
+    }
+    found = head_find(&conn->scan, (const char *)view->data, view->len, &refusal);
+    if (found == HEAD_INCOMPLETE)
+        return false;
+    conn->state = CONN_REQUEST;
+    if (found == HEAD_REFUSED) {
+        refuse(conn, refusal);
+        view->len = 0;
+        return true;
+    }
+    len = conn->scan.at;
+    conn->unused = view->len - len;
+    begin_request(conn, (const char *)view->data, len);
+    view->data += len;
+    view->len -= len;
+    return true;
+}
+
+/* ---- Bodies ---- */
+
+/* Take body bytes off VIEW: *DATA and *LEN are what is content among them. 0 or an error. */
+static int take_body(struct http_request *request, struct view *view, const uint8_t **data,
+                     size_t *len)
+{
+    size_t used;
+    int rc;
+
+    if (request->is_chunked) {
+        rc = chunked_take(&request->chunks, view->data, view->len, &used, data, len);
+        if (rc)
+            return rc;
+        request->body_complete = chunked_ended(&request->chunks);
+    } else {
+        used = view->len < request->body_left ? view->len : (size_t)request->body_left;
+        *data = view->data;
+        *len = used;
+        request->body_left -= used;
+        request->body_complete = !request->body_left;
+    }
+    view->data += used;
+    view->len -= used;
+    return 0;
+}
+
+/* Each byte buys time, but never more than the grace: neither a drip nor a stop after a burst holds
+ * a connection for long. */
+static void extend_body_deadline(struct conn *conn, size_t received)
+{
+    const struct http_config *config = &conn->loop->server->config;
+    uint64_t most = conn->loop->now_ms + config->body_grace_ms;
+    uint64_t bought = conn->deadline_ms + received * UINT64_C(1000) / config->body_rate_bytes_s;
+
+    conn->deadline_ms = bought < most ? bought : most;
+}
+
+/* Hand the handler what VIEW has of its body. False: more is needed. */
+static bool deliver_body(struct conn *conn, struct view *view)
+{
+    struct http_request *request = &conn->request;
+    const struct http_handler *handler = conn->handler;
+    const uint8_t *data;
+    size_t len, before = view->len;
+    int rc;
+
+    if (request->body_complete) {
+        assert(!request->body_ended);
+        request->body_ended = true;
+        handler->on_body_end(handler->arg, request);
+        assert(request->answered || request->suspended);
+        return true;
+    }
+    if (!view->len)
+        return false;
+    rc = take_body(request, view, &data, &len);
+    if (rc) {
+        view->len = 0;
+        refuse(conn, rc == ERR_TOO_BIG ? &large_extra : &bad_chunk);
+        return true;
+    }
+    extend_body_deadline(conn, before - view->len);
+    request->expects_continue = false;
+    if (len > request->body_max - request->body_taken) {
+        refuse(conn, &large_body);
+        return true;
+    }
+    request->body_taken += len;
+    conn->unused = view->len;
+    if (len)
+        handler->on_body(handler->arg, request, data, len);
+    return true;
+}
+
+/* Drop the rest of an answered request's body. False: more is needed. */
+static bool discard(struct conn *conn, struct view *view)
+{
+    const uint8_t *data;
+    size_t len, before = view->len;
+
+    if (conn->request.body_complete) {
+        memset(&conn->request, 0, sizeof conn->request);
+        go_idle(conn);
+        return true;
+    }
+    if (!view->len)
+        return false;
+    if (take_body(&conn->request, view, &data, &len) || before - view->len > conn->quota) {
+        view->len = 0;
+        linger(conn);
+        return true;
+    }
+    conn->quota -= before - view->len;
+    return true;
+}
+
+void http_read_body(struct http_request *request, uint64_t max_bytes)
+{
+    static const char go_on[] = "HTTP/1.1 100 Continue\r\n\r\n";
+    struct conn *conn = conn_of(request);
+    ssize_t n;
+
+    assert(request->begun && !request->reading && !request->answered && !request->suspended);
+    if (request->gone)
+        return;
+    if (!request->is_chunked && request->content_length > max_bytes) {
+        http_answer_error(request, large_body.status, large_body.code, large_body.message, NULL);
+        return;
+    }
+    request->reading = true;
+    request->body_max = max_bytes;
+    conn->deadline_ms = conn->loop->now_ms + conn->loop->server->config.body_grace_ms;
+    if (!request->expects_continue)
+        return;
+    request->expects_continue = false;
+    if (conn->unused)
+        return; /* it did not wait */
+    n = send(conn->fd, go_on, sizeof go_on - 1, MSG_NOSIGNAL);
+    if (n >= 0)
+        stat_add(&conn->loop->stats.bytes_out, (uint64_t)n);
+    /* A client that has left no room for this is not told, and goes on by itself some time. */
+    if (n < 0 ? errno != EAGAIN : n != sizeof go_on - 1)
+        request->lost = true;
+}
+
+/* ---- Waiting for other threads ---- */
+
+void http_suspend(struct http_request *request)
+{
+    struct conn *conn = conn_of(request);
+
+    assert(request->begun && !request->suspended && !request->sent);
+    request->suspended = true;
+    conn->suspended_ms = conn->loop->now_ms;
+}
+
+/* ---- Running ---- */
+
+/* One step with the request in flight. False: it waits for something. */
+static bool step_request(struct conn *conn, struct view *view)
+{
+    struct http_request *request = &conn->request;
+
+    if (request->lost && !request->suspended) {
+        lose(conn);
+        return false;
+    }
+    if (request->suspended)
+        return false;
+    if (request->sent) {
+        after_answer(conn, view);
+        return true;
+    }
+    if (request->answered)
+        return false;
+    assert(request->reading && !request->body_ended);
+    return deliver_body(conn, view);
+}
+
+/* Keep the unused rest of what was received. FROM_INPUT: it is the end of conn->input. */
+static void keep_rest(struct conn *conn, const struct view *view, bool from_input)
+{
+    if (!view->len || conn->state == CONN_CLOSED) {
+        free(conn->input);
+        conn->input = NULL;
+        conn->input_at = conn->input_len = conn->input_cap = 0;
+    } else if (from_input) {
+        conn->input_at = conn->input_len - (uint32_t)view->len;
+    } else {
+        assert(!conn->input);
+        conn->input = malloc(view->len);
+        if (!conn->input) {
+            conn->request.lost = true;
+            return;
+        }
+        memcpy(conn->input, view->data, view->len);
+        conn->input_cap = conn->input_len = (uint32_t)view->len;
+        conn->input_at = 0;
+    }
+}
+
+static bool wants_input(const struct conn *conn)
+{
+    const struct http_request *request = &conn->request;
+
+    switch (conn->state) {
+    case CONN_HEADER:
+        return true;
+    case CONN_REQUEST:
+        return request->reading && !request->suspended && !request->answered &&
+               !request->body_complete && !conn->input;
+    default:
+        return !conn->input;
+    }
+}
+
+/* Tell epoll and the wheel what this connection waits for. */
+static void arm(struct conn *conn)
+{
+    const struct http_request *request = &conn->request;
+    bool in_request = conn->state == CONN_REQUEST;
+    bool sending = in_request && request->answered && !request->sent && !request->suspended &&
+                   !request->out.source_waits;
+    bool timed = !in_request || sending ||
+                 (request->reading && !request->suspended && !request->answered);
+    uint32_t events = conn->armed & EPOLLIN;
+
+    if (conn->fd < 0)
+        return;
+    if (wants_input(conn))
+        events |= EPOLLIN;
+    if (sending)
+        events |= EPOLLOUT;
+    if (events != conn->armed) {
+        struct epoll_event event = {.events = events, .data.ptr = conn};
+
+        if (epoll_ctl(conn->loop->epoll_fd, EPOLL_CTL_MOD, conn->fd, &event)) {
+            lose(conn);
+            return;
+        }
+        conn->armed = events;
+    }
+    wheel_set(&conn->loop->wheel, &conn->timer, timed ? conn->deadline_ms : WHEEL_NEVER);
+}
+
+/* Use what was received as far as possible. */
+static void conn_run(struct conn *conn, struct view view, bool from_input)
+{
+    unsigned requests = 0;
+    bool more = true;
+
+    while (more) {
+        switch (conn->state) {
+        case CONN_IDLE:
+        case CONN_HEADER:
+            if (view.len && requests++ == REQUESTS_PER_TURN) {
+                loop_ready(conn->loop, conn);
+                more = false;
+            } else {
+                more = take_head(conn, &view);
+            }
+            break;
+        case CONN_REQUEST:
+            more = step_request(conn, &view);
+            break;
+        case CONN_DISCARD:
+            more = discard(conn, &view);
+            break;
+        case CONN_LINGER:
+            if (view.len > conn->quota) {
+                lose(conn);
+            } else {
+                conn->quota -= view.len;
+                view.len = 0;
+            }
+            more = false;
+            break;
+        default:
+            more = false;
+        }
+    }
+    keep_rest(conn, &view, from_input);
+    if (conn->request.lost && !conn->request.suspended)
+        lose(conn);
+    arm(conn);
+}
+
+void conn_continue(struct conn *conn)
+{
+    struct view view = {conn->input ? conn->input + conn->input_at : NULL,
+                        conn->input_len - conn->input_at};
+
+    if (conn->state != CONN_CLOSED)
+        conn_run(conn, view, true);
+}
+
+/* On the loop: the post of a suspended request. */
+static void resume(struct mail *mail)
+{
+    struct http_request *request =
+        (struct http_request *)((char *)mail - offsetof(struct http_request, mail));
+    struct conn *conn = conn_of(request);
+
+    assert(request->suspended);
+    request->suspended = false;
+    if (request->reading && !request->answered)
+        conn->deadline_ms += conn->loop->now_ms - conn->suspended_ms;
+    conn->unused = conn->input_len - conn->input_at;
+    request->run(request);
+    if (conn->state == CONN_CLOSED) {
+        if (!request->suspended) {
+            finish_request(conn);
+            loop_bury(conn->loop, conn);
+        }
+        return;
+    }
+    assert(request->answered || request->suspended || request->reading);
+    if (request->answered && !request->sent && !request->suspended && !request->lost &&
+        answer_send(conn))
+        request->lost = true;
+    conn_continue(conn);
+}
+
+void http_post(struct http_request *request, void (*run)(struct http_request *request))
+{
+    request->run = run;
+    request->mail.deliver = resume;
+    loop_mail(conn_of(request)->loop, &request->mail);
+}
+
+/* ---- Events ---- */
+
+/* The client has sent its FIN. */
+static void at_end_of_input(struct conn *conn)
+{
+    if (conn->state == CONN_HEADER) {
+        conn->state = CONN_REQUEST;
+        conn->request.body_complete = true;
+        refuse(conn, &incomplete_header);
+    } else if (conn->state == CONN_REQUEST) {
+        refuse(conn, &incomplete_body);
+    } else {
+        lose(conn);
+        return;
+    }
+    conn_run(conn, (struct view){NULL, 0}, true);
+}
+
+/* Put bytes behind those already kept. */
+static int append_input(struct conn *conn, const uint8_t *data, size_t len)
+{
+    size_t need;
+
+    if (conn->input_at) {
+        conn->input_len -= conn->input_at;
+        memmove(conn->input, conn->input + conn->input_at, conn->input_len);
+        conn->input_at = 0;
+    }
+    need = conn->input_len + len;
+    assert(need <= LIMIT_HTTP_HEADER_BYTES + HTTP_READ_STEP_BYTES);
+    if (need > conn->input_cap) {
+        size_t cap = conn->input_cap * 2 > need ? conn->input_cap * 2 : need;
+        uint8_t *larger = realloc(conn->input, cap);
+
+        if (!larger)
+            return ERR_NO_MEMORY;
+        conn->input = larger;
+        conn->input_cap = (uint32_t)cap;
+    }
+    memcpy(conn->input + conn->input_len, data, len);
+    conn->input_len = (uint32_t)need;
+    return 0;
+}
+
+static void on_readable(struct conn *conn)
+{
+    struct loop *loop = conn->loop;
+    ssize_t n;
+
+    if (!wants_input(conn)) {
+        struct epoll_event event = {.events = conn->armed & ~(uint32_t)EPOLLIN, .data.ptr = conn};
+
+        if (epoll_ctl(loop->epoll_fd, EPOLL_CTL_MOD, conn->fd, &event))
+            lose(conn);
+        conn->armed = event.events;
+        return;
+    }
+    do
+        n = recv(conn->fd, loop->input, HTTP_READ_STEP_BYTES, 0);
+    while (n < 0 && errno == EINTR);
+    if (n < 0) {
+        if (errno != EAGAIN)
+            lose(conn);
+        return;
+    }
+    if (!n) {
+        at_end_of_input(conn);
+        return;
+    }
+    stat_add(&loop->stats.bytes_in, (uint64_t)n);
+    if (!conn->input) {
+        conn_run(conn, (struct view){loop->input, (size_t)n}, false);
+    } else if (append_input(conn, loop->input, (size_t)n)) {
+        lose(conn);
+    } else {
+        conn_continue(conn);
+    }
+}
+
+void conn_event(struct conn *conn, uint32_t events)
+{
+    struct http_request *request = &conn->request;
+
+    if (conn->fd < 0)
+        return; /* closed earlier in this round */
+    if (events & (EPOLLERR | EPOLLHUP)) {
+        lose(conn);
+        return;
+    }
+    if (events & EPOLLOUT) {
+        if (conn->state == CONN_REQUEST && request->answered && !request->sent &&
+            answer_send(conn))
+            request->lost = true;
+        conn_continue(conn);
+    }
+    if (events & EPOLLIN && conn->fd >= 0)
+        on_readable(conn);
+}
+
+void conn_timeout(struct conn *conn)
+{
+    struct http_request *request = &conn->request;
+
+    if (conn->state == CONN_HEADER) {
+        conn->state = CONN_REQUEST;
+        request->body_complete = true;
+        refuse(conn, &late_header);
+    } else if (conn->state == CONN_REQUEST && !request->answered) {
+        assert(request->reading && !request->suspended);
+        refuse(conn, &late_body);
+    } else {
+        lose(conn);
+        return;
+    }
+    conn_run(conn, (struct view){NULL, 0}, true);
+}
+
+void conn_adopt(struct mail *mail)
+{
+    struct conn *conn = (struct conn *)((char *)mail - offsetof(struct conn, mail));
+    struct loop *loop = conn->loop;
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = conn};
+
+    conn->next = loop->conns;
+    if (conn->next)
+        conn->next->prev = conn;
+    loop->conns = conn;
+    go_idle(conn);
+    if (conn->state == CONN_CLOSED)
+        return;
+    conn->armed = EPOLLIN;
+    if (loop->orders_done & LOOP_CUT ||
+        epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, conn->fd, &event)) {
+        lose(conn);
+        return;
+    }
+    if (conn->refuse) {
+        answer_too_many(conn->fd);
+        linger(conn);
+    }
+    arm(conn);
+}
+
+void conn_drain(struct conn *conn)
+{
+    /* A request may have come just now; it is still answered. */
+    if (conn->state == CONN_IDLE && conn->fd >= 0 && !conn->input)
+        on_readable(conn);
+    if (conn->state == CONN_IDLE && !conn->input)
+        lose(conn);
+}
+
+void conn_cut(struct conn *conn)
+{
+    lose(conn);
+}

@@ -1,0 +1,196 @@
+/*
+ * The store's frame: its pools, and the changes that carry no body (meta, delete).
+ *
+ * Two pools: the readers have a read-only SQLite connection each and serve look-ups and cold reads;
+ * the writers sync large bodies and read stored copies again. A new request is refused where the
+ * readers are LIMIT_POOL_QUEUE jobs behind; a request that already sends its answer always finds
+ * room, because the queue has a place for every connection.
+ */
+#include "api/store_impl.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define READER_CAPACITY (LIMIT_POOL_QUEUE + LIMIT_HTTP_CONNECTIONS)
+#define WRITER_CAPACITY (LIMIT_POOL_QUEUE + LIMIT_HTTP_CONNECTIONS)
+
+struct store_change {
+    struct change change; /* first: the committer hands it back */
+    void (*done)(void *arg, const struct store_result *result);
+    void *arg;
+    bool busy;
+    char text[];
+};
+
+static int open_reader(void *arg, void **context)
+{
+    struct store *store = arg;
+    struct db_reader *reader = NULL;
+    int rc = journal_reader_open(store->journal, &reader);
+
+    *context = reader;
+    return rc;
+}
+
+static void close_reader(void *arg, void *context)
+{
+    struct db_reader *reader = context;
+
+    (void)arg;
+    db_reader_close(&reader);
+}
+
+int store_create(struct store **out, const struct store_config *config)
+{
+    assert(config->journal && config->ram && config->env);
+    *out = NULL;
+
+    struct store *store = calloc(1, sizeof *store);
+    if (!store)
+        return ERR_NO_MEMORY;
+    store->journal = config->journal;
+    store->ram = config->ram;
+    store->env = config->env;
+    store->log = journal_log(config->journal);
+    store->large = journal_large(config->journal);
+    store->max_body_bytes = config->max_body_bytes;
+    (void)pthread_mutex_init(&store->lock, NULL);
+
+    const struct pool_context context = {open_reader, close_reader, store};
+    int rc = pool_start(&store->readers, "store-read", POOL_THREADS, READER_CAPACITY, &context);
+    if (rc)
+        goto out;
+    rc = pool_start(&store->writers, "store-write", STORE_WRITER_THREADS, WRITER_CAPACITY, NULL);
+out:
+    if (rc)
+        store_destroy(&store);
+    *out = store;
+    return rc;
+}
+
+void store_destroy(struct store **store)
+{
+    struct store *it = *store;
+
+    if (!it)
+        return;
+    pool_stop(&it->readers);
+    pool_stop(&it->writers);
+    store_put_drain(it);
+    assert(atomic_load(&it->upload_bytes) == 0);
+    (void)pthread_mutex_destroy(&it->lock);
+    free(it);
+    *store = NULL;
+}
+
+struct env *store_env(struct store *store)
+{
+    return store->env;
+}
+
+struct journal *store_journal(struct store *store)
+{
+    return store->journal;
+}
+
+struct ram *store_ram(struct store *store)
+{
+    return store->ram;
+}
+
+uint64_t store_max_body(const struct store *store)
+{
+    return store->max_body_bytes;
+}
+
+static void run_job(struct job *job, void *context)
+{
+    struct store_job *it = container_of(job, struct store_job, job);
+
+    atomic_fetch_sub_explicit(&it->store->waiting, 1, memory_order_relaxed);
+    it->run(it, context);
+}
+
+int store_submit_admitted(struct store *store, struct store_job *job)
+{
+    assert(job->run);
+    job->job.run = run_job;
+    job->store = store;
+    atomic_fetch_add_explicit(&store->waiting, 1, memory_order_relaxed);
+    int rc = pool_submit(store->readers, &job->job);
+    if (rc)
+        atomic_fetch_sub_explicit(&store->waiting, 1, memory_order_relaxed);
+    return rc;
+}
+
+int store_submit(struct store *store, struct store_job *job)
+{
+    if (atomic_load_explicit(&store->waiting, memory_order_relaxed) >= LIMIT_POOL_QUEUE)
+        return ERR_FULL;
+    return store_submit_admitted(store, job);
+}
+
+static void changed(struct change *change)
+{
+    struct store_change *it = (struct store_change *)change;
+    const struct store_result result = {
+        .rc = change->rc,
+        .created = change->rc == 0 && change->verdict == VERDICT_COMMIT,
+        .object = change->object,
+    };
+
+    assert(it->busy);
+    it->busy = false;
+    /* From here on the door may free IT. */
+    it->done(it->arg, &result);
+}
+
+static char *copy_text(struct text *text, char *at)
+{
+    if (text->len)
+        memcpy(at, text->ptr, text->len);
+    text->ptr = at;
+    return at + text->len;
+}
+
+int store_change_submit(struct store_change **out, struct store *store,
+                        const struct request *request,
+                        void (*done)(void *arg, const struct store_result *result), void *arg)
+{
+    assert(request->kind == CHANGE_META || request->kind == CHANGE_DELETE);
+    assert(done);
+    *out = NULL;
+
+    size_t texts = (size_t)request->name.len + request->type.len + request->user_meta.len;
+    struct store_change *it = calloc(1, sizeof *it + texts);
+    if (!it)
+        return ERR_NO_MEMORY;
+    it->change.request = *request;
+    it->change.done = changed;
+    it->done = done;
+    it->arg = arg;
+    it->busy = true;
+    char *at = copy_text(&it->change.request.name, it->text);
+    at = copy_text(&it->change.request.type, at);
+    (void)copy_text(&it->change.request.user_meta, at);
+    *out = it;
+    int rc = journal_submit(store->journal, &it->change);
+    if (rc) {
+        it->busy = false;
+        store_change_destroy(out);
+    }
+    return rc;
+}
+
+void store_change_destroy(struct store_change **change)
+{
+    struct store_change *it = *change;
+
+    if (!it)
+        return;
+    assert(!it->busy);
+    object_destroy(&it->change.object);
+    free(it);
+    *change = NULL;
+}

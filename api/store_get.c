@@ -1,0 +1,213 @@
+/*
+ * Reading objects: the row, and verified bytes.
+ *
+ *   hot       the RAM tier has the rendered answer; the door asks it before it comes here
+ *   lukewarm  store_open_nowait: the RAM tier knows the place, the page cache has the record; the put
+ *             event in it says all that the row says (that is what the RAM tier keeps places for)
+ *   cold      store_open, on a pool thread: pending entries, SQLite, disk
+ *
+ * Cleaning may take a segment away between look-up and read: then the row is looked up again, a
+ * bounded number of times. Bytes that do not fit their checksum are never handed out.
+ */
+#include "api/store_impl.h"
+
+#include "base/log.h"
+#include "journal/merge.h"
+#include "journal/ulid.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+#define MAX_LOOKUPS 8
+
+struct store_body {
+    struct store *store;
+    struct object *object;
+    uint64_t token;
+    uint8_t *record;       /* our own buffer, where the body is not in a loop's scratch */
+    const uint8_t *inline_body;
+    struct large_reader *large;
+};
+
+static bool expired(const struct store *store, uint64_t expires_ms)
+{
+    return expires_ms != 0 && env_wall_ms(store->env) >= expires_ms;
+}
+
+static void report_damage(const struct store_body *body, const char *what, uint64_t number)
+{
+    char id[ULID_TEXT_BYTES + 1];
+    const struct place *place = &body->object->place;
+
+    ulid_format(id, &body->object->id);
+    log_error("object %s: %s %llu of its body is damaged (volume %u, offset %llu)", id, what,
+              (unsigned long long)number, place->volume, (unsigned long long)place->offset);
+    journal_count_bad(body->store->journal, 1, 0, 0);
+}
+
+/* The record of a small object, into memory of our own. */
+static int read_record(struct store_body *body)
+{
+    const struct object *object = body->object;
+    size_t cap = object->record_bytes ? object->record_bytes : RECORD_MAX_BYTES;
+    struct record_view view;
+
+    free(body->record);
+    body->record = malloc(cap);
+    if (!body->record)
+        return ERR_NO_MEMORY;
+    int rc = log_read(body->store->log, &object->place, &object->id, object->record_bytes,
+                      body->record, cap, false, &view);
+    if (rc == ERR_CORRUPT || rc == ERR_TOO_BIG) {
+        report_damage(body, "record or a block", 0);
+        return ERR_CORRUPT;
+    }
+    if (rc)
+        return rc;
+    if (!view.body || view.header.body_bytes != object->size) {
+        report_damage(body, "length", view.header.body_bytes);
+        return ERR_CORRUPT;
+    }
+    body->inline_body = view.body;
+    if (object->flags & OBJECT_PLAIN) {
+        const struct ram_location location = {object->place, object->record_bytes};
+
+        ram_place(body->store->ram, body->token, &object->id, &location);
+    }
+    return 0;
+}
+
+static int open_bytes(struct store_body *body)
+{
+    const struct object *object = body->object;
+
+    /* Known, but the bytes are not here: lost to rot, as nobody else has them yet. */
+    if (place_is_none(&object->place))
+        return ERR_CORRUPT;
+    if (object->place.volume != PLACE_LARGE)
+        return read_record(body);
+    int rc = large_reader_open(&body->large, body->store->large, object->place.offset,
+                               object->size);
+    if (rc == ERR_CORRUPT)
+        report_damage(body, "frame", 0);
+    return rc;
+}
+
+int store_open(struct store_body **out, struct store *store, struct db_reader *reader,
+               const struct id128 *id, bool with_body)
+{
+    int rc = ERR_NOT_FOUND;
+
+    *out = NULL;
+    struct store_body *body = calloc(1, sizeof *body);
+    if (!body)
+        return ERR_NO_MEMORY;
+    body->store = store;
+    for (unsigned i = 0; i < MAX_LOOKUPS; i++) {
+        object_destroy(&body->object);
+        body->token = ram_token(store->ram, id);
+        rc = journal_find(store->journal, reader, id, &body->object);
+        if (rc)
+            goto out;
+        if (body->object->flags & OBJECT_DELETED) {
+            rc = ERR_DELETED;
+            goto out;
+        }
+        rc = ERR_NOT_FOUND;
+        if (!(body->object->flags & OBJECT_PUT) || expired(store, body->object->expires_ms))
+            goto out;
+        if (!with_body) {
+            rc = 0;
+            goto out;
+        }
+        rc = open_bytes(body);
+        if (rc != ERR_NOT_FOUND)
+            goto out;
+    }
+    /* The place stays empty, look-up after look-up: the row points to a file that is gone. */
+    report_damage(body, "file or segment", 0);
+    rc = ERR_CORRUPT;
+out:
+    if (rc && rc != ERR_DELETED)
+        store_body_close(&body);
+    *out = body;
+    return rc;
+}
+
+int store_open_nowait(struct store_body **out, struct store *store, const struct id128 *id,
+                      uint8_t *scratch)
+{
+    struct ram_location location;
+    struct record_view view;
+    struct event event;
+
+    *out = NULL;
+    uint64_t token = ram_token(store->ram, id);
+    if (ram_locate(store->ram, id, &location) != 0 || location.place.volume == PLACE_LARGE)
+        return ERR_AGAIN;
+    /* Whatever is wrong here the pool finds out again, from the row itself. */
+    if (log_read(store->log, &location.place, id, location.record_bytes, scratch,
+                 RECORD_MAX_BYTES, true, &view) != 0 ||
+        !view.body || event_decode(&event, view.event, view.header.event_bytes) != 0 ||
+        event.kind != EVENT_PUT || !id_equal(&event.id, id) ||
+        event.size != view.header.body_bytes)
+        return ERR_AGAIN;
+    if (expired(store, event.expires_ms))
+        return ERR_NOT_FOUND;
+
+    struct store_body *body = calloc(1, sizeof *body);
+    if (!body)
+        return ERR_NO_MEMORY;
+    int rc = merge_event(&body->object, NULL, &event);
+    if (rc) {
+        free(body);
+        return rc;
+    }
+    body->object->place = location.place;
+    body->object->record_bytes = location.record_bytes;
+    body->store = store;
+    body->token = token;
+    body->inline_body = view.body;
+    *out = body;
+    return 0;
+}
+
+const struct object *store_body_object(const struct store_body *body)
+{
+    return body->object;
+}
+
+uint64_t store_body_token(const struct store_body *body)
+{
+    return body->token;
+}
+
+const uint8_t *store_body_inline(const struct store_body *body)
+{
+    return body->inline_body;
+}
+
+int store_body_block(struct store_body *body, uint64_t index, uint8_t *buf, size_t *len,
+                     bool nowait)
+{
+    assert(body->large);
+    assert(index < block_count(body->object->size));
+
+    int rc = large_read_block(body->large, index, buf, len, nowait);
+    if (rc == ERR_CORRUPT)
+        report_damage(body, "block", index);
+    return rc;
+}
+
+void store_body_close(struct store_body **body)
+{
+    struct store_body *it = *body;
+
+    if (!it)
+        return;
+    large_reader_close(&it->large);
+    object_destroy(&it->object);
+    free(it->record);
+    free(it);
+    *body = NULL;
+}

@@ -1,0 +1,34 @@
+/* What the store_*.c files share; nobody else includes it. */
+#ifndef API_STORE_IMPL_H
+#define API_STORE_IMPL_H
+
+#include "api/store.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+/* Threads that finish and check large bodies: apart from the readers, so that no GET waits behind an
+ * upload's sync. */
+#define STORE_WRITER_THREADS 4
+
+struct store {
+    struct journal *journal;
+    struct ram *ram;
+    struct env *env;
+    struct log *log;
+    struct large_store *large;
+    uint64_t max_body_bytes;
+    struct pool *readers, *writers;
+    atomic_uint waiting;        /* jobs in the readers' queue */
+    atomic_ullong upload_bytes; /* see STORE_UPLOAD_BYTES */
+    pthread_mutex_t lock;       /* guards the two below */
+    struct store_put *idle;     /* a list of puts to be used again */
+    unsigned idle_count;
+};
+
+/* Free the idle puts. */
+void store_put_drain(struct store *store);
+
+#define container_of(ptr, type, member) ((type *)(void *)((char *)(ptr) - offsetof(type, member)))
+
+#endif

@@ -1,0 +1,481 @@
+/*
+ * Putting an object.
+ *
+ *   begin ─► write … ─► finish ─┬─ small: hashed, to the committer ─────────────────► done
+ *                               └─ large: writers' pool syncs the file ─► committer ─► done
+ *
+ *   committer says ERR_UNVERIFIED: the same bytes are stored already, but nobody has looked at that
+ *   copy lately. A writer reads and checks it, then the change goes to the committer again, which
+ *   keeps the old copy where it is good and takes the new bytes where it is not.
+ *
+ * Small bodies are collected in memory (what all uploads take together is bounded), larger ones go
+ * to their file as they come, hashed on the way. A put that ends without a commit leaves nothing: its
+ * file is removed by the pool, because removing a large file can take long.
+ *
+ * Puts are used again: at 60,000 a second their memory is worth keeping.
+ */
+#include "api/store_impl.h"
+
+#include "journal/ulid.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SMALL_BODY_BYTES 4096 /* fits inside the put */
+#define SMALL_TEXT_BYTES 512
+#define KEEP_PUTS        128
+#define MAX_CHECKS       4
+
+struct store_put {
+    struct change change; /* first: the committer hands it back */
+    struct job job;
+    struct store *store;
+    struct store_put *next; /* in the idle list */
+    void (*done)(void *arg, const struct store_result *result);
+    void *arg;
+    struct store_expect expect;
+    uint64_t length, received;
+    uint8_t *body; /* `small`, or allocated and counted in upload_bytes */
+    size_t cap;
+    char *text; /* `small_text`, or allocated */
+    struct large_writer *large;
+    unsigned checks;
+    bool finished; /* the large file is complete */
+    bool busy;     /* between finish and done */
+    /* From here on kept from one use to the next. */
+    struct digest *sha, *md5;
+    char small_text[SMALL_TEXT_BYTES];
+    uint8_t small[SMALL_BODY_BYTES];
+};
+
+static void free_put(struct store_put *put)
+{
+    digest_destroy(&put->sha);
+    digest_destroy(&put->md5);
+    free(put);
+}
+
+void store_put_drain(struct store *store)
+{
+    while (store->idle) {
+        struct store_put *put = store->idle;
+
+        store->idle = put->next;
+        free_put(put);
+    }
+    store->idle_count = 0;
+}
+
+static struct store_put *take_idle(struct store *store)
+{
+    (void)pthread_mutex_lock(&store->lock);
+    struct store_put *put = store->idle;
+    if (put) {
+        store->idle = put->next;
+        store->idle_count--;
+    }
+    (void)pthread_mutex_unlock(&store->lock);
+    if (put)
+        return put;
+    put = malloc(sizeof *put);
+    if (put)
+        put->sha = put->md5 = NULL;
+    return put;
+}
+
+/* What a body in memory took of STORE_UPLOAD_BYTES is given back. */
+static void release_body(struct store_put *put)
+{
+    if (put->body && put->body != put->small) {
+        free(put->body);
+        atomic_fetch_sub_explicit(&put->store->upload_bytes, put->cap, memory_order_relaxed);
+    }
+    put->body = NULL;
+    put->cap = 0;
+}
+
+/* Free what the put holds but its large file, and keep the rest for the next one. */
+static void recycle(struct store_put *put)
+{
+    struct store *store = put->store;
+
+    assert(!put->large && !put->busy);
+    release_body(put);
+    if (put->text != put->small_text)
+        free(put->text);
+    object_destroy(&put->change.object);
+    (void)pthread_mutex_lock(&store->lock);
+    bool keep = store->idle_count < KEEP_PUTS;
+    if (keep) {
+        put->next = store->idle;
+        store->idle = put;
+        store->idle_count++;
+    }
+    (void)pthread_mutex_unlock(&store->lock);
+    if (!keep)
+        free_put(put);
+}
+
+/* Room for SIZE bytes of body in memory, keeping what is there. */
+static int reserve_body(struct store_put *put, size_t size)
+{
+    if (size <= put->cap)
+        return 0;
+    assert(size <= LIMIT_INLINE_BODY_BYTES);
+    if (size <= SMALL_BODY_BYTES) {
+        put->body = put->small;
+        put->cap = SMALL_BODY_BYTES;
+        return 0;
+    }
+    struct store *store = put->store;
+    if (atomic_fetch_add_explicit(&store->upload_bytes, size, memory_order_relaxed) + size >
+        STORE_UPLOAD_BYTES) {
+        atomic_fetch_sub_explicit(&store->upload_bytes, size, memory_order_relaxed);
+        return ERR_FULL;
+    }
+    uint8_t *body = malloc(size);
+    if (!body) {
+        atomic_fetch_sub_explicit(&store->upload_bytes, size, memory_order_relaxed);
+        return ERR_NO_MEMORY;
+    }
+    if (put->received)
+        memcpy(body, put->body, put->received);
+    release_body(put);
+    put->body = body;
+    put->cap = size;
+    return 0;
+}
+
+static char *copy_text(struct text *to, const struct text *from, char *at)
+{
+    if (from->len)
+        memcpy(at, from->ptr, from->len);
+    *to = (struct text){at, from->len};
+    return at + from->len;
+}
+
+static int copy_texts(struct store_put *put, const struct store_put_options *options)
+{
+    size_t need = (size_t)options->name.len + options->type.len + options->user_meta.len;
+
+    put->text = need <= SMALL_TEXT_BYTES ? put->small_text : malloc(need);
+    if (!put->text)
+        return ERR_NO_MEMORY;
+    struct request *request = &put->change.request;
+    char *at = copy_text(&request->name, &options->name, put->text);
+    at = copy_text(&request->type, &options->type, at);
+    (void)copy_text(&request->user_meta, &options->user_meta, at);
+    return 0;
+}
+
+int store_put_begin(struct store_put **out, struct store *store,
+                    const struct store_put_options *options)
+{
+    bool known = options->length != UINT64_MAX;
+
+    *out = NULL;
+    if (store->max_body_bytes && known && options->length > store->max_body_bytes)
+        return ERR_TOO_BIG;
+    int rc = journal_room(store->journal, known ? options->length : 0);
+    if (rc)
+        return rc;
+    struct store_put *put = take_idle(store);
+    if (!put)
+        return ERR_NO_MEMORY;
+    memset(put, 0, offsetof(struct store_put, sha));
+    put->store = store;
+    put->length = options->length;
+    put->expect = options->expect;
+    struct request *request = &put->change.request;
+    request->kind = CHANGE_PUT;
+    request->fields = options->fields;
+    request->level = options->level;
+    put->change.fresh = !options->has_id;
+    request->id = options->has_id ? options->id : ulid_make(store->env, env_wall_ms(store->env));
+    rc = copy_texts(put, options);
+    if (rc)
+        goto out;
+    if (known && options->length <= LIMIT_INLINE_BODY_BYTES)
+        rc = reserve_body(put, options->length);
+out:
+    if (rc)
+        recycle(put);
+    else
+        *out = put;
+    return rc;
+}
+
+/* From now on the body goes to a file; what was collected goes first. */
+static int become_large(struct store_put *put)
+{
+    assert(!put->large);
+    int rc = put->sha ? 0 : digest_create(&put->sha, DIGEST_SHA256);
+    if (rc)
+        return rc;
+    if (put->expect.has_md5 && !put->md5)
+        rc = digest_create(&put->md5, DIGEST_MD5);
+    if (rc)
+        return rc;
+    digest_reset(put->sha);
+    if (put->expect.has_md5)
+        digest_reset(put->md5);
+    rc = large_create(&put->large, put->store->large);
+    if (rc || put->received == 0)
+        return rc;
+    digest_update(put->sha, put->body, put->received);
+    if (put->expect.has_md5)
+        digest_update(put->md5, put->body, put->received);
+    rc = large_write(put->large, put->body, put->received);
+    release_body(put);
+    return rc;
+}
+
+static int write_large(struct store_put *put, const void *data, size_t len)
+{
+    /* Where the length was not announced nobody has asked for room yet. */
+    int rc = put->length == UINT64_MAX ? journal_room(put->store->journal, len) : 0;
+    if (rc)
+        return rc;
+    digest_update(put->sha, data, len);
+    if (put->expect.has_md5)
+        digest_update(put->md5, data, len);
+    return large_write(put->large, data, len);
+}
+
+static int write_small(struct store_put *put, const void *data, size_t len)
+{
+    size_t need = put->received + len;
+
+    if (need > put->cap) {
+        /* Doubling keeps an upload of unknown length linear. */
+        size_t cap = put->cap * 2 > need ? put->cap * 2 : need;
+        int rc = reserve_body(put, cap < LIMIT_INLINE_BODY_BYTES ? cap : LIMIT_INLINE_BODY_BYTES);
+
+        if (rc)
+            return rc;
+    }
+    memcpy(put->body + put->received, data, len);
+    return 0;
+}
+
+int store_put_write(struct store_put *put, const void *data, size_t len)
+{
+    int rc;
+
+    assert(!put->busy && !put->finished);
+    if (len == 0)
+        return 0;
+    if (len > put->length - put->received)
+        return ERR_MISMATCH;
+    uint64_t max = put->store->max_body_bytes;
+    if (max && len > max - put->received)
+        return ERR_TOO_BIG;
+    bool large = put->length == UINT64_MAX ? put->received + len > LIMIT_INLINE_BODY_BYTES
+                                           : put->length > LIMIT_INLINE_BODY_BYTES;
+    if (large && !put->large) {
+        rc = become_large(put);
+        if (rc)
+            return rc;
+    }
+    rc = put->large ? write_large(put, data, len) : write_small(put, data, len);
+    if (rc == 0)
+        put->received += len;
+    return rc;
+}
+
+/* ---- After the last byte ---- */
+
+static void finish(struct store_put *put, int rc)
+{
+    const struct store_result result = {
+        .rc = rc,
+        .created = rc == 0 && put->change.stored,
+        .object = put->change.object,
+    };
+
+    assert(put->busy);
+    put->busy = false;
+    /* From here on the door may free PUT. */
+    put->done(put->arg, &result);
+}
+
+/* Look at the copy that is stored: good, bad, or gone (moved meanwhile: neither is set). */
+static int check_copy(struct store_put *put)
+{
+    struct store *store = put->store;
+    struct request *request = &put->change.request;
+    const struct object *row = put->change.object;
+    uint8_t *buf = NULL;
+    int rc;
+
+    request->checked = row->place;
+    request->verified = request->damaged = false;
+    if (row->place.volume == PLACE_LARGE) {
+        struct large_reader *reader = NULL;
+        size_t len;
+
+        buf = malloc(BLOCK_BYTES);
+        if (!buf)
+            return ERR_NO_MEMORY;
+        rc = large_reader_open(&reader, store->large, row->place.offset, row->size);
+        for (uint64_t i = 0; rc == 0 && i < block_count(row->size); i++)
+            rc = large_read_block(reader, i, buf, &len, false);
+        large_reader_close(&reader);
+        if (rc == ERR_NOT_FOUND)
+            rc = ERR_CORRUPT; /* a file does not move: it is lost */
+    } else {
+        struct record_view view;
+        size_t cap = row->record_bytes ? row->record_bytes : RECORD_MAX_BYTES;
+
+        buf = malloc(cap);
+        if (!buf)
+            return ERR_NO_MEMORY;
+        rc = log_read(store->log, &row->place, &row->id, row->record_bytes, buf, cap, false, &view);
+        if (rc == ERR_TOO_BIG || (rc == 0 && (!view.body || view.header.body_bytes != row->size)))
+            rc = ERR_CORRUPT;
+    }
+    free(buf);
+    request->verified = rc == 0;
+    request->damaged = rc == ERR_CORRUPT;
+    if (rc == ERR_CORRUPT)
+        journal_count_bad(store->journal, 1, 1, 0);
+    return rc == ERR_CORRUPT || rc == ERR_NOT_FOUND ? 0 : rc;
+}
+
+static void run_check(struct job *job, void *context)
+{
+    struct store_put *put = container_of(job, struct store_put, job);
+
+    (void)context;
+    int rc = check_copy(put);
+    object_destroy(&put->change.object);
+    if (rc == 0)
+        rc = journal_submit(put->store->journal, &put->change);
+    if (rc)
+        finish(put, rc);
+}
+
+static void committed(struct change *change)
+{
+    struct store_put *put = (struct store_put *)change;
+    int rc = change->rc;
+
+    if (rc == ERR_UNVERIFIED) {
+        rc = ERR_FULL;
+        if (put->checks++ < MAX_CHECKS) {
+            put->job.run = run_check;
+            rc = pool_submit(put->store->writers, &put->job);
+        }
+        if (rc == 0)
+            return;
+    }
+    finish(put, rc);
+}
+
+static void run_finish_large(struct job *job, void *context)
+{
+    struct store_put *put = container_of(job, struct store_put, job);
+    struct change *change = &put->change;
+    uint64_t size = 0;
+
+    (void)context;
+    int rc = large_finish(put->large, &change->file, &size, &change->trailer);
+    if (rc == 0) {
+        assert(size == put->received);
+        put->finished = true;
+        rc = journal_submit(put->store->journal, change);
+    }
+    if (rc)
+        finish(put, rc);
+}
+
+static bool digests_match(struct store_put *put)
+{
+    uint8_t *sha = put->change.request.sha256;
+    uint8_t md5[MD5_BYTES];
+
+    if (put->large) {
+        digest_final(put->sha, sha);
+        if (put->expect.has_md5)
+            digest_final(put->md5, md5);
+    } else {
+        sha256(put->body, put->received, sha);
+        if (put->expect.has_md5) {
+            digest_reset(put->md5);
+            digest_update(put->md5, put->body, put->received);
+            digest_final(put->md5, md5);
+        }
+    }
+    return (!put->expect.has_sha256 || memcmp(sha, put->expect.sha256, SHA256_BYTES) == 0) &&
+           (!put->expect.has_md5 || memcmp(md5, put->expect.md5, MD5_BYTES) == 0);
+}
+
+static int submit(struct store_put *put)
+{
+    struct change *change = &put->change;
+    int rc = 0;
+
+    if (put->length != UINT64_MAX && put->length != put->received)
+        return ERR_MISMATCH;
+    if (put->expect.has_md5 && !put->md5)
+        rc = digest_create(&put->md5, DIGEST_MD5);
+    if (rc)
+        return rc;
+    if (!digests_match(put))
+        return ERR_MISMATCH;
+    change->request.size = put->received;
+    change->done = committed;
+    if (put->large) {
+        put->job.run = run_finish_large;
+        return pool_submit(put->store->writers, &put->job);
+    }
+    change->body = put->received ? put->body : put->small;
+    for (uint64_t i = 0; i < block_count(put->received); i++) {
+        size_t at = i * BLOCK_BYTES;
+        size_t len = put->received - at < BLOCK_BYTES ? put->received - at : BLOCK_BYTES;
+
+        change->sums[i] = block_checksum(put->body + at, len, i);
+    }
+    return journal_submit(put->store->journal, change);
+}
+
+void store_put_finish(struct store_put *put,
+                      void (*done)(void *arg, const struct store_result *result), void *arg)
+{
+    assert(!put->busy && done);
+    put->done = done;
+    put->arg = arg;
+    put->busy = true;
+    int rc = submit(put);
+    if (rc)
+        finish(put, rc);
+}
+
+static void run_discard(struct job *job, void *context)
+{
+    struct store_put *put = container_of(job, struct store_put, job);
+
+    (void)context;
+    large_writer_destroy(&put->large, true);
+    recycle(put);
+}
+
+void store_put_destroy(struct store_put **put)
+{
+    struct store_put *it = *put;
+
+    if (!it)
+        return;
+    *put = NULL;
+    assert(!it->busy);
+    if (it->large && it->change.stored) {
+        large_writer_destroy(&it->large, false);
+    } else if (it->large) {
+        it->job.run = run_discard;
+        if (pool_submit(it->store->writers, &it->job) == 0)
+            return;
+        large_writer_destroy(&it->large, true);
+    }
+    recycle(it);
+}

@@ -1,0 +1,249 @@
+/*
+ * One row for each option, and how its text is read and judged. A new option is a row here and a
+ * member in options.h; the command line, the environment, the configuration file and --help follow.
+ */
+#include "cmd/options_table.h"
+
+#include "base/limits.h"
+#include "base/text.h"
+#include "cmd/common_addr.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+/* ---- What texts may be ---- */
+
+static const char *check_address(const char *text)
+{
+    struct addr addr;
+
+    return addr_parse(&addr, text, 0) ? "must be HOST:PORT, [V6]:PORT or :PORT" : NULL;
+}
+
+static const char *check_address_or_none(const char *text)
+{
+    return *text ? check_address(text) : NULL;
+}
+
+static const char *check_directory(const char *text)
+{
+    return *text ? NULL : "must name a directory";
+}
+
+static const char *check_any(const char *text)
+{
+    (void)text;
+    return NULL;
+}
+
+static const char *check_tag(const char *text)
+{
+    size_t len = strlen(text);
+
+    if (len == 0 || len > 64 || !utf8_valid(text, len) || text_has_control(text, len))
+        return "must be 1 to 64 bytes of text";
+    return NULL;
+}
+
+static const char *check_region(const char *text)
+{
+    size_t len = strlen(text);
+
+    if (len == 0 || len > 64 || strspn(text, "abcdefghijklmnopqrstuvwxyz0123456789-") != len)
+        return "must be a region name such as us-east-1";
+    return NULL;
+}
+
+static const char *check_bucket(const char *text)
+{
+    static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                                  "0123456789.-_";
+    size_t len = strlen(text);
+
+    if (len == 0)
+        return NULL;
+    if (len < 3 || len > 255 || strspn(text, allowed) != len)
+        return "must be a bucket name: 3 to 255 letters, digits, dots, hyphens";
+    return NULL;
+}
+
+/* ---- The table ---- */
+
+/* ---- The table ---- */
+
+#define AT(member) .offset = offsetof(struct options, member)
+
+/* clang-format off */
+const struct option_spec option_specs[OPTION_COUNT] = {
+    {.name = "debug", .letter = 'd', .variable = "APP_DEBUG_LEVEL", .argument = "LEVEL",
+     .standard = "0", .kind = KIND_NUMBER, .max = 1, AT(debug),
+     .help = "Debug level: 0, or 1 for more log lines"},
+    {.name = "nodes", .letter = 'N', .variable = "APP_CLUSTER_NODES",
+     .argument = "HOST[:PORT],...", .kind = KIND_NODES, AT(nodes),
+     .help = "Cluster nodes to join; repeat it, or separate them by commas"},
+    {.name = "tag", .letter = 'T', .variable = "APP_CLUSTER_TAGNAME", .argument = "NAME",
+     .standard = "default", .kind = KIND_TEXT, .check = check_tag, AT(tag),
+     .help = "Cluster tag name"},
+    {.name = "private-addr", .variable = "NET_PRIVATE_ADDR", .argument = "ADDRESS",
+     .standard = "0.0.0.0:11999", .kind = KIND_TEXT, .check = check_address, AT(private_addr),
+     .help = "Listen address for the other nodes"},
+    {.name = "debug-addr", .variable = "NET_DEBUG_ADDR", .argument = "ADDRESS", .standard = "",
+     .kind = KIND_TEXT, .check = check_address_or_none, AT(debug_addr),
+     .help = "Listen address for debugging the private API over HTTP"},
+    {.name = "public-addr", .variable = "NET_PUBLIC_ADDR", .argument = "ADDRESS",
+     .standard = "0.0.0.0:10999", .kind = KIND_TEXT, .check = check_address, AT(public_addr),
+     .help = "Listen address for the public HTTP API"},
+    {.name = "state-dir", .variable = "APP_STATE_DIR", .argument = "DIR", .standard = "state/",
+     .kind = KIND_TEXT, .check = check_directory, AT(state_dir),
+     .help = "Directory of the node's state and journal"},
+    {.name = "files-dir", .variable = "APP_FILES_DIR", .argument = "DIR", .standard = "files/",
+     .kind = KIND_TEXT, .check = check_directory, AT(files_dir),
+     .help = "Directory of the log and the objects' bodies"},
+    {.name = "region", .letter = 'R', .variable = "S3_REGION_NAME", .argument = "NAME",
+     .standard = "us-east-1", .kind = KIND_TEXT, .check = check_region, AT(region),
+     .help = "Amazon S3 region name"},
+    {.name = "bucket", .letter = 'B', .variable = "S3_BUCKET_NAME", .argument = "NAME",
+     .standard = "", .kind = KIND_TEXT, .check = check_bucket, AT(bucket),
+     .help = "Amazon S3 bucket name"},
+    {.name = "memory", .argument = "SIZE", .standard = "64MiB", .kind = KIND_SIZE, .min = MIB,
+     .max = UINT64_C(1) << 46, AT(memory_bytes),
+     .help = "Memory for hot objects and slow readers"},
+    {.name = "durability", .argument = "full|async", .standard = "full", .kind = KIND_WORD,
+     .words = "full|async", AT(durability),
+     .help = "full: an answer follows the disk's sync; async: it does not wait, and a crash of the "
+             "machine loses what was answered last"},
+    {.name = "max-body", .argument = "SIZE", .standard = "0", .kind = KIND_SIZE,
+     .max = UINT64_C(1) << 62, AT(max_body_bytes), .help = "Largest body accepted; 0: any"},
+    {.name = "anonymous", .argument = "none|read|write", .standard = "none", .kind = KIND_WORD,
+     .words = "none|read|write", AT(anonymous),
+     .help = "What clients beyond this machine may do"},
+    {.name = "config", .argument = "FILE", .standard = "", .kind = KIND_TEXT, .check = check_any,
+     AT(config), .help = "File of lines 'option = value'"},
+    {.name = "log-format", .argument = "text|json", .standard = "text", .kind = KIND_WORD,
+     .words = "text|json", AT(log_format), .help = "How log lines on stderr look"},
+    {.name = "scrub-interval", .argument = "DURATION", .standard = "7d", .kind = KIND_DURATION,
+     .max = UINT64_C(3650) * 86400000, AT(scrub_interval_ms),
+     .help = "Read and verify every body once in this time; 0: never"},
+    {.name = "access-log", .argument = "yes|no", .standard = "no", .kind = KIND_FLAG,
+     AT(access_log), .help = "Log every request"},
+    {.name = "accept-data-loss", .argument = "yes|no", .standard = "no", .kind = KIND_FLAG,
+     AT(accept_data_loss),
+     .help = "Start although the files directory was lost or is an older one"},
+    {.name = "workers", .argument = "N", .standard = "0", .kind = KIND_NUMBER, .max = 256,
+     AT(workers), .help = "Threads that serve HTTP; 0: one per CPU"},
+    {.name = "segment-bytes", .argument = "SIZE", .standard = "0", .kind = KIND_SIZE,
+     .min = 64 * KIB, .max = SEGMENT_BYTES, .zero = true, AT(segment_bytes), .hidden = true,
+     .help = "Size of a log segment, for tests; 0: the default"},
+};
+/* clang-format on */
+
+const struct option_spec *option_by_name(const char *name, size_t len)
+{
+    for (size_t i = 0; i < OPTION_COUNT; i++) {
+        if (strlen(option_specs[i].name) == len && memcmp(option_specs[i].name, name, len) == 0)
+            return &option_specs[i];
+    }
+    return NULL;
+}
+
+void option_variable(char out[VARIABLE_BYTES], const struct option_spec *spec)
+{
+    size_t at = strlen(VARIABLE_PREFIX);
+
+    memcpy(out, VARIABLE_PREFIX, at);
+    for (const char *c = spec->name; *c; c++) {
+        assert(at < VARIABLE_BYTES - 1);
+        out[at++] = *c == '-' ? '_' : (char)(*c >= 'a' && *c <= 'z' ? *c - 'a' + 'A' : *c);
+    }
+    out[at] = 0;
+}
+
+bool option_is_directory(const struct option_spec *spec)
+{
+    return spec->check == check_directory;
+}
+
+/* ---- Numbers ---- */
+
+static int parse_flag(uint64_t *out, const char *text)
+{
+    static const char *const words[] = {"no", "yes", "false", "true", "off", "on", "0", "1"};
+
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+        if (strcmp(text, words[i]) == 0) {
+            *out = i % 2;
+            return 0;
+        }
+    }
+    return ERR_INVALID;
+}
+
+static int parse_word(uint64_t *out, const char *words, const char *text)
+{
+    size_t len = strlen(text);
+    uint64_t index = 0;
+
+    for (const char *at = words;; at++, index++) {
+        size_t here = strcspn(at, "|");
+
+        if (here == len && memcmp(at, text, len) == 0) {
+            *out = index;
+            return 0;
+        }
+        at += here;
+        if (*at == 0)
+            return ERR_INVALID;
+    }
+}
+
+static int parse_kind(uint64_t *out, const struct option_spec *spec, const char *text,
+                      const char **expected)
+{
+    switch (spec->kind) {
+    case KIND_FLAG:
+        *expected = "yes or no";
+        return parse_flag(out, text);
+    case KIND_NUMBER:
+        *expected = "a number";
+        return parse_u64(out, text, strlen(text), UINT64_MAX);
+    case KIND_SIZE:
+        *expected = "a size such as 64MiB";
+        return parse_size(out, text);
+    case KIND_DURATION:
+        *expected = "a duration such as 12h or 7d";
+        return parse_duration_ms(out, text);
+    case KIND_WORD:
+        *expected = spec->argument;
+        return parse_word(out, spec->words, text);
+    case KIND_TEXT:
+    case KIND_NODES:
+        break;
+    }
+    assert(!"not a number");
+    return ERR_INVALID;
+}
+
+int option_number(uint64_t *out, const struct option_spec *spec, const char *text, char *message,
+                  size_t cap)
+{
+    bool bounded = spec->kind != KIND_FLAG && spec->kind != KIND_WORD;
+    const char *unit = "", *expected = NULL;
+
+    int rc = parse_kind(out, spec, text, &expected);
+    if (rc == ERR_INVALID) {
+        (void)snprintf(message, cap, "'%s' is not %s%s", text,
+                       spec->kind == KIND_WORD ? "one of " : "", expected);
+        return rc;
+    }
+    bool off = rc == 0 && *out == 0 && spec->zero;
+    if (off || (rc == 0 && (!bounded || (*out >= spec->min && *out <= spec->max))))
+        return 0;
+    if (spec->kind == KIND_SIZE)
+        unit = " bytes";
+    else if (spec->kind == KIND_DURATION)
+        unit = " milliseconds";
+    (void)snprintf(message, cap, "'%s' is outside %llu to %llu%s", text,
+                   (unsigned long long)spec->min, (unsigned long long)spec->max, unit);
+    return ERR_RANGE;
+}

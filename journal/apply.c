@@ -1,0 +1,529 @@
+/*
+ * The applier: puts committed records into SQLite, behind the committer and never waited for by it.
+ *
+ * Happy path: take whole batches up to LIMIT_APPLY_RECORDS records → one transaction (events, rows,
+ * outbox, segment sums, counters, log position) → drop them from the pending table; every
+ * CHECKPOINT_PAGES pages of WAL a checkpoint, which moves the durable position: the log below it may
+ * be freed.
+ *
+ * Failure: a transaction that fails is rolled back and tried again, for a synced record is committed
+ * whatever SQLite says; meanwhile its entries stay pending, readers still see them, and the node
+ * takes no more writes.
+ */
+#include "base/log.h"
+#include "journal/journal_internal.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define IDLE_CHECKPOINT_MS 3000
+
+int applier_open(struct journal *journal)
+{
+    struct applier *a = &journal->applier;
+    struct db_segment *segments = NULL;
+    size_t count = 0;
+    int rc;
+
+    if ((rc = db_state_get(a->db, &a->state)) != 0 ||
+        (rc = db_origins(a->db, &a->origins, &a->origin_count)) != 0 ||
+        (rc = db_segments(a->db, &segments, &count)) != 0)
+        return rc;
+    a->sums = calloc(count ? count : 1, sizeof *a->sums);
+    if (!a->sums) {
+        free(segments);
+        return ERR_NO_MEMORY;
+    }
+    for (size_t i = 0; i < count; i++)
+        a->sums[i] = (struct segment_sums){.volume = segments[i].log.volume,
+                                           .body_bytes = segments[i].body_bytes,
+                                           .live_bytes = segments[i].live_bytes};
+    a->sum_count = count;
+    free(segments);
+    return 0;
+}
+
+void applier_close(struct journal *journal)
+{
+    struct applier *a = &journal->applier;
+
+    db_close(&a->db);
+    free(a->origins);
+    free(a->settle);
+    free(a->sums);
+    a->origins = NULL;
+    a->settle = NULL;
+    a->sums = NULL;
+}
+
+/* The sums of VOLUME, made where they are missing. Under sums_lock. */
+static struct segment_sums *sums_of(struct applier *a, uint32_t volume)
+{
+    for (size_t i = a->sum_count; i-- > 0;)
+        if (a->sums[i].volume == volume)
+            return &a->sums[i];
+
+    struct segment_sums *grown = realloc(a->sums, (a->sum_count + 1) * sizeof *grown);
+
+    if (!grown)
+        return NULL;
+    a->sums = grown;
+    grown[a->sum_count] = (struct segment_sums){.volume = volume, .dirty = true};
+    return &grown[a->sum_count++];
+}
+
+static int add_to_sums(struct applier *a, uint32_t volume, int64_t body, int64_t live)
+{
+    pthread_mutex_lock(&a->sums_lock);
+    struct segment_sums *sums = sums_of(a, volume);
+
+    if (sums) {
+        sums->body_bytes += (uint64_t)body;
+        sums->live_bytes += (uint64_t)live;
+        sums->dirty = true;
+    }
+    pthread_mutex_unlock(&a->sums_lock);
+    return sums ? 0 : ERR_NO_MEMORY;
+}
+
+/* The row for ENTRY's origin, made where it is missing. */
+static int origin_of(struct applier *a, const struct entry *entry, struct db_origin **out)
+{
+    for (size_t i = a->origin_count; i-- > 0;)
+        if (id_equal(&a->origins[i].origin, &entry->origin)) {
+            *out = &a->origins[i];
+            return 0;
+        }
+
+    struct db_origin *grown = realloc(a->origins, (a->origin_count + 1) * sizeof *grown);
+
+    if (!grown)
+        return ERR_NO_MEMORY;
+    a->origins = grown;
+    *out = &grown[a->origin_count];
+    **out = (struct db_origin){.origin = entry->origin, .node = entry->node};
+    int rc = db_origin_set(a->db, *out);
+
+    if (rc == 0)
+        a->origin_count++;
+    return rc;
+}
+
+static int put_event(struct journal *journal, const struct entry *entry, bool *added)
+{
+    struct applier *a = &journal->applier;
+    struct db_origin *origin;
+    int rc;
+
+    *added = false;
+    if (!entry->adds_event)
+        return 0;
+    if ((rc = origin_of(a, entry, &origin)) != 0)
+        return rc;
+    rc = db_event_add(a->db, origin->no, entry->seq, entry->event, entry->event_bytes);
+    if (rc == ERR_EXISTS)
+        return 0;
+    if (rc)
+        return rc;
+    *added = true;
+    if (entry->seq > origin->seq) {
+        origin->seq = entry->seq;
+        memcpy(origin->hash, entry->hash, SHA256_BYTES);
+        if ((rc = db_origin_set(a->db, origin)) != 0)
+            return rc;
+    }
+    if (entry->ends_origin)
+        for (size_t i = 0; i < a->origin_count; i++)
+            if (!a->origins[i].ended && id_equal(&a->origins[i].origin, &entry->ended)) {
+                a->origins[i].ended = true;
+                if ((rc = db_origin_set(a->db, &a->origins[i])) != 0)
+                    return rc;
+            }
+    return 0;
+}
+
+static int remember_large(struct applier *a, uint64_t file)
+{
+    if (a->settle_count == a->settle_cap) {
+        size_t cap = a->settle_cap ? 2 * a->settle_cap : 64;
+        uint64_t *grown = realloc(a->settle, cap * sizeof *grown);
+
+        if (!grown)
+            return ERR_NO_MEMORY;
+        a->settle = grown;
+        a->settle_cap = cap;
+    }
+    a->settle[a->settle_count++] = file;
+    return 0;
+}
+
+static int put_row(struct journal *journal, const struct entry *entry)
+{
+    struct applier *a = &journal->applier;
+    const struct object *object = entry->object;
+    int rc = db_object_set(a->db, object);
+
+    if (rc == 0 && entry->owed_before != entry->owed_after)
+        rc = db_outbox_set(a->db, &object->id, object->size, hlc_wall_ms(entry->stamp),
+                           entry->owed_after);
+    if (rc == 0 && object->place.volume == PLACE_LARGE && object->place.lsn == entry->lsn)
+        rc = remember_large(a, object->place.offset);
+    if (rc == 0 && entry->place_moved) {
+        if (entry->place_before.volume == PLACE_LARGE)
+            rc = db_garbage_add(a->db, entry->place_before.offset, entry->lsn);
+        else
+            rc = add_to_sums(a, entry->place_before.volume, 0, -(int64_t)entry->size_before);
+    }
+    if (rc == 0 && !place_is_none(&object->place) && object->place.volume != PLACE_LARGE &&
+        object->place.lsn == entry->lsn)
+        rc = add_to_sums(a, object->place.volume, 0, (int64_t)object->size);
+    return rc;
+}
+
+int applier_begin(struct journal *journal)
+{
+    journal->applier.settle_count = 0;
+    return db_begin(journal->applier.db);
+}
+
+int applier_put(struct journal *journal, const struct entry *entry)
+{
+    struct applier *a = &journal->applier;
+    struct delta delta = entry->delta;
+    bool added = false;
+    int rc = put_event(journal, entry, &added);
+
+    if (rc == 0 && entry->object)
+        rc = put_row(journal, entry);
+    if (rc == 0 && entry->inline_volume)
+        rc = add_to_sums(a, entry->inline_volume, entry->inline_bytes, 0);
+    if (rc)
+        return rc;
+    delta.events = added;
+    state_add(&a->state, &delta);
+    if (entry->stamp > a->state.hlc)
+        a->state.hlc = entry->stamp;
+    if (added && id_equal(&entry->node, &journal->node))
+        a->state.last_origin = entry->origin;
+    return 0;
+}
+
+/* Rows of the segments that changed, or that the log has sealed or opened meanwhile. */
+static int write_segments(struct journal *journal)
+{
+    struct applier *a = &journal->applier;
+    struct log_segment *segments;
+    size_t count;
+    int rc = log_segments(journal->log, &segments, &count);
+
+    if (rc)
+        return rc;
+    pthread_mutex_lock(&a->sums_lock);
+    for (size_t i = 0; rc == 0 && i < count; i++) {
+        struct segment_sums *sums = sums_of(a, segments[i].volume);
+        struct db_segment row = {.log = segments[i]};
+
+        if (!sums) {
+            rc = ERR_NO_MEMORY;
+            break;
+        }
+        if (!sums->dirty && segments[i].sealed)
+            continue;
+        row.body_bytes = sums->body_bytes;
+        row.live_bytes = sums->live_bytes;
+        rc = db_segment_set(a->db, &row);
+        sums->dirty = !segments[i].sealed; /* the row that seals it is still to come */
+    }
+    pthread_mutex_unlock(&a->sums_lock);
+    free(segments);
+    return rc;
+}
+
+int applier_commit(struct journal *journal, lsn_t position)
+{
+    struct applier *a = &journal->applier;
+    int rc = 0;
+
+    assert(position >= a->state.position);
+    if (a->settle_count) {
+        rc = large_settle(journal->large, a->settle, a->settle_count);
+        if (rc == ERR_NOT_FOUND)
+            rc = 0; /* removed since, by a later record; else reads and the scrub report it */
+    }
+    a->state.position = position;
+    if (rc == 0)
+        rc = write_segments(journal);
+    if (rc == 0)
+        rc = db_state_set(a->db, &a->state);
+    if (rc == 0)
+        rc = db_commit(a->db);
+    return rc;
+}
+
+/* Forget what the failed transaction did to our own picture of it. */
+void applier_rollback(struct journal *journal)
+{
+    struct applier *a = &journal->applier;
+    struct db *db = a->db;
+
+    db_rollback(db);
+    pthread_mutex_lock(&a->sums_lock);
+    struct db_segment *segments = NULL;
+    struct db_origin *origins = NULL;
+    size_t count = 0, origin_count = 0;
+
+    if (db_state_get(db, &a->state) == 0 && db_origins(db, &origins, &origin_count) == 0 &&
+        db_segments(db, &segments, &count) == 0) {
+        free(a->origins);
+        a->origins = origins;
+        a->origin_count = origin_count;
+        for (size_t i = 0; i < a->sum_count; i++)
+            a->sums[i].body_bytes = a->sums[i].live_bytes = 0;
+        for (size_t i = 0; i < count; i++) {
+            struct segment_sums *sums = sums_of(a, segments[i].log.volume);
+
+            if (sums) {
+                sums->body_bytes = segments[i].body_bytes;
+                sums->live_bytes = segments[i].live_bytes;
+                sums->dirty = true;
+            }
+        }
+    } else {
+        free(origins);
+        atomic_store(&journal->read_only, true);
+        log_error("journal: its state cannot be read after a rollback");
+    }
+    free(segments);
+    pthread_mutex_unlock(&a->sums_lock);
+}
+
+int applier_checkpoint(struct journal *journal)
+{
+    struct applier *a = &journal->applier;
+    bool complete = false;
+    int rc = journal->config.sync ? 0 : log_flush(journal->log);
+
+    if (rc == 0)
+        rc = db_checkpoint(a->db, &complete);
+    if (rc) {
+        log_error("journal: checkpoint failed: %s", err_text(rc));
+        return rc;
+    }
+    if (complete) {
+        pthread_mutex_lock(&journal->lock);
+        journal->durable_position = a->state.position;
+        pthread_mutex_unlock(&journal->lock);
+    }
+    return 0;
+}
+
+/*
+ * What the janitor has unlinked leaves the database too. Its own small transaction, at a moment when
+ * none is open; a crash before it only means that the unlinking is tried again.
+ */
+static void forget_removed(struct journal *journal)
+{
+    struct applier *a = &journal->applier;
+    int rc;
+
+    pthread_mutex_lock(&a->sums_lock);
+    bool due = a->removed_volume || a->removed_files_through;
+    uint32_t volume = a->removed_volume;
+    lsn_t files_through = a->removed_files_through;
+
+    pthread_mutex_unlock(&a->sums_lock);
+    if (!due)
+        return;
+    rc = db_begin(a->db);
+    if (rc == 0 && volume)
+        rc = db_segment_remove(a->db, volume);
+    if (rc == 0 && files_through)
+        rc = db_garbage_remove(a->db, files_through);
+    if (rc == 0)
+        rc = db_commit(a->db);
+    if (rc) {
+        db_rollback(a->db);
+        return;
+    }
+    pthread_mutex_lock(&a->sums_lock);
+    for (size_t i = 0; volume && i < a->sum_count; i++)
+        if (a->sums[i].volume == volume)
+            a->sums[i--] = a->sums[--a->sum_count];
+    if (a->removed_volume == volume)
+        a->removed_volume = 0;
+    if (a->removed_files_through == files_through)
+        a->removed_files_through = 0;
+    pthread_mutex_unlock(&a->sums_lock);
+}
+
+/* The next batches in commit order, whole ones, LIMIT_APPLY_RECORDS records or one batch. */
+static struct entry *take_batches(struct journal *journal, struct entry **last, unsigned *count)
+{
+    struct entry *first, *end = NULL;
+
+    *count = 0;
+    pthread_mutex_lock(&journal->lock);
+    first = journal->apply_first;
+    for (struct entry *entry = first; entry; entry = entry->next) {
+        ++*count;
+        if (entry->batch_end) {
+            end = entry;
+            if (*count >= LIMIT_APPLY_RECORDS)
+                break;
+        }
+    }
+    if (end) {
+        journal->apply_first = end->next;
+        if (!end->next)
+            journal->apply_last = NULL;
+        end->next = NULL;
+    }
+    pthread_mutex_unlock(&journal->lock);
+    assert(!first || end); /* batches are handed over whole */
+    *last = end;
+    return first;
+}
+
+static int apply_all(struct journal *journal, const struct entry *first, const struct entry *last)
+{
+    int rc = applier_begin(journal);
+
+    if (rc)
+        return rc;
+    for (const struct entry *entry = first; rc == 0 && entry; entry = entry->next)
+        rc = applier_put(journal, entry);
+    if (rc == 0)
+        rc = applier_commit(journal, last->batch_end);
+    if (rc)
+        applier_rollback(journal);
+    return rc;
+}
+
+static void give_back(struct journal *journal, struct entry *first, struct entry *last)
+{
+    pthread_mutex_lock(&journal->lock);
+    last->next = journal->apply_first;
+    journal->apply_first = first;
+    if (!journal->apply_last)
+        journal->apply_last = last;
+    pthread_mutex_unlock(&journal->lock);
+}
+
+static void applied(struct journal *journal, struct entry *first)
+{
+    for (struct entry *entry = first, *next; entry; entry = next) {
+        next = entry->next;
+        pending_remove(journal->pending, entry);
+    }
+    pthread_mutex_lock(&journal->lock);
+    journal->acked.position = journal->applier.state.position;
+    pthread_cond_broadcast(&journal->wake);
+    pthread_mutex_unlock(&journal->lock);
+}
+
+unsigned journal_apply_step(struct journal *journal)
+{
+    struct applier *a = &journal->applier;
+    uint64_t now_ms = env_mono_ms(journal->env);
+    struct entry *last, *first;
+    unsigned count;
+
+    forget_removed(journal);
+    first = take_batches(journal, &last, &count);
+    if (!first) {
+        if (db_wal_pages(a->db) && now_ms - a->idle_since_ms >= IDLE_CHECKPOINT_MS) {
+            a->idle_since_ms = now_ms;
+            (void)applier_checkpoint(journal); /* logged; tried again after the next quiet spell */
+        }
+        return 0;
+    }
+    a->idle_since_ms = now_ms;
+    int rc = apply_all(journal, first, last);
+
+    if (rc) {
+        if (a->failures++ == 0)
+            log_error("journal: %u committed records cannot be applied: %s; will retry", count,
+                      err_text(rc));
+        atomic_store(&journal->read_only, true);
+        give_back(journal, first, last);
+        return 0;
+    }
+    if (a->failures) {
+        log_info("journal: applying again after %u failures", a->failures);
+        a->failures = 0;
+        atomic_store(&journal->read_only, false);
+    }
+    applied(journal, first);
+    if (db_wal_pages(a->db) >= CHECKPOINT_PAGES)
+        (void)applier_checkpoint(journal);
+    return count;
+}
+
+bool applier_forget(struct journal *journal, uint32_t volume, lsn_t files_through)
+{
+    struct applier *a = &journal->applier;
+
+    pthread_mutex_lock(&a->sums_lock);
+    bool taken = !(volume && a->removed_volume);
+
+    if (taken && volume)
+        a->removed_volume = volume;
+    if (files_through > a->removed_files_through)
+        a->removed_files_through = files_through;
+    pthread_mutex_unlock(&a->sums_lock);
+    return taken;
+}
+
+bool applier_segment_empty(struct journal *journal, uint32_t volume)
+{
+    struct applier *a = &journal->applier;
+    bool empty = false;
+
+    pthread_mutex_lock(&a->sums_lock);
+    for (size_t i = 0; i < a->sum_count; i++)
+        if (a->sums[i].volume == volume)
+            empty = a->sums[i].live_bytes == 0;
+    pthread_mutex_unlock(&a->sums_lock);
+    return empty;
+}
+
+void applier_shun(struct journal *journal, uint32_t volume)
+{
+    struct applier *a = &journal->applier;
+
+    pthread_mutex_lock(&a->sums_lock);
+    for (size_t i = 0; i < a->sum_count; i++)
+        if (a->sums[i].volume == volume)
+            a->sums[i].shunned = true;
+    pthread_mutex_unlock(&a->sums_lock);
+}
+
+uint64_t applier_dead_bytes(struct journal *journal, uint32_t *best)
+{
+    struct applier *a = &journal->applier;
+    struct log_segment *segments;
+    uint64_t dead_total = 0, dead_best = 0;
+    size_t count;
+
+    *best = 0;
+    if (log_segments(journal->log, &segments, &count) != 0)
+        return 0;
+    pthread_mutex_lock(&a->sums_lock);
+    for (size_t i = 0; i < count; i++) {
+        struct segment_sums *sums = segments[i].sealed ? sums_of(a, segments[i].volume) : NULL;
+
+        if (!sums || sums->shunned || sums->body_bytes <= sums->live_bytes)
+            continue;
+        uint64_t dead = sums->body_bytes - sums->live_bytes;
+
+        dead_total += dead;
+        if (2 * dead >= segments[i].end_bytes && dead > dead_best) {
+            dead_best = dead;
+            *best = segments[i].volume;
+        }
+    }
+    pthread_mutex_unlock(&a->sums_lock);
+    free(segments);
+    return dead_total;
+}

@@ -1,0 +1,494 @@
+/*
+ * The committer: decides what is queued, in order, writes all of it as one batch into the log, makes
+ * it durable with one sync, and only then lets anybody see or hear of it.
+ *
+ * Happy path, one step: take the queue → decide each change against the newest row (pending entries
+ * first, those of this very batch included, then SQLite) → log_write → log_sync → publish the pending
+ * entries → bring the RAM tier up to date → hand the entries to the applier → done() for all.
+ *
+ * Failure: a batch that could not be written is void with all its decisions, no-ops included, since a
+ * no-op may rest on a change that did not happen. Before anything else is answered an empty batch is
+ * written elsewhere: what the failed one may have left on disk is then known not to count. A failed
+ * sync is final: the state of the disk is unknown, and the node takes no writes until a restart has
+ * read what is really there.
+ */
+#include "base/log.h"
+#include "journal/journal_internal.h"
+#include "journal/ulid.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+int committer_open(struct journal *journal, uint64_t hlc)
+{
+    struct committer *c = &journal->committer;
+    int rc = journal_reader_open(journal, &c->reader);
+
+    if (rc)
+        return rc;
+    c->clock.last = hlc;
+    c->held = calloc(LIMIT_BATCH_RECORDS, sizeof *c->held);
+    c->decided = calloc(LIMIT_BATCH_RECORDS, sizeof *c->decided);
+    buf_init(&c->event, LIMIT_EVENT_BYTES);
+    if (!c->held || !c->decided)
+        return ERR_NO_MEMORY;
+    for (size_t i = 0; i < journal->applier.origin_count; i++) {
+        const struct db_origin *o = &journal->applier.origins[i];
+
+        if (id_equal(&o->origin, &journal->applier.state.last_origin)) {
+            c->chain.follows.origin = o->origin;
+            c->chain.follows.seq = o->seq;
+            memcpy(c->chain.follows.hash, o->hash, SHA256_BYTES);
+        }
+    }
+    return 0;
+}
+
+void committer_close(struct journal *journal)
+{
+    struct committer *c = &journal->committer;
+
+    db_reader_close(&c->reader);
+    free(c->held);
+    free(c->decided);
+    c->held = NULL;
+    c->decided = NULL;
+    buf_release(&c->event);
+}
+
+/* The newest row of ID, this batch's decisions included; *OUT is NULL where there is none. */
+static int newest_row(struct journal *journal, const struct id128 *id, struct object **out)
+{
+    int rc = pending_find(journal->pending, id, true, out);
+
+    if (rc == ERR_NOT_FOUND)
+        rc = db_find(journal->committer.reader, id, out);
+    if (rc == ERR_NOT_FOUND) {
+        *out = NULL;
+        return 0;
+    }
+    return rc;
+}
+
+/* Give EVENT its place in this run's chain and encode it into c->event. */
+static int seal_event(struct journal *journal, struct chain *chain, struct event *event,
+                      hlc_time replaced)
+{
+    struct committer *c = &journal->committer;
+
+    if (chain->seq == 0) {
+        chain->origin = ulid_make(journal->env, env_wall_ms(journal->env));
+        if (chain->follows.seq) {
+            event->fields |= EVENT_HAS_FOLLOWS;
+            event->follows = chain->follows;
+        }
+    }
+    event->origin = chain->origin;
+    event->seq = chain->seq + 1;
+    event->node = journal->node;
+    event->stamp = hlc_stamp(&c->clock, env_wall_ms(journal->env), replaced);
+    memcpy(event->prev, chain->hash, SHA256_BYTES);
+    buf_reset(&c->event);
+    event_encode(&c->event, event);
+    return buf_check(&c->event);
+}
+
+/* Where the record of CHANGE and event RAW carries its body, as header and as log record. */
+static void describe(const struct change *change, bool store_body, const void *raw,
+                     size_t raw_bytes, struct record_header *header, struct log_record *record)
+{
+    const struct request *request = &change->request;
+
+    *header = (struct record_header){.type = RECORD_EVENT,
+                                     .event_bytes = (uint32_t)raw_bytes,
+                                     .id = request->id};
+    *record = (struct log_record){.type = RECORD_EVENT,
+                                  .id = request->id,
+                                  .event = raw,
+                                  .event_bytes = (uint32_t)raw_bytes};
+    if (!store_body)
+        return;
+    header->size = record->size = request->size;
+    if (change->file) {
+        header->flags = record->flags = RECORD_LARGE;
+        header->file = record->file = change->file;
+        header->trailer = record->trailer = change->trailer;
+    } else {
+        header->flags = record->flags = RECORD_HAS_BODY;
+        header->blocks = (uint16_t)block_count(request->size);
+        header->body_bytes = record->body_bytes = (uint32_t)request->size;
+        record->body = change->body;
+        record->sums = change->sums;
+    }
+}
+
+static void add_entry(struct journal *journal, struct entry *entry)
+{
+    struct committer *c = &journal->committer;
+
+    entry->batch = c->batch;
+    if (c->last)
+        c->last->next = entry;
+    else
+        c->first = entry;
+    c->last = entry;
+    delta_add(&c->delta, &entry->delta);
+    pending_insert(journal->pending, entry);
+    c->records++;
+}
+
+/*
+ * Write what was decided as a record of this batch. ERR_FULL: the batch is full; nothing happened.
+ * The event's bytes are lent to the log until log_write, so the entry, which keeps them, is made with
+ * a place of zero first and folded again only in its place: the place is known after log_add.
+ */
+static int commit_event(struct journal *journal, struct change *change, struct decision *d,
+                        const struct object *before)
+{
+    struct committer *c = &journal->committer;
+    struct event_item item = {.id = change->request.id};
+    struct chain chain = c->chain;
+    struct record_header header;
+    struct log_record record;
+    struct entry *entry;
+    struct place place = {.volume = 1, .lsn = UINT64_MAX};
+    int rc;
+
+    if (d->event.kind == EVENT_DROP && before) {
+        memcpy(item.sha256, before->sha256, SHA256_BYTES);
+        d->event.fields |= EVENT_HAS_ITEMS;
+        d->event.items = &item;
+        d->event.item_count = 1;
+    }
+    if ((rc = seal_event(journal, &chain, &d->event, object_stamp(before))) != 0)
+        return rc;
+    describe(change, d->store_body, c->event.data, c->event.len, &header, &record);
+    if ((rc = fold_event(&entry, before, &d->event, c->event.data, c->event.len, &header, &place,
+                         &journal->node)) != 0)
+        return rc;
+    record.event = entry->event;
+    if (!entry->object || !(change->object = object_copy(entry->object))) {
+        entry_destroy(entry);
+        return ERR_NO_MEMORY;
+    }
+    if ((rc = log_add(journal->log, &record, &place)) != 0) {
+        object_destroy(&change->object);
+        entry_destroy(entry);
+        return rc;
+    }
+    entry->lsn = place.lsn;
+    if (d->store_body) {
+        if (!change->file) {
+            entry->object->place = place;
+            entry->inline_volume = place.volume;
+        } else {
+            entry->object->place.disk = place.disk;
+            entry->object->place.lsn = place.lsn;
+        }
+        change->object->place = entry->object->place;
+        change->stored = true;
+    }
+    memcpy(chain.hash, entry->hash, SHA256_BYTES);
+    chain.seq = d->event.seq;
+    c->chain = chain;
+    add_entry(journal, entry);
+    return 0;
+}
+
+static int commit_client_change(struct journal *journal, struct change *change)
+{
+    struct object *before = NULL;
+    struct decision d;
+    int rc;
+
+    if (!change->fresh && (rc = newest_row(journal, &change->request.id, &before)) != 0)
+        return rc;
+    rc = decide(&d, before, &change->request);
+    if (rc == 0) {
+        change->verdict = d.verdict;
+        if (d.verdict == VERDICT_COMMIT)
+            rc = commit_event(journal, change, &d, before);
+    }
+    if (rc != ERR_FULL && !change->object) {
+        change->object = before; /* refused or unchanged: the row as it stands */
+        return rc;
+    }
+    object_destroy(&before);
+    return rc;
+}
+
+/* Cleaning: the record at move_from goes to the end of the log; its body too, if it still counts. */
+static int commit_move(struct journal *journal, struct change *change)
+{
+    const struct record_header *old = &change->move_header;
+    struct object *before = NULL;
+    struct record_header header = *old;
+    struct place place = {.volume = 1, .lsn = UINT64_MAX};
+    struct entry *entry;
+    struct event event;
+    int rc = event_decode(&event, change->move_event, change->move_event_bytes);
+
+    if (rc || (rc = newest_row(journal, &old->id, &before)) != 0)
+        return rc;
+    bool large = old->flags & RECORD_LARGE;
+    bool live = before && (large ? before->place.volume == PLACE_LARGE &&
+                                       before->place.offset == old->file
+                                 : place_equal(&before->place, &change->move_from));
+
+    header.type = RECORD_MOVE;
+    header.from = change->move_from.lsn;
+    if (!live) {
+        header.flags = 0;
+        header.blocks = 0;
+        header.body_bytes = 0;
+    }
+    struct log_record record = {.type = RECORD_MOVE,
+                                .flags = header.flags,
+                                .id = old->id,
+                                .event = change->move_event,
+                                .event_bytes = change->move_event_bytes,
+                                .body = live ? change->body : NULL,
+                                .body_bytes = header.body_bytes,
+                                .sums = change->sums,
+                                .file = old->file,
+                                .size = old->size,
+                                .trailer = old->trailer,
+                                .from = header.from};
+
+    rc = fold_event(&entry, before, &event, change->move_event, change->move_event_bytes, &header,
+                    &place, &journal->node);
+    object_destroy(&before);
+    if (rc)
+        return rc;
+    if ((rc = log_add(journal->log, &record, &place)) != 0) {
+        entry_destroy(entry);
+        return rc;
+    }
+    entry->lsn = place.lsn;
+    entry->adds_event = false;
+    entry->delta.events = 0;
+    if (live && entry->object) {
+        entry->object->place.lsn = place.lsn;
+        if (!large)
+            entry->object->place = place;
+    }
+    if (header.flags & RECORD_HAS_BODY)
+        entry->inline_volume = place.volume;
+    change->stored = live;
+    add_entry(journal, entry);
+    return 0;
+}
+
+/* ERR_FULL where CHANGE has to wait for the next batch; else it has its outcome. */
+static int commit_one(struct journal *journal, struct change *change)
+{
+    struct committer *c = &journal->committer;
+    int rc = change->request.kind == CHANGE_MOVE ? commit_move(journal, change)
+                                                 : commit_client_change(journal, change);
+
+    if (rc == ERR_FULL)
+        return rc;
+    change->rc = rc;
+    if (rc)
+        c->refused++;
+    c->decided[c->decided_count++] = change;
+    return 0;
+}
+
+/* The batch did not happen: nobody may see its entries, and its sequence numbers are free again. */
+static void void_batch(struct journal *journal, const struct chain *chain, int rc)
+{
+    struct committer *c = &journal->committer;
+
+    for (struct entry *entry = c->first, *next; entry; entry = next) {
+        next = entry->next;
+        pending_remove(journal->pending, entry);
+    }
+    c->first = c->last = NULL;
+    c->chain = *chain;
+    for (size_t i = 0; i < c->decided_count; i++) {
+        struct change *change = c->decided[i];
+
+        object_destroy(&change->object);
+        change->rc = rc;
+        change->stored = false;
+    }
+}
+
+static void stop_writing(struct journal *journal, const char *what, int rc)
+{
+    if (!atomic_exchange(&journal->read_only, true))
+        log_error("%s: %s; this node takes no more writes until it is restarted", what,
+                  err_text(rc));
+}
+
+/* Write the open batch and make it durable. */
+static int write_batch(struct journal *journal)
+{
+    struct committer *c = &journal->committer;
+    lsn_t synced = log_synced(journal->log);
+    int rc = log_write(journal->log);
+
+    if (rc) {
+        log_error("commit log: batch of %zu changes not written: %s", c->decided_count,
+                  err_text(rc));
+        int again = log_begin(journal->log, c->clock.last);
+
+        if (!again && !(again = log_write(journal->log)))
+            again = log_sync(journal->log);
+        if (again)
+            stop_writing(journal, "commit log", again);
+        return rc;
+    }
+    rc = log_sync(journal->log);
+    if (rc)
+        stop_writing(journal, "commit log not synced", rc);
+    else
+        c->marked = synced;
+    return rc;
+}
+
+/* The RAM tier learns of ENTRY after it became visible and before it is acknowledged. */
+static void refresh_ram(struct ram *ram, const struct entry *entry)
+{
+    const struct object *object = entry->object;
+
+    if (!object)
+        return;
+    ram_invalidate(ram, &object->id);
+    if (object->flags & OBJECT_PLAIN && !place_is_none(&object->place)) {
+        struct ram_location location = {object->place, object->record_bytes};
+
+        ram_place(ram, ram_token(ram, &object->id), &object->id, &location);
+    }
+}
+
+static void publish_batch(struct journal *journal)
+{
+    struct committer *c = &journal->committer;
+
+    pending_publish(journal->pending, c->batch);
+    if (journal->config.ram)
+        for (const struct entry *entry = c->first; entry; entry = entry->next)
+            refresh_ram(journal->config.ram, entry);
+    atomic_store(&journal->seq, c->chain.seq);
+    if (c->last)
+        c->last->batch_end = log_end(journal->log);
+
+    pthread_mutex_lock(&journal->lock);
+    state_add(&journal->acked, &c->delta);
+    if (c->last)
+        journal->acked.last_origin = c->chain.origin;
+    journal->batches++;
+    journal->syncs++;
+    journal->records += c->records;
+    if (c->first) {
+        if (journal->apply_last)
+            journal->apply_last->next = c->first;
+        else
+            journal->apply_first = c->first;
+        journal->apply_last = c->last;
+        pthread_cond_broadcast(&journal->wake);
+    }
+    pthread_mutex_unlock(&journal->lock);
+    c->first = c->last = NULL;
+}
+
+/* Decide held changes from the next one on until the batch is full. */
+static void decide_held(struct journal *journal)
+{
+    struct committer *c = &journal->committer;
+
+    while (c->held_next < c->held_count) {
+        if (commit_one(journal, c->held[c->held_next]) == ERR_FULL)
+            break;
+        c->held_next++;
+    }
+}
+
+static void refuse_held(struct journal *journal, int rc)
+{
+    struct committer *c = &journal->committer;
+
+    for (; c->held_next < c->held_count; c->held_next++) {
+        struct change *change = c->held[c->held_next];
+
+        change->rc = rc;
+        c->decided[c->decided_count++] = change;
+    }
+}
+
+/* Answer everything decided in this step; a change may be freed by its DONE. */
+static void answer(struct committer *c)
+{
+    for (size_t i = 0; i < c->decided_count; i++)
+        c->decided[i]->done(c->decided[i]);
+    c->decided_count = 0;
+}
+
+static void rotate(struct journal *journal)
+{
+    struct committer *c = &journal->committer;
+    int rc = log_rotate(journal->log);
+
+    if (!rc && !(rc = log_begin(journal->log, c->clock.last)))
+        rc = write_batch(journal);
+    if (rc)
+        log_warn("segment not sealed: %s", err_text(rc));
+    atomic_store(&journal->rotate, false);
+}
+
+unsigned journal_commit_step(struct journal *journal)
+{
+    struct committer *c = &journal->committer;
+    struct chain chain = c->chain;
+    int rc;
+
+    if (atomic_load(&journal->rotate))
+        rotate(journal);
+    if (c->held_next == c->held_count) {
+        c->held_next = 0;
+        c->held_count = queue_take(journal->queue, c->held, LIMIT_BATCH_RECORDS);
+    }
+    if (c->held_count == 0)
+        return 0;
+
+    c->delta = (struct delta){0};
+    c->records = 0;
+    c->decided_count = 0;
+    if (atomic_load(&journal->read_only))
+        rc = ERR_READ_ONLY;
+    else
+        rc = log_begin(journal->log, c->clock.last);
+    if (rc) {
+        refuse_held(journal, rc);
+    } else {
+        c->batch++;
+        decide_held(journal);
+        if (c->first) {
+            rc = write_batch(journal);
+            if (rc)
+                void_batch(journal, &chain, rc == ERR_NO_SPACE ? rc : ERR_READ_ONLY);
+            else
+                publish_batch(journal);
+        }
+    }
+    atomic_fetch_add(&journal->refused, c->refused);
+    c->refused = 0;
+
+    unsigned taken = (unsigned)c->decided_count;
+    answer(c);
+    return taken;
+}
+
+void committer_mark(struct journal *journal)
+{
+    struct committer *c = &journal->committer;
+
+    /* An empty batch says that all before it was synced; it needs no second one to say so of itself. */
+    if (c->marked >= log_synced(journal->log) || c->batch == 0 || atomic_load(&journal->read_only))
+        return;
+    if (log_begin(journal->log, c->clock.last) == 0 && write_batch(journal) == 0)
+        c->marked = log_synced(journal->log);
+}

@@ -1,0 +1,316 @@
+/*
+ * Maintenance of the journal's database: an online copy, and a check of all of it.
+ *
+ * Both read everything and hold one snapshot for as long as it takes; checkpoints are incomplete
+ * meanwhile and the WAL grows.
+ *
+ * The check trusts nothing that is stored twice: counters, digest, outbox, segments' live bytes and
+ * the ends of origins are computed from the rows and compared. Hashes of the event chain are
+ * `objctl journal verify`'s, bodies are the scrubber's.
+ */
+#include "journal/db_internal.h"
+
+#include <assert.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define REPORTED_PROBLEMS 20
+
+/* ---- Backup ---- */
+
+static int copy(struct conn *from, struct conn *to)
+{
+    sqlite3_backup *backup = sqlite3_backup_init(to->sql, "main", from->sql, "main");
+
+    if (!backup)
+        return conn_error(to, sqlite3_errcode(to->sql));
+    /* All at once: a copy in steps starts over whenever somebody commits in between. */
+    int code = sqlite3_backup_step(backup, -1);
+    int finished = sqlite3_backup_finish(backup);
+    if (code == SQLITE_DONE)
+        code = finished;
+    return code == SQLITE_OK ? 0 : conn_error(to, code);
+}
+
+int db_backup(struct db_reader *reader, const char *path)
+{
+    sqlite3_vfs *vfs = sqlite3_vfs_find(reader->vfs);
+    struct conn target;
+    int there;
+
+    assert(vfs);
+    if (vfs->xAccess(vfs, path, SQLITE_ACCESS_READWRITE, &there) != SQLITE_OK)
+        return ERR_IO;
+    if (there)
+        return ERR_EXISTS;
+    int rc = conn_open(&target, reader->vfs, path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE);
+    if (rc)
+        return rc;
+    /* Nobody sees a half copy, so it needs no journal; the sync at the end includes the name. */
+    rc = conn_exec(&target, "PRAGMA journal_mode = OFF; PRAGMA synchronous = FULL;"
+                            "PRAGMA cache_size = -512");
+    if (!rc)
+        rc = copy(&reader->conn, &target);
+    conn_close(&target);
+    if (rc)
+        (void)vfs->xDelete(vfs, path, 0); /* the first error counts */
+    return rc;
+}
+
+/* ---- Check ---- */
+
+struct report {
+    char *text;
+    size_t cap, len;
+    bool bad;
+};
+
+__attribute__((format(printf, 2, 3))) static void finding(struct report *report, const char *format,
+                                                          ...)
+{
+    va_list args;
+
+    report->bad = true;
+    if (report->len + 1 >= report->cap)
+        return;
+    va_start(args, format);
+    int len = vsnprintf(report->text + report->len, report->cap - report->len, format, args);
+    va_end(args);
+    if (len > 0)
+        report->len +=
+            (size_t)len < report->cap - report->len ? (size_t)len : report->cap - report->len - 1;
+}
+
+static void compare(struct report *report, const char *what, uint64_t stored, uint64_t counted)
+{
+    if (stored != counted)
+        finding(report, "%s: stored %llu, counted %llu\n", what, (unsigned long long)stored,
+                (unsigned long long)counted);
+}
+
+/* SQLite's own check of its pages. */
+static int check_pages(struct conn *conn, struct report *report)
+{
+    char sql[64];
+    sqlite3_stmt *check;
+    int rc;
+
+    snprintf(sql, sizeof sql, "PRAGMA integrity_check(%d)", REPORTED_PROBLEMS);
+    int code = sqlite3_prepare_v2(conn->sql, sql, -1, &check, NULL);
+    if (code != SQLITE_OK)
+        return conn_error(conn, code);
+    while ((rc = conn_step(conn, check)) == 1) {
+        const char *line = (const char *)sqlite3_column_text(check, 0);
+
+        if (!line || strcmp(line, "ok") != 0)
+            finding(report, "%s\n", line ? line : "integrity_check says nothing");
+    }
+    sqlite3_finalize(check);
+    return rc;
+}
+
+/* What the rows of both object tables sum up to. */
+struct sums {
+    uint64_t objects, deleted, bytes, owed, owed_bytes;
+    struct hash128 digest;
+    const struct db_segment *segments;
+    uint64_t *live; /* one for each segment */
+    size_t segment_count;
+};
+
+/* Whether a look-up of its id arrives at this row, or one with the same id. */
+static bool is_findable(struct conn *conn, const struct object *object)
+{
+    struct object *found;
+    int rc = find_object(conn, &object->id, &found);
+
+    object_destroy(&found);
+    return rc == 0;
+}
+
+static void sum_object(struct sums *sums, const struct object *object)
+{
+    struct hash128 digest = object_digest(object);
+
+    sums->digest.low += digest.low;
+    sums->digest.high += digest.high;
+    sums->deleted += (object->flags & OBJECT_DELETED) != 0;
+    if ((object->flags & (OBJECT_PUT | OBJECT_DELETED)) == OBJECT_PUT) {
+        sums->objects++;
+        sums->bytes += object->size;
+    }
+    if (object_owes_upload(object)) {
+        sums->owed++;
+        sums->owed_bytes += object->size;
+    }
+    for (size_t low = 0, high = sums->segment_count; low < high;) {
+        size_t middle = low + (high - low) / 2;
+        uint32_t volume = sums->segments[middle].log.volume;
+
+        if (volume == object->place.volume) {
+            sums->live[middle] += object->size;
+            break;
+        }
+        if (volume < object->place.volume)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+}
+
+/* Sum up the rows that WHICH gives. */
+static int sum_rows(struct conn *conn, enum statement which, struct sums *sums,
+                    struct report *report)
+{
+    sqlite3_stmt *select;
+    int rc = conn_statement(conn, which, &select);
+
+    if (rc)
+        return rc;
+    while ((rc = conn_step(conn, select)) == 1) {
+        struct object *object;
+
+        rc = object_from_row(select, &object);
+        if (rc == ERR_CORRUPT) {
+            finding(report, "a row of objects that cannot be read\n");
+            continue;
+        }
+        if (rc)
+            break;
+        if (!is_findable(conn, object))
+            finding(report, "a row of objects that its id does not lead to\n");
+        sum_object(sums, object);
+        object_destroy(&object);
+    }
+    sqlite3_reset(select);
+    return rc;
+}
+
+/* Each origin's row names the last event there is of it. */
+static int check_origins(struct conn *conn, struct report *report)
+{
+    struct db_origin *origins = NULL;
+    size_t count = 0;
+    sqlite3_stmt *last;
+    int rc = read_origins(conn, &origins, &count);
+
+    if (rc)
+        return rc;
+    int code = sqlite3_prepare_v2(
+        conn->sql, "SELECT max(key) FROM events WHERE key BETWEEN ?1 AND ?2", -1, &last, NULL);
+    if (code != SQLITE_OK) {
+        free(origins);
+        return conn_error(conn, code);
+    }
+    for (size_t i = 0; i < count; i++) {
+        const struct db_origin *o = &origins[i];
+        char what[64];
+
+        if (!event_key_fits(o->no, o->seq)) {
+            finding(report, "origin %lld: a seq that no event has\n", (long long)o->no);
+            continue;
+        }
+        sqlite3_bind_int64(last, 1, event_key(o->no, 0));
+        sqlite3_bind_int64(last, 2, event_key(o->no, EVENT_SEQ_MAX));
+        rc = conn_step(conn, last);
+        if (rc < 0)
+            break;
+        /* Without an event: all were compacted, up to the anchor. */
+        uint64_t seq = rc == 1 && sqlite3_column_type(last, 0) == SQLITE_INTEGER
+                           ? event_key_seq(sqlite3_column_int64(last, 0))
+                           : o->anchor_seq;
+        sqlite3_reset(last);
+        rc = ERR_NONE;
+        snprintf(what, sizeof what, "last event of origin %lld", (long long)o->no);
+        compare(report, what, o->seq, seq);
+    }
+    sqlite3_finalize(last);
+    free(origins);
+    return rc;
+}
+
+static int check_counters(struct conn *conn, const struct sums *sums, struct report *report)
+{
+    struct db_state state;
+    int64_t events, outbox, outbox_bytes;
+    int rc = read_state(conn, &state);
+
+    if (!rc)
+        rc = conn_number(conn, "SELECT count(*) FROM events", &events);
+    if (!rc)
+        rc = conn_number(conn, "SELECT count(*) FROM outbox", &outbox);
+    if (!rc)
+        rc = conn_number(conn, "SELECT coalesce(sum(size), 0) FROM outbox", &outbox_bytes);
+    if (rc)
+        return rc;
+    compare(report, "events", state.events, (uint64_t)events);
+    compare(report, "objects", state.objects, sums->objects);
+    compare(report, "deleted", state.deleted, sums->deleted);
+    compare(report, "bytes", state.bytes, sums->bytes);
+    compare(report, "outbox", state.outbox, (uint64_t)outbox);
+    compare(report, "outbox bytes", state.outbox_bytes, (uint64_t)outbox_bytes);
+    compare(report, "objects that owe an upload", (uint64_t)outbox, sums->owed);
+    compare(report, "bytes that owe an upload", (uint64_t)outbox_bytes, sums->owed_bytes);
+    compare(report, "digest, low half", state.digest.low, sums->digest.low);
+    compare(report, "digest, high half", state.digest.high, sums->digest.high);
+    for (size_t i = 0; i < sums->segment_count; i++) {
+        char what[64];
+
+        snprintf(what, sizeof what, "live bytes of segment %08x",
+                 (unsigned)sums->segments[i].log.volume);
+        compare(report, what, sums->segments[i].live_bytes, sums->live[i]);
+    }
+    return 0;
+}
+
+/* Everything, on one snapshot. */
+static int check_all(struct conn *conn, struct report *report)
+{
+    struct db_segment *segments = NULL;
+    struct sums sums = {0};
+    int rc = check_pages(conn, report);
+
+    if (!rc)
+        rc = read_segments(conn, &segments, &sums.segment_count);
+    if (rc)
+        return rc;
+    sums.segments = segments;
+    sums.live = calloc(sums.segment_count + 1, sizeof *sums.live);
+    if (!sums.live)
+        rc = ERR_NO_MEMORY;
+    if (!rc)
+        rc = sum_rows(conn, STATEMENT_ALL_OBJECTS, &sums, report);
+    if (!rc)
+        rc = sum_rows(conn, STATEMENT_ALL_OBJECTS_MORE, &sums, report);
+    if (!rc)
+        rc = check_counters(conn, &sums, report);
+    if (!rc)
+        rc = check_origins(conn, report);
+    free(sums.live);
+    free(segments);
+    return rc;
+}
+
+int db_check(struct db_reader *reader, char *text, size_t cap)
+{
+    struct report report = {.text = text, .cap = cap};
+
+    assert(cap > 0);
+    text[0] = 0;
+    int rc = conn_exec(&reader->conn, "BEGIN");
+    if (rc)
+        return rc;
+    rc = check_all(&reader->conn, &report);
+    if (rc == ERR_CORRUPT)
+        finding(&report, "%s\n", sqlite3_errmsg(reader->conn.sql));
+    if (!sqlite3_get_autocommit(reader->conn.sql)) {
+        int ended = conn_exec(&reader->conn, "COMMIT");
+        if (!rc)
+            rc = ended;
+    }
+    if (rc)
+        return rc;
+    return report.bad ? ERR_CORRUPT : 0;
+}

@@ -1,0 +1,113 @@
+/* What the files of the journal's database share; nobody else includes it. db.h is the contract. */
+#ifndef JOURNAL_DB_INTERNAL_H
+#define JOURNAL_DB_INTERNAL_H
+
+#include "journal/db.h"
+
+#include <sqlite3.h>
+
+#define DB_APPLICATION_ID 0x4F424A53 /* "OBJS" */
+#define DB_USER_VERSION   1
+
+/* Every statement there is; db_schema.c has their text. */
+enum statement {
+    /* any connection */
+    STATEMENT_FIND,
+    STATEMENT_FIND_MORE,
+    STATEMENT_STATE,
+    STATEMENT_ORIGINS,
+    STATEMENT_SEGMENTS,
+    /* the writer */
+    STATEMENT_BEGIN,
+    STATEMENT_COMMIT,
+    STATEMENT_ROLLBACK,
+    STATEMENT_STATE_SET,
+    STATEMENT_ORIGIN_ADD,
+    STATEMENT_ORIGIN_SET,
+    STATEMENT_EVENT_ADD,
+    STATEMENT_OBJECT_SET,
+    STATEMENT_OBJECT_SET_MORE,
+    STATEMENT_OUTBOX_ADD,
+    STATEMENT_OUTBOX_REMOVE,
+    STATEMENT_SEGMENT_SET,
+    STATEMENT_SEGMENT_REMOVE,
+    STATEMENT_GARBAGE_ADD,
+    STATEMENT_GARBAGE_REMOVE,
+    /* readers */
+    STATEMENT_EVENTS,
+    STATEMENT_OBJECTS,
+    STATEMENT_OBJECTS_MORE,
+    STATEMENT_GARBAGE,
+    STATEMENT_ALL_OBJECTS,
+    STATEMENT_ALL_OBJECTS_MORE,
+    STATEMENT_COUNT
+};
+
+/* One connection with its statements, each prepared at its first use. */
+struct conn {
+    sqlite3 *sql;
+    sqlite3_stmt *statements[STATEMENT_COUNT];
+};
+
+struct db {
+    struct conn conn;
+    unsigned wal_pages;    /* in the WAL after the last commit */
+    unsigned copied_pages; /* of them, already in the database file */
+};
+
+struct db_reader {
+    struct conn conn;
+    const char *vfs; /* SQLite's copy of the name, for backups */
+};
+
+/* ---- db_schema.c: connections ---- */
+
+/* Open and set up; FLAGS as sqlite3_open_v2. On failure CONN is closed. */
+int conn_open(struct conn *conn, const char *vfs, const char *path, int flags) MUST_CHECK;
+void conn_close(struct conn *conn);
+/* Run SQL text that gives no rows that anyone wants. */
+int conn_exec(struct conn *conn, const char *sql) MUST_CHECK;
+/* The first column of the first row of SQL as an integer; ERR_NOT_FOUND without a row. */
+int conn_number(struct conn *conn, const char *sql, int64_t *out) MUST_CHECK;
+/* The statement, reset and ready for its parameters. */
+int conn_statement(struct conn *conn, enum statement which, sqlite3_stmt **out) MUST_CHECK;
+/* Step a statement that gives no rows, and reset it. */
+int conn_run(struct conn *conn, sqlite3_stmt *statement) MUST_CHECK;
+/* Step: 1 for a row, 0 at the end, or an error; reset unless a row. */
+int conn_step(struct conn *conn, sqlite3_stmt *statement) MUST_CHECK;
+/* The enum err for CODE, the failure of the last call on CONN; logs SQLite's words. */
+int conn_error(struct conn *conn, int code) MUST_CHECK;
+/* 0: an objstore database; ERR_NOT_FOUND: empty; ERR_FORMAT; ERR_CORRUPT. */
+int conn_identify(struct conn *conn) MUST_CHECK;
+/* Make the tables and the first state. */
+int conn_create_schema(struct conn *conn, const struct id128 *node,
+                       const struct id128 *store) MUST_CHECK;
+
+/* ---- db_row.c: rows to structs and back ---- */
+
+/* Where an object's row lies in its table: monotone in the id, so that order by key is order by id.
+ * Rows whose key is taken by another id go to a table of their own. */
+int64_t object_key(const struct id128 *id);
+/* Bind all members as STATEMENT_OBJECT_SET and _MORE take them. OBJECT must outlive the step. */
+int object_bind(sqlite3_stmt *statement, const struct object *object) MUST_CHECK;
+/* A fresh object from a row of OBJECT_COLUMNS. ERR_CORRUPT: no such values were ever written. */
+int object_from_row(sqlite3_stmt *row, struct object **out) MUST_CHECK;
+bool row_has_id(sqlite3_stmt *row, const struct id128 *id);
+
+int64_t event_key(int64_t origin_no, uint64_t seq);
+uint64_t event_key_seq(int64_t key);
+/* Whether event_key can be made of them. */
+bool event_key_fits(int64_t origin_no, uint64_t seq);
+#define EVENT_SEQ_BITS       40
+#define EVENT_SEQ_MAX        ((UINT64_C(1) << EVENT_SEQ_BITS) - 1)
+#define OBJECT_KEY_PARAMETER 27
+
+int find_object(struct conn *conn, const struct id128 *id, struct object **out) MUST_CHECK;
+int read_state(struct conn *conn, struct db_state *out) MUST_CHECK;
+int read_origins(struct conn *conn, struct db_origin **out, size_t *count) MUST_CHECK;
+int read_segments(struct conn *conn, struct db_segment **out, size_t *count) MUST_CHECK;
+int bind_state(sqlite3_stmt *statement, const struct db_state *state) MUST_CHECK;
+int bind_origin(sqlite3_stmt *statement, const struct db_origin *origin) MUST_CHECK;
+int bind_segment(sqlite3_stmt *statement, const struct db_segment *segment) MUST_CHECK;
+
+#endif

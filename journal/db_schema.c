@@ -1,0 +1,329 @@
+/*
+ * The database's tables and statements, and what every connection to it has in common: opening,
+ * settings, and the way from SQLite's result codes to ours.
+ *
+ * Keys. `objects` and `events` are tables with an integer key rather than WITHOUT ROWID: an
+ * interior page then leads to some 300 children instead of 25 (there it would hold whole rows), and
+ * appending, which is what ids made by the server and events do, fills pages to the brim.
+ * - An event's key is its origin's number and its seq.
+ * - An object's key is the top of its id: 42 bits of time, 21 of randomness; order by key is order
+ * by id. The rare id whose key is taken (or the many that somebody makes up on purpose) goes to
+ *   objects_more, keyed by the whole id. Rows of objects are never removed, tombstones stay, so an
+ * id lies in objects_more exactly where another id holds its key.
+ *
+ * Unsigned 64-bit values are stored as SQLite's signed ones, bit for bit.
+ *
+ * Failure: an error is logged here, where SQLite's words for it are known, and returned as ours.
+ */
+#include "journal/db_internal.h"
+
+#include "base/log.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+#define BUSY_TIMEOUT_MS 10000
+
+/* The members of struct object, in the order of enum object_column (db_row.c). */
+#define OBJECT_COLUMNS                                                                             \
+    "id, flags, level, put_stamp, put_origin, sha256, size, name_stamp, name_origin, "             \
+    "user_meta_stamp, user_meta_origin, expires_stamp, expires_origin, expires_ms, deleted_at, "   \
+    "uploaded_stamp, uploaded_origin, uploaded_sha256, disk, volume, byte_offset, lsn, "           \
+    "record_bytes, name, type, user_meta"
+#define OBJECT_PARAMETERS                                                                          \
+    "?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, "  \
+    "?21, ?22, ?23, ?24, ?25, ?26"
+#define OBJECT_MEMBERS                                                                             \
+    "flags INTEGER NOT NULL, level INTEGER NOT NULL, put_stamp INTEGER NOT NULL, "                 \
+    "put_origin BLOB, sha256 BLOB, size INTEGER NOT NULL, name_stamp INTEGER, name_origin BLOB, "  \
+    "user_meta_stamp INTEGER, user_meta_origin BLOB, expires_stamp INTEGER, "                      \
+    "expires_origin BLOB, expires_ms INTEGER NOT NULL, deleted_at INTEGER NOT NULL, "              \
+    "uploaded_stamp INTEGER NOT NULL, uploaded_origin BLOB, uploaded_sha256 BLOB, "                \
+    "disk INTEGER NOT NULL, volume INTEGER NOT NULL, byte_offset INTEGER NOT NULL, "               \
+    "lsn INTEGER NOT NULL, record_bytes INTEGER NOT NULL, name TEXT, type TEXT, user_meta TEXT"
+#define STATE_COLUMNS                                                                              \
+    "node, store, position, clean_generation, hlc, events, objects, deleted, bytes, outbox, "      \
+    "outbox_bytes, "                                                                               \
+    "digest_low, digest_high, last_origin"
+#define ORIGIN_COLUMNS  "no, origin, node, seq, hash, anchor_seq, anchor_hash, ended"
+#define SEGMENT_COLUMNS "volume, disk, base, end_bytes, sealed, body_bytes, live_bytes"
+
+static const char schema[] =
+    "CREATE TABLE state(one INTEGER PRIMARY KEY CHECK (one = 1), node BLOB NOT NULL, "
+    "store BLOB NOT NULL, position INTEGER NOT NULL, clean_generation INTEGER NOT NULL, "
+    "hlc INTEGER NOT NULL, events INTEGER NOT NULL, objects INTEGER NOT NULL, "
+    "deleted INTEGER NOT NULL, bytes INTEGER NOT NULL, outbox INTEGER NOT NULL, "
+    "outbox_bytes INTEGER NOT NULL, digest_low INTEGER NOT NULL, digest_high INTEGER NOT NULL, "
+    "last_origin BLOB NOT NULL);"
+    "CREATE TABLE origins(no INTEGER PRIMARY KEY, origin BLOB NOT NULL UNIQUE, "
+    "node BLOB NOT NULL, seq INTEGER NOT NULL, hash BLOB NOT NULL, anchor_seq INTEGER NOT NULL, "
+    "anchor_hash BLOB NOT NULL, ended INTEGER NOT NULL);"
+    "CREATE TABLE events(key INTEGER PRIMARY KEY, raw BLOB NOT NULL);"
+    "CREATE TABLE objects(key INTEGER PRIMARY KEY, id BLOB NOT NULL, " OBJECT_MEMBERS ");"
+    "CREATE TABLE objects_more(id BLOB PRIMARY KEY, " OBJECT_MEMBERS ") WITHOUT ROWID;"
+    "CREATE TABLE outbox(kind INTEGER NOT NULL, id BLOB NOT NULL, since_ms INTEGER NOT NULL, "
+    "size INTEGER NOT NULL, PRIMARY KEY (kind, id)) WITHOUT ROWID;"
+    "CREATE TABLE segments(volume INTEGER PRIMARY KEY, disk INTEGER NOT NULL, "
+    "base INTEGER NOT NULL, end_bytes INTEGER NOT NULL, sealed INTEGER NOT NULL, "
+    "body_bytes INTEGER NOT NULL, live_bytes INTEGER NOT NULL);"
+    "CREATE TABLE garbage(freed_at INTEGER NOT NULL, file INTEGER NOT NULL, "
+    "PRIMARY KEY (freed_at, file)) WITHOUT ROWID;"
+    /* Holds a row only inside a transaction of compaction, which alone may remove events. */
+    "CREATE TABLE compaction(running INTEGER PRIMARY KEY CHECK (running = 1));"
+    "CREATE TRIGGER events_never_change BEFORE UPDATE ON events BEGIN "
+    "SELECT RAISE(ABORT, 'events are append-only'); END;"
+    "CREATE TRIGGER events_stay BEFORE DELETE ON events "
+    "WHEN NOT EXISTS (SELECT 1 FROM compaction) BEGIN "
+    "SELECT RAISE(ABORT, 'events are append-only'); END;";
+
+static const char *const texts[STATEMENT_COUNT] = {
+    [STATEMENT_FIND] = "SELECT " OBJECT_COLUMNS " FROM objects WHERE key = ?1",
+    [STATEMENT_FIND_MORE] = "SELECT " OBJECT_COLUMNS " FROM objects_more WHERE id = ?1",
+    [STATEMENT_STATE] = "SELECT " STATE_COLUMNS " FROM state",
+    [STATEMENT_ORIGINS] = "SELECT " ORIGIN_COLUMNS " FROM origins ORDER BY no",
+    [STATEMENT_SEGMENTS] = "SELECT " SEGMENT_COLUMNS " FROM segments ORDER BY volume",
+
+    [STATEMENT_BEGIN] = "BEGIN IMMEDIATE",
+    [STATEMENT_COMMIT] = "COMMIT",
+    [STATEMENT_ROLLBACK] = "ROLLBACK",
+    [STATEMENT_STATE_SET] =
+        "UPDATE state SET node = ?1, store = ?2, position = ?3, clean_generation = ?4, hlc = ?5, "
+        "events = ?6, objects = ?7, deleted = ?8, bytes = ?9, outbox = ?10, outbox_bytes = ?11, "
+        "digest_low = ?12, digest_high = ?13, last_origin = ?14 WHERE one = 1",
+    [STATEMENT_ORIGIN_ADD] =
+        "INSERT INTO origins(" ORIGIN_COLUMNS ") VALUES(NULL, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+    [STATEMENT_ORIGIN_SET] = "UPDATE origins SET origin = ?2, node = ?3, seq = ?4, hash = ?5, "
+                             "anchor_seq = ?6, anchor_hash = ?7, ended = ?8 WHERE no = ?1",
+    [STATEMENT_EVENT_ADD] = "INSERT INTO events(key, raw) VALUES(?1, ?2)",
+    /* Changes nothing where another id holds the key. */
+    [STATEMENT_OBJECT_SET] =
+        "INSERT INTO objects(" OBJECT_COLUMNS ", key) VALUES(" OBJECT_PARAMETERS ", ?27) "
+        "ON CONFLICT(key) DO UPDATE SET flags = ?2, level = ?3, put_stamp = ?4, put_origin = ?5, "
+        "sha256 = ?6, size = ?7, name_stamp = ?8, name_origin = ?9, user_meta_stamp = ?10, "
+        "user_meta_origin = ?11, expires_stamp = ?12, expires_origin = ?13, expires_ms = ?14, "
+        "deleted_at = ?15, uploaded_stamp = ?16, uploaded_origin = ?17, uploaded_sha256 = ?18, "
+        "disk = ?19, volume = ?20, byte_offset = ?21, lsn = ?22, record_bytes = ?23, name = ?24, "
+        "type = ?25, user_meta = ?26 WHERE id = ?1",
+    [STATEMENT_OBJECT_SET_MORE] =
+        "INSERT OR REPLACE INTO objects_more(" OBJECT_COLUMNS ") VALUES(" OBJECT_PARAMETERS ")",
+    [STATEMENT_OUTBOX_ADD] =
+        "INSERT OR REPLACE INTO outbox(kind, id, since_ms, size) VALUES(1, ?1, ?2, ?3)",
+    [STATEMENT_OUTBOX_REMOVE] = "DELETE FROM outbox WHERE kind = 1 AND id = ?1",
+    [STATEMENT_SEGMENT_SET] =
+        "INSERT OR REPLACE INTO segments(" SEGMENT_COLUMNS ") VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    [STATEMENT_SEGMENT_REMOVE] = "DELETE FROM segments WHERE volume = ?1",
+
+    [STATEMENT_GARBAGE_ADD] = "INSERT OR IGNORE INTO garbage(freed_at, file) VALUES(?1, ?2)",
+    [STATEMENT_GARBAGE_REMOVE] = "DELETE FROM garbage WHERE freed_at <= ?1",
+
+    [STATEMENT_EVENTS] = "SELECT key, raw FROM events WHERE key BETWEEN ?1 AND ?2 ORDER BY key",
+    [STATEMENT_OBJECTS] =
+        "SELECT " OBJECT_COLUMNS " FROM objects WHERE key >= ?1 AND flags & 3 = 1 ORDER BY key",
+    [STATEMENT_OBJECTS_MORE] =
+        "SELECT " OBJECT_COLUMNS " FROM objects_more WHERE id > ?1 AND flags & 3 = 1 ORDER BY id",
+    [STATEMENT_ALL_OBJECTS] = "SELECT " OBJECT_COLUMNS " FROM objects",
+    [STATEMENT_ALL_OBJECTS_MORE] = "SELECT " OBJECT_COLUMNS " FROM objects_more",
+    [STATEMENT_GARBAGE] = "SELECT file, freed_at FROM garbage WHERE freed_at > ?1 AND "
+                          "freed_at < ?2 ORDER BY freed_at, file LIMIT ?3",
+};
+
+_Static_assert(OBJECT_PUT == 1 && OBJECT_DELETED == 2, "the statements above name these bits");
+
+/* What the VFS met on the disk, as our code; ERR_IO where it does not say. */
+static int disk_error(struct conn *conn)
+{
+    int rc = sqlite3_system_errno(conn->sql);
+
+    return rc < 0 ? rc : ERR_IO;
+}
+
+static int translate(struct conn *conn, int code)
+{
+    if (code == SQLITE_IOERR_SHORT_READ || code == SQLITE_IOERR_CORRUPTFS)
+        return ERR_CORRUPT;
+    if (code == SQLITE_IOERR_NOMEM)
+        return ERR_NO_MEMORY;
+    switch (code & 0xff) {
+    case SQLITE_NOMEM:
+        return ERR_NO_MEMORY;
+    case SQLITE_FULL:
+        return ERR_NO_SPACE;
+    case SQLITE_CORRUPT:
+    case SQLITE_NOTADB:
+        return ERR_CORRUPT;
+    case SQLITE_BUSY:
+    case SQLITE_LOCKED:
+        return ERR_LOCKED;
+    case SQLITE_READONLY:
+        return ERR_READ_ONLY;
+    case SQLITE_CONSTRAINT:
+        return ERR_EXISTS;
+    case SQLITE_TOOBIG:
+        return ERR_TOO_BIG;
+    case SQLITE_CANTOPEN:
+    case SQLITE_IOERR:
+        return disk_error(conn);
+    case SQLITE_ERROR: /* a table or column that our schema has is missing */
+    case SQLITE_SCHEMA:
+        return ERR_CORRUPT;
+    default:
+        return ERR_IO;
+    }
+}
+
+int conn_error(struct conn *conn, int code)
+{
+    assert(code != SQLITE_OK && code != SQLITE_ROW && code != SQLITE_DONE);
+    if (!conn->sql)
+        return ERR_NO_MEMORY;
+    int rc = translate(conn, code);
+    if (rc != ERR_EXISTS) /* an event that is there already is everyday business */
+        log_warn("journal database: %s (SQLite %d): %s", sqlite3_errmsg(conn->sql), code,
+                 err_text(rc));
+    return rc;
+}
+
+int conn_exec(struct conn *conn, const char *sql)
+{
+    int code = sqlite3_exec(conn->sql, sql, NULL, NULL, NULL);
+
+    return code == SQLITE_OK ? 0 : conn_error(conn, code);
+}
+
+int conn_number(struct conn *conn, const char *sql, int64_t *out)
+{
+    sqlite3_stmt *statement;
+    int code = sqlite3_prepare_v2(conn->sql, sql, -1, &statement, NULL);
+    int rc;
+
+    if (code != SQLITE_OK)
+        return conn_error(conn, code);
+    code = sqlite3_step(statement);
+    if (code == SQLITE_ROW) {
+        *out = sqlite3_column_int64(statement, 0);
+        rc = 0;
+    } else {
+        rc = code == SQLITE_DONE ? ERR_NOT_FOUND : conn_error(conn, code);
+    }
+    sqlite3_finalize(statement);
+    return rc;
+}
+
+int conn_statement(struct conn *conn, enum statement which, sqlite3_stmt **out)
+{
+    assert(which < STATEMENT_COUNT);
+    if (!conn->statements[which]) {
+        int code = sqlite3_prepare_v3(conn->sql, texts[which], -1, SQLITE_PREPARE_PERSISTENT,
+                                      &conn->statements[which], NULL);
+        if (code != SQLITE_OK)
+            return conn_error(conn, code);
+    }
+    *out = conn->statements[which];
+    return 0;
+}
+
+int conn_step(struct conn *conn, sqlite3_stmt *statement)
+{
+    int code = sqlite3_step(statement);
+
+    if (code == SQLITE_ROW)
+        return 1;
+    int rc = code == SQLITE_DONE ? ERR_NONE : conn_error(conn, code);
+    sqlite3_reset(statement); /* repeats the step's error, which is known */
+    return rc;
+}
+
+int conn_run(struct conn *conn, sqlite3_stmt *statement)
+{
+    int rc = conn_step(conn, statement);
+
+    if (rc > 0) {
+        assert(!"a statement without rows");
+        sqlite3_reset(statement);
+    }
+    return rc;
+}
+
+int conn_open(struct conn *conn, const char *vfs, const char *path, int flags)
+{
+    *conn = (struct conn){0};
+    int code = sqlite3_open_v2(path, &conn->sql, flags | SQLITE_OPEN_NOMUTEX, vfs);
+    int rc;
+
+    if (code != SQLITE_OK) {
+        rc = conn_error(conn, code);
+        goto out;
+    }
+    (void)sqlite3_extended_result_codes(conn->sql, 1);
+    (void)sqlite3_busy_timeout(conn->sql, BUSY_TIMEOUT_MS);
+    (void)sqlite3_db_config(conn->sql, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
+    (void)sqlite3_db_config(conn->sql, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL);
+    (void)sqlite3_db_config(conn->sql, SQLITE_DBCONFIG_ENABLE_FKEY, 0, NULL);
+    /* Only db_checkpoint checkpoints: two connections that do can corrupt the WAL. */
+    (void)sqlite3_db_config(conn->sql, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
+    (void)sqlite3_wal_autocheckpoint(conn->sql, 0);
+    rc = conn_exec(conn, "PRAGMA temp_store = MEMORY; PRAGMA recursive_triggers = ON");
+out:
+    if (rc)
+        conn_close(conn);
+    return rc;
+}
+
+void conn_close(struct conn *conn)
+{
+    for (unsigned i = 0; i < STATEMENT_COUNT; i++)
+        sqlite3_finalize(conn->statements[i]);
+    int code = sqlite3_close(conn->sql);
+    if (code != SQLITE_OK)
+        log_warn("journal database: cannot close (SQLite %d)", code);
+    *conn = (struct conn){0};
+}
+
+int conn_identify(struct conn *conn)
+{
+    int64_t application, version, tables;
+    int rc = conn_number(conn, "PRAGMA application_id", &application);
+
+    if (!rc)
+        rc = conn_number(conn, "PRAGMA user_version", &version);
+    if (!rc)
+        rc = conn_number(conn, "SELECT count(*) FROM sqlite_schema", &tables);
+    if (rc)
+        return rc;
+    if (application == 0 && version == 0 && tables == 0)
+        return ERR_NOT_FOUND;
+    if (application != DB_APPLICATION_ID || version > DB_USER_VERSION)
+        return ERR_FORMAT;
+    return version == DB_USER_VERSION ? 0 : ERR_CORRUPT;
+}
+
+int conn_create_schema(struct conn *conn, const struct id128 *node, const struct id128 *store)
+{
+    struct db_state first = {.node = *node, .store = *store};
+    char identity[96];
+    sqlite3_stmt *set;
+
+    snprintf(identity, sizeof identity, "PRAGMA application_id = %d; PRAGMA user_version = %d",
+             DB_APPLICATION_ID, DB_USER_VERSION);
+    int rc = conn_exec(conn, "BEGIN IMMEDIATE");
+    if (rc)
+        return rc;
+    rc = conn_exec(conn, schema);
+    if (!rc)
+        rc = conn_exec(conn, "INSERT INTO state VALUES(1, x'', x'', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, "
+                             "0, x'')");
+    if (!rc)
+        rc = conn_statement(conn, STATEMENT_STATE_SET, &set);
+    if (!rc)
+        rc = bind_state(set, &first);
+    if (!rc)
+        rc = conn_run(conn, set);
+    if (!rc)
+        rc = conn_exec(conn, identity);
+    if (!rc)
+        rc = conn_exec(conn, "COMMIT");
+    if (rc && !sqlite3_get_autocommit(conn->sql))
+        (void)conn_exec(conn, "ROLLBACK"); /* closing does it otherwise */
+    return rc;
+}

@@ -1,0 +1,468 @@
+/*
+ * The journal put together: opening, its three threads, and what others ask of it.
+ *
+ * Start: database → log → recovery (SQLite catches up with the log) → large files settled, tmp/
+ * cleared → serve. Stop: the committer drains its queue and writes a last empty batch, the applier
+ * applies what is left, checkpoints and marks the database clean for this generation.
+ */
+#include "journal/journal.h"
+
+#include "base/io.h"
+#include "base/log.h"
+#include "journal/journal_internal.h"
+#include "journal/ulid.h"
+#include "journal/vfs.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define COMMIT_IDLE_MS  50  /* after this long without work the log is marked as synced */
+#define APPLY_IDLE_MS   500
+#define UPKEEP_IDLE_MS  200
+#define ROOM_WAIT_MS    100
+#define RETRY_APPLY_MS  200
+
+static int say(char *message, size_t cap, int rc, const char *format, const char *path)
+{
+    snprintf(message, cap, format, path, err_text(rc));
+    return rc;
+}
+
+/* The node's id outlives its database: state/NODE_ID holds it as text. */
+int journal_load_node(struct journal *journal, char *message, size_t cap)
+{
+    char text[ULID_TEXT_BYTES + 2], *found = NULL;
+    char *path = io_join(journal->config.dirs->state_dir, "NODE_ID");
+    size_t len;
+    int rc;
+
+    if (!path)
+        return ERR_NO_MEMORY;
+    rc = io_read_all(journal->env->io, path, 64, &found, &len);
+    if (rc == ERR_NOT_FOUND) {
+        journal->node = ulid_make(journal->env, env_wall_ms(journal->env));
+        ulid_format(text, &journal->node);
+        text[ULID_TEXT_BYTES] = '\n';
+        rc = io_replace(journal->env->io, path, text, ULID_TEXT_BYTES + 1);
+    } else if (rc == 0) {
+        rc = len >= ULID_TEXT_BYTES ? ulid_parse(&journal->node, found, ULID_TEXT_BYTES)
+                                    : ERR_INVALID;
+    }
+    if (rc)
+        say(message, cap, rc, "node id in %s: %s", path);
+    free(found);
+    free(path);
+    return rc;
+}
+
+static int open_database(struct journal *journal, char *message, size_t cap)
+{
+    const struct store_dirs *dirs = journal->config.dirs;
+    struct io_stat stat;
+    int rc = vfs_register(journal->env, journal->vfs);
+
+    if (rc)
+        return say(message, cap, rc, "%s: %s", "SQLite VFS");
+    journal->db_path = io_join(dirs->state_dir, "journal.db");
+    if (!journal->db_path)
+        return ERR_NO_MEMORY;
+    rc = journal->env->io->stat(journal->env->io, journal->db_path, &stat);
+    if (rc == ERR_NOT_FOUND && !dirs->fresh)
+        return say(message, cap, rc,
+                   "%s: %s; run 'objctl journal rebuild' to make it anew from the log",
+                   journal->db_path);
+    if (rc && rc != ERR_NOT_FOUND)
+        return say(message, cap, rc, "%s: %s", journal->db_path);
+    rc = db_open(&journal->applier.db, journal->vfs, journal->db_path, &journal->node,
+                 &dirs->store);
+    if (rc == ERR_CORRUPT)
+        return say(message, cap, rc,
+                   "%s: %s; run 'objctl journal rebuild' to make it anew from the log",
+                   journal->db_path);
+    if (rc)
+        return say(message, cap, rc, "%s: %s", journal->db_path);
+    if ((rc = applier_open(journal)) != 0)
+        return say(message, cap, rc, "%s: %s", journal->db_path);
+    if (!id_equal(&journal->applier.state.store, &dirs->store))
+        return say(message, cap, ERR_WRONG_STORE, "%s: %s", journal->db_path);
+    return 0;
+}
+
+static int open_log(struct journal *journal, char *message, size_t cap)
+{
+    const struct store_dirs *dirs = journal->config.dirs;
+    struct log_config config = {.env = journal->env,
+                                .files_dir = dirs->files_dir,
+                                .store = dirs->store,
+                                .segment_bytes = journal->config.segment_bytes,
+                                .sync = journal->config.sync};
+    struct db_segment *rows = NULL;
+    struct log_segment *known = NULL;
+    size_t count = 0, kept = 0;
+    int rc = db_segments(journal->applier.db, &rows, &count);
+
+    if (rc == 0 && !(known = calloc(count ? count : 1, sizeof *known)))
+        rc = ERR_NO_MEMORY;
+    for (size_t i = 0; rc == 0 && i < count; i++)
+        known[kept++] = rows[i].log;
+    if (rc == 0)
+        rc = log_open(&journal->log, &config, known, kept);
+    free(known);
+    free(rows);
+    if (rc)
+        return say(message, cap, rc, "log in %s: %s", dirs->files_dir);
+    rc = large_open(&journal->large, journal->env, dirs->files_dir, &dirs->store, dirs->generation,
+                    true);
+    if (rc)
+        return say(message, cap, rc, "large files in %s: %s", dirs->files_dir);
+    return 0;
+}
+
+static int recover(struct journal *journal, char *message, size_t cap)
+{
+    const struct store_dirs *dirs = journal->config.dirs;
+    const struct db_state *state = &journal->applier.state;
+    bool clean = state->clean_generation && state->clean_generation + 1 == dirs->generation;
+    int rc = journal_recover(journal, clean, message, cap);
+
+    if (rc)
+        return rc;
+    if ((rc = large_clean_tmp(journal->large)) != 0)
+        return say(message, cap, rc, "tmp/ in %s: %s", dirs->files_dir);
+    pthread_mutex_lock(&journal->lock);
+    journal->acked = journal->applier.state;
+    pthread_mutex_unlock(&journal->lock);
+    rc = committer_open(journal, journal->applier.state.hlc);
+    if (rc == 0)
+        rc = journal_reader_open(journal, &journal->cleaner.reader);
+    if (rc)
+        return say(message, cap, rc, "%s: %s", journal->db_path);
+    return 0;
+}
+
+int journal_alloc(struct journal **out, const struct journal_config *config)
+{
+    struct journal *journal = calloc(1, sizeof *journal);
+    pthread_condattr_t attr;
+    int rc;
+
+    if (!journal)
+        return ERR_NO_MEMORY;
+    journal->config = *config;
+    journal->env = config->dirs->env;
+    journal->scrub.interval_ms = config->scrub_interval_ms;
+    pthread_mutex_init(&journal->lock, NULL);
+    pthread_mutex_init(&journal->applier.sums_lock, NULL);
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&journal->wake, &attr);
+    pthread_condattr_destroy(&attr);
+    rc = pending_create(&journal->pending);
+    if (rc == 0)
+        rc = queue_create(&journal->queue, LIMIT_COMMIT_QUEUE);
+    if (rc)
+        journal_close(&journal);
+    else
+        *out = journal;
+    return rc;
+}
+
+int journal_open(struct journal **out, const struct journal_config *config, char *message,
+                 size_t cap)
+{
+    struct journal *journal = NULL;
+    int rc = journal_alloc(&journal, config);
+
+    message[0] = '\0';
+    if (rc == 0 && (rc = journal_load_node(journal, message, cap)) == 0 &&
+        (rc = open_database(journal, message, cap)) == 0 &&
+        (rc = open_log(journal, message, cap)) == 0 && (rc = recover(journal, message, cap)) == 0) {
+        (void)journal_upkeep_step(journal); /* the disk's figures, before anyone asks */
+        *out = journal;
+        return 0;
+    }
+    if (!message[0])
+        say(message, cap, rc, "%s: %s", config->dirs->state_dir);
+    journal_close(&journal);
+    return rc;
+}
+
+void journal_close(struct journal **journal_ptr)
+{
+    struct journal *journal = *journal_ptr;
+
+    if (!journal)
+        return;
+    assert(!journal->started);
+    scrub_release(&journal->scrub);
+    committer_close(journal);
+    db_reader_close(&journal->cleaner.reader);
+    applier_close(journal);
+    large_close(&journal->large);
+    log_close(&journal->log);
+    pending_destroy(&journal->pending);
+    queue_destroy(&journal->queue);
+    if (journal->vfs[0])
+        vfs_unregister(journal->vfs);
+    free(journal->db_path);
+    pthread_cond_destroy(&journal->wake);
+    pthread_mutex_destroy(&journal->applier.sums_lock);
+    pthread_mutex_destroy(&journal->lock);
+    free(journal);
+    *journal_ptr = NULL;
+}
+
+/* ---- Threads ---- */
+
+void journal_wait(struct journal *journal, uint64_t timeout_ms)
+{
+    struct timespec until;
+
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += (time_t)(timeout_ms / 1000);
+    until.tv_nsec += (long)(timeout_ms % 1000) * 1000000;
+    if (until.tv_nsec >= 1000000000) {
+        until.tv_sec++;
+        until.tv_nsec -= 1000000000;
+    }
+    pthread_cond_timedwait(&journal->wake, &journal->lock, &until);
+}
+
+static bool has_room(const struct journal *journal)
+{
+    return pending_count(journal->pending) < LIMIT_PENDING_ENTRIES &&
+           pending_bytes(journal->pending) < LIMIT_PENDING_BYTES;
+}
+
+static void *commit_thread(void *arg)
+{
+    struct journal *journal = arg;
+
+    for (;;) {
+        if (!has_room(journal)) {
+            /* Back-pressure: the queue fills up, and doors answer 503. */
+            pthread_mutex_lock(&journal->lock);
+            if (!has_room(journal))
+                journal_wait(journal, ROOM_WAIT_MS);
+            pthread_mutex_unlock(&journal->lock);
+            continue;
+        }
+        if (journal_commit_step(journal))
+            continue;
+        if (queue_wait(journal->queue, COMMIT_IDLE_MS))
+            continue;
+        committer_mark(journal);
+        if (atomic_load(&journal->draining) && queue_length(journal->queue) == 0)
+            break;
+        if (journal->committer.marked >= log_synced(journal->log) &&
+            !atomic_load(&journal->rotate) && !atomic_load(&journal->draining))
+            (void)queue_wait(journal->queue, -1);
+    }
+    pthread_mutex_lock(&journal->lock);
+    atomic_store(&journal->committed, true);
+    pthread_cond_broadcast(&journal->wake);
+    pthread_mutex_unlock(&journal->lock);
+    return NULL;
+}
+
+static void *apply_thread(void *arg)
+{
+    struct journal *journal = arg;
+
+    for (;;) {
+        if (journal_apply_step(journal))
+            continue;
+        pthread_mutex_lock(&journal->lock);
+        bool empty = !journal->apply_first, ended = atomic_load(&journal->committed);
+
+        if (ended && (empty || journal->applier.failures > 3)) {
+            pthread_mutex_unlock(&journal->lock);
+            break;
+        }
+        if (empty || journal->applier.failures)
+            journal_wait(journal, journal->applier.failures ? RETRY_APPLY_MS : APPLY_IDLE_MS);
+        pthread_mutex_unlock(&journal->lock);
+    }
+    return NULL;
+}
+
+static void *upkeep_thread(void *arg)
+{
+    struct journal *journal = arg;
+
+    while (!atomic_load(&journal->stopping)) {
+        if (journal_upkeep_step(journal))
+            continue;
+        pthread_mutex_lock(&journal->lock);
+        if (!atomic_load(&journal->stopping))
+            journal_wait(journal, UPKEEP_IDLE_MS);
+        pthread_mutex_unlock(&journal->lock);
+    }
+    return NULL;
+}
+
+int journal_start(struct journal *journal)
+{
+    void *(*const run[])(void *) = {commit_thread, apply_thread, upkeep_thread};
+    static const char *const names[] = {"committer", "applier", "janitor"};
+    pthread_attr_t attr;
+
+    assert(!journal->started);
+    journal->applier.idle_since_ms = env_mono_ms(journal->env);
+    pthread_attr_init(&attr);
+    pthread_attr_setstacksize(&attr, 512 * KIB);
+    for (int i = 0; i < 3; i++) {
+        if (pthread_create(&journal->threads[i], &attr, run[i], journal) != 0) {
+            /* No thread at start means no node: the process ends, and what runs is of no matter. */
+            log_error("cannot start the %s thread", names[i]);
+            pthread_attr_destroy(&attr);
+            return ERR_NO_MEMORY;
+        }
+        pthread_setname_np(journal->threads[i], names[i]);
+    }
+    pthread_attr_destroy(&attr);
+    journal->started = true;
+    return 0;
+}
+
+void journal_stop(struct journal *journal)
+{
+    struct applier *a = &journal->applier;
+
+    if (!journal->started)
+        return;
+    pthread_mutex_lock(&journal->lock);
+    atomic_store(&journal->stopping, true);
+    pthread_cond_broadcast(&journal->wake);
+    pthread_mutex_unlock(&journal->lock);
+    pthread_join(journal->threads[2], NULL);
+    queue_close(journal->queue);
+    atomic_store(&journal->draining, true);
+    queue_wake(journal->queue);
+    pthread_join(journal->threads[0], NULL);
+    pthread_join(journal->threads[1], NULL);
+    journal->started = false;
+
+    if (a->failures || atomic_load(&journal->read_only) || journal->apply_first)
+        return; /* the next start replays what is missing */
+    a->state.clean_generation = journal->config.dirs->generation;
+    if (applier_begin(journal) != 0)
+        return;
+    if (applier_commit(journal, log_end(journal->log)) != 0) {
+        applier_rollback(journal);
+        return;
+    }
+    (void)applier_checkpoint(journal); /* logged; else the next start replays */
+}
+
+int journal_submit(struct journal *journal, struct change *change)
+{
+    assert(change->done);
+    change->rc = 0;
+    change->object = NULL;
+    change->stored = false;
+    if (atomic_load_explicit(&journal->read_only, memory_order_relaxed))
+        return ERR_READ_ONLY;
+    return queue_push(journal->queue, change);
+}
+
+/* ---- Asking ---- */
+
+int journal_find(struct journal *journal, struct db_reader *reader, const struct id128 *id,
+                 struct object **out)
+{
+    int rc = pending_find(journal->pending, id, false, out);
+
+    /* The order matters: what is not pending any more has been committed before it left. */
+    if (rc == ERR_NOT_FOUND)
+        rc = db_find(reader, id, out);
+    if (rc == 0 && !((*out)->flags & (OBJECT_PUT | OBJECT_DELETED))) {
+        object_destroy(out);
+        rc = ERR_NOT_FOUND;
+    }
+    return rc;
+}
+
+int journal_reader_open(struct journal *journal, struct db_reader **out)
+{
+    return db_reader_open(out, journal->vfs, journal->db_path);
+}
+
+struct log *journal_log(struct journal *journal)
+{
+    return journal->log;
+}
+
+struct large_store *journal_large(struct journal *journal)
+{
+    return journal->large;
+}
+
+struct id128 journal_node(const struct journal *journal)
+{
+    return journal->node;
+}
+
+void journal_count_bad(struct journal *journal, uint64_t bad_blocks, uint64_t repaired,
+                       uint64_t lost)
+{
+    atomic_fetch_add(&journal->bad_blocks, bad_blocks);
+    atomic_fetch_add(&journal->repaired, repaired);
+    atomic_fetch_add(&journal->lost, lost);
+}
+
+int journal_room(struct journal *journal, uint64_t len)
+{
+    uint64_t free_bytes = atomic_load_explicit(&journal->free_bytes, memory_order_relaxed);
+    uint64_t reserve = atomic_load_explicit(&journal->reserve_bytes, memory_order_relaxed);
+
+    return free_bytes < reserve || free_bytes - reserve < len ? ERR_NO_SPACE : 0;
+}
+
+void journal_stats(struct journal *journal, struct journal_stats *out)
+{
+    uint32_t best;
+
+    memset(out, 0, sizeof *out);
+    pthread_mutex_lock(&journal->lock);
+    out->applied = journal->acked;
+    out->batches = journal->batches;
+    out->records = journal->records;
+    out->syncs = journal->syncs;
+    out->durable_position = journal->durable_position;
+    pthread_mutex_unlock(&journal->lock);
+    out->events = out->applied.events;
+    out->objects = out->applied.objects;
+    out->deleted = out->applied.deleted;
+    out->bytes = out->applied.bytes;
+    out->outbox = out->applied.outbox;
+    out->outbox_bytes = out->applied.outbox_bytes;
+    out->digest = out->applied.digest;
+    out->origin = out->applied.last_origin;
+    out->seq = atomic_load(&journal->seq);
+    out->end = log_end(journal->log);
+    out->synced = log_synced(journal->log);
+    out->pending = pending_count(journal->pending);
+    out->pending_bytes = pending_bytes(journal->pending);
+    out->dead_bytes = applier_dead_bytes(journal, &best);
+    out->cleaned_segments = atomic_load(&journal->cleaned_segments);
+    out->moved_records = atomic_load(&journal->moved_records);
+    out->bad_blocks = atomic_load(&journal->bad_blocks);
+    out->repaired = atomic_load(&journal->repaired);
+    out->lost = atomic_load(&journal->lost);
+    out->conflicts = atomic_load(&journal->conflicts);
+    out->clock = atomic_load(&journal->clock_faults);
+    out->refused = atomic_load(&journal->refused);
+    out->scrub_done = atomic_load(&journal->scrub.objects);
+    out->scrub_total_bytes = atomic_load(&journal->scrub.bytes);
+    out->scrub_errors = atomic_load(&journal->scrub.errors);
+    out->scrub_finished_ms = atomic_load(&journal->scrub.finished_ms);
+    out->read_only = atomic_load(&journal->read_only);
+    out->recovered_records = journal->recovered_records;
+    out->rotten_bytes = journal->rotten_bytes;
+    out->free_bytes = atomic_load(&journal->free_bytes);
+    out->total_bytes = atomic_load(&journal->total_bytes);
+    out->full = journal_room(journal, 1) != 0;
+}

@@ -1,0 +1,195 @@
+/*
+ * Rebuilding the database of a stopped node from its log: the views are only ever a function of the
+ * log, and here is the proof. Every segment found in the files directory is replayed from its
+ * beginning into a fresh database, which then takes the old one's name.
+ */
+#include "base/io.h"
+#include "base/log.h"
+#include "journal/journal_internal.h"
+#include "journal/vfs.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct found {
+    struct journal *journal;
+    const char *dir;
+    struct log_segment *segments;
+    size_t count;
+};
+
+static int add_segment(struct found *found, uint32_t volume, const char *path)
+{
+    struct io *io = found->journal->env->io;
+    uint8_t bytes[SEGMENT_HEADER_BYTES];
+    struct segment_header header;
+    struct io_stat stat;
+    int fd = io_open(io, path, IO_READ), rc;
+
+    if (fd < 0)
+        return fd;
+    rc = io_read(io, fd, bytes, sizeof bytes, 0, false);
+    if (rc == 0)
+        rc = segment_header_decode(&header, bytes);
+    if (rc == 0)
+        rc = io->stat_fd(io, fd, &stat);
+    io_close(io, &fd);
+    if (rc == ERR_CORRUPT) {
+        log_warn("rebuild: %s has no readable header; skipped", path);
+        return 0;
+    }
+    if (rc)
+        return rc;
+
+    struct log_segment *grown =
+        realloc(found->segments, (found->count + 1) * sizeof *found->segments);
+
+    if (!grown)
+        return ERR_NO_MEMORY;
+    found->segments = grown;
+    grown[found->count++] = (struct log_segment){.volume = volume,
+                                                 .disk = header.disk,
+                                                 .base = header.base,
+                                                 .end_bytes = stat.size_bytes,
+                                                 .sealed = true};
+    return 0;
+}
+
+static int each_name(void *arg, const char *name)
+{
+    struct found *found = arg;
+    unsigned volume;
+    int used = 0;
+
+    if (found->count >= LIMIT_SEGMENTS || sscanf(name, "%8x.seg%n", &volume, &used) != 1 ||
+        used != 12 || name[12] != '\0')
+        return 0;
+    char *path = io_join(found->dir, name);
+    int rc = path ? add_segment(found, volume, path) : ERR_NO_MEMORY;
+
+    free(path);
+    return rc;
+}
+
+static int by_volume(const void *a, const void *b)
+{
+    const struct log_segment *x = a, *y = b;
+
+    return (x->volume > y->volume) - (x->volume < y->volume);
+}
+
+static int open_all_segments(struct journal *journal)
+{
+    const struct store_dirs *dirs = journal->config.dirs;
+    struct log_config config = {
+        .env = journal->env, .files_dir = dirs->files_dir, .store = dirs->store, .sync = true};
+    char *dir = io_join(dirs->files_dir, "log");
+    struct found found = {.journal = journal, .dir = dir};
+    int rc = dir ? journal->env->io->list(journal->env->io, dir, each_name, &found)
+                 : ERR_NO_MEMORY;
+
+    if (rc == 0 && found.count) {
+        qsort(found.segments, found.count, sizeof *found.segments, by_volume);
+        rc = log_open(&journal->log, &config, found.segments, found.count);
+    } else if (rc == 0) {
+        rc = ERR_NOT_FOUND;
+    }
+    free(found.segments);
+    free(dir);
+    return rc;
+}
+
+static int replay_all(struct journal *journal, uint64_t *events, uint64_t *objects, char *message,
+                      size_t cap)
+{
+    const struct store_dirs *dirs = journal->config.dirs;
+    int rc = db_open(&journal->applier.db, journal->vfs, journal->db_path, &journal->node,
+                     &dirs->store);
+
+    if (rc == 0)
+        rc = applier_open(journal);
+    if (rc == 0)
+        rc = open_all_segments(journal);
+    if (rc == 0)
+        rc = large_open(&journal->large, journal->env, dirs->files_dir, &dirs->store,
+                        dirs->generation, true);
+    if (rc == 0)
+        rc = journal_recover(journal, false, message, cap);
+    if (rc == 0)
+        rc = applier_checkpoint(journal);
+    *events = journal->applier.state.events;
+    *objects = journal->applier.state.objects;
+    return rc;
+}
+
+/* Rename FROM to TO with its WAL, if they are there. */
+static int rename_database(struct io *io, const char *from, const char *to)
+{
+    char from_wal[4096], to_wal[4096];
+    int rc;
+
+    if ((size_t)snprintf(from_wal, sizeof from_wal, "%s-wal", from) >= sizeof from_wal ||
+        (size_t)snprintf(to_wal, sizeof to_wal, "%s-wal", to) >= sizeof to_wal)
+        return ERR_TOO_BIG;
+    (void)io->unlink(io, to_wal); /* of an earlier rebuild */
+    rc = io->rename(io, from_wal, to_wal);
+    if (rc == 0 || rc == ERR_NOT_FOUND)
+        rc = io->rename(io, from, to);
+    return rc == ERR_NOT_FOUND ? 0 : rc;
+}
+
+static int swap_databases(struct journal *journal)
+{
+    struct io *io = journal->env->io;
+    const char *state_dir = journal->config.dirs->state_dir;
+    char *current = io_join(state_dir, "journal.db"), *old = io_join(state_dir, "journal.db.old");
+    int rc = ERR_NO_MEMORY;
+
+    if (current && old && (rc = rename_database(io, current, old)) == 0 &&
+        (rc = rename_database(io, journal->db_path, current)) == 0)
+        rc = io->sync_dir(io, state_dir);
+    free(current);
+    free(old);
+    return rc;
+}
+
+static void remove_leftover(struct journal *journal)
+{
+    struct io *io = journal->env->io;
+    char wal[4096];
+
+    (void)io->unlink(io, journal->db_path);
+    if ((size_t)snprintf(wal, sizeof wal, "%s-wal", journal->db_path) < sizeof wal)
+        (void)io->unlink(io, wal);
+}
+
+int journal_rebuild(const struct store_dirs *dirs, uint64_t *events, uint64_t *objects,
+                    char *message, size_t cap)
+{
+    struct journal_config config = {.dirs = dirs, .sync = true};
+    struct journal *journal = NULL;
+    int rc = journal_alloc(&journal, &config);
+
+    message[0] = '\0';
+    if (rc == 0 && (rc = journal_load_node(journal, message, cap)) == 0 &&
+        (rc = vfs_register(journal->env, journal->vfs)) == 0) {
+        journal->db_path = io_join(dirs->state_dir, "journal.db.rebuild");
+        rc = journal->db_path ? 0 : ERR_NO_MEMORY;
+    }
+    if (rc == 0) {
+        remove_leftover(journal);
+        rc = replay_all(journal, events, objects, message, cap);
+        db_close(&journal->applier.db);
+        if (rc == 0)
+            rc = swap_databases(journal);
+        if (rc)
+            remove_leftover(journal);
+    }
+    if (rc && !message[0])
+        snprintf(message, cap, "rebuild of the journal in %s from the log in %s: %s",
+                 dirs->state_dir, dirs->files_dir, err_text(rc));
+    journal_close(&journal);
+    return rc;
+}

@@ -1,0 +1,124 @@
+/*
+ * Recovery: brings SQLite up to the log's end before the node serves.
+ *
+ * Records from the database's position on are folded into rows exactly as the committer did, in
+ * transactions that end where batches end, so that a crash during recovery loses nothing but time.
+ * A record whose event does not decode is refused, counted and left: it cannot be ours.
+ */
+#include "base/log.h"
+#include "journal/journal_internal.h"
+
+#include <stdio.h>
+
+struct replay {
+    struct journal *journal;
+    lsn_t previous_end; /* of the record before */
+    unsigned in_transaction;
+};
+
+static lsn_t batch_boundary(lsn_t end)
+{
+    return (end + BATCH_ALIGN - 1) / BATCH_ALIGN * BATCH_ALIGN;
+}
+
+static int end_transaction(struct replay *replay, lsn_t position)
+{
+    int rc;
+
+    if (!replay->in_transaction)
+        return 0;
+    rc = applier_commit(replay->journal, position);
+    if (rc) {
+        applier_rollback(replay->journal);
+        return rc;
+    }
+    replay->in_transaction = 0;
+    if (db_wal_pages(replay->journal->applier.db) >= CHECKPOINT_PAGES)
+        rc = applier_checkpoint(replay->journal);
+    return rc;
+}
+
+static int replay_record(struct replay *replay, const struct record_view *view,
+                         const struct place *place)
+{
+    struct journal *journal = replay->journal;
+    struct object *before = NULL;
+    struct entry *entry = NULL;
+    struct event event;
+    int rc = event_decode(&event, view->event, view->header.event_bytes);
+
+    if (rc) {
+        atomic_fetch_add(&journal->refused, 1);
+        log_warn("journal: record at %llu holds no event this build can read: %s",
+                 (unsigned long long)view->lsn, err_text(rc));
+        return 0;
+    }
+    rc = db_find_writing(journal->applier.db, &event.id, &before);
+    if (rc && rc != ERR_NOT_FOUND)
+        return rc;
+    rc = fold_event(&entry, before, &event, view->event, view->header.event_bytes, &view->header,
+                    place, &journal->node);
+    if (rc == 0)
+        rc = applier_put(journal, entry);
+    object_destroy(&before);
+    entry_destroy(entry);
+    return rc;
+}
+
+static int visit(void *arg, const struct record_view *view, const struct place *place)
+{
+    struct replay *replay = arg;
+    int rc;
+
+    if (replay->in_transaction >= LIMIT_APPLY_RECORDS && view->lsn != replay->previous_end &&
+        (rc = end_transaction(replay, batch_boundary(replay->previous_end))) != 0)
+        return rc;
+    if (!replay->in_transaction && (rc = applier_begin(replay->journal)) != 0)
+        return rc;
+    replay->in_transaction++;
+    replay->previous_end = view->lsn + record_bytes(&view->header);
+    if (view->header.type != RECORD_EVENT && view->header.type != RECORD_MOVE) {
+        log_error("journal: record type %u at %llu is of a newer version", view->header.type,
+                  (unsigned long long)view->lsn);
+        return ERR_FORMAT;
+    }
+    return replay_record(replay, view, place);
+}
+
+static int check_large(void *arg, const struct record_header *header)
+{
+    struct replay *replay = arg;
+
+    return large_check(replay->journal->large, header->file, header->size, header->trailer, false);
+}
+
+int journal_recover(struct journal *journal, bool clean, char *message, size_t cap)
+{
+    struct replay replay = {.journal = journal};
+    struct log_recovery found = {0};
+    lsn_t position = journal->applier.state.position;
+    uint64_t start_ms = env_mono_ms(journal->env);
+    int rc = log_recover(journal->log, position, position, clean, visit, check_large, &replay,
+                         &found);
+
+    if (rc == 0)
+        rc = end_transaction(&replay, found.end > position ? found.end : position);
+    else if (replay.in_transaction)
+        applier_rollback(journal);
+    if (rc) {
+        snprintf(message, cap, "recovery of %s from position %llu failed: %s",
+                 journal->config.dirs->files_dir, (unsigned long long)position, err_text(rc));
+        return rc;
+    }
+    if (found.hlc > journal->applier.state.hlc)
+        journal->applier.state.hlc = found.hlc;
+    journal->recovered_records = found.records;
+    journal->rotten_bytes = found.rotten_bytes;
+    if (found.records || found.cut || found.rotten_bytes)
+        log_info("recovered %llu records in %llu ms%s; %llu bytes of rot skipped",
+                 (unsigned long long)found.records,
+                 (unsigned long long)(env_mono_ms(journal->env) - start_ms),
+                 found.cut ? ", a torn tail was left behind" : "",
+                 (unsigned long long)found.rotten_bytes);
+    return 0;
+}

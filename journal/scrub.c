@@ -1,0 +1,144 @@
+/*
+ * The scrub's happy path: ids in order from the database, a few at a time; each body is read from the
+ * disk and every block verified; after the last id the round is over, and the next begins one interval
+ * after this one began. It reads about SCRUB_BYTES_S, so that it never shows in latencies.
+ *
+ * A bad block is counted and logged with its object; it is repaired when somebody puts the same bytes
+ * again (and, in a cluster, from another holder).
+ */
+#include "journal/scrub.h"
+
+#include "base/log.h"
+#include "journal/journal_internal.h"
+#include "journal/ulid.h"
+
+#include <stdlib.h>
+
+#define SCRUB_BYTES_S  (16 * MIB)
+#define SCRUB_OBJECTS  64 /* at most, a step */
+#define SCRUB_BYTES    MIB
+#define LOG_EVERY_BAD  20 /* lines a round */
+
+struct step {
+    struct journal *journal;
+    struct scrub *scrub;
+    uint64_t bytes;
+};
+
+static void report(struct journal *journal, struct scrub *scrub, const struct id128 *id, int rc)
+{
+    char text[ULID_TEXT_BYTES + 1];
+    uint64_t errors = atomic_fetch_add(&scrub->errors, 1);
+
+    journal_count_bad(journal, 1, 0, 0);
+    if (errors < LOG_EVERY_BAD) {
+        ulid_format(text, id);
+        log_error("scrub: the body of %s is damaged: %s", text, err_text(rc));
+    }
+}
+
+/* Some blocks of a large body; ERR_AGAIN where it is not finished. */
+static int scrub_large(struct step *step, const struct object *object)
+{
+    struct scrub *scrub = step->scrub;
+    uint64_t blocks = block_count(object->size);
+    int rc = 0;
+
+    if (!scrub->reader) {
+        scrub->block = 0;
+        rc = large_reader_open(&scrub->reader, step->journal->large, object->place.offset,
+                               object->size);
+    }
+    while (rc == 0 && scrub->block < blocks && step->bytes < SCRUB_BYTES) {
+        size_t len;
+
+        rc = large_read_block(scrub->reader, scrub->block++, scrub->buf, &len, false);
+        if (rc == 0)
+            step->bytes += len;
+    }
+    if (rc == 0 && scrub->block < blocks)
+        return ERR_AGAIN;
+    large_reader_close(&scrub->reader);
+    return rc;
+}
+
+static int scrub_object(void *arg, const struct object *object)
+{
+    struct step *step = arg;
+    struct record_view view;
+    int rc;
+
+    if (step->bytes >= SCRUB_BYTES)
+        return 1;
+    if (place_is_none(&object->place))
+        return 0;
+    if (object->place.volume == PLACE_LARGE) {
+        rc = scrub_large(step, object);
+        if (rc == ERR_AGAIN)
+            return 1; /* the same object again in the next step */
+    } else {
+        rc = log_read(step->journal->log, &object->place, &object->id, object->record_bytes,
+                      step->scrub->buf, RECORD_MAX_BYTES, false, &view);
+        step->bytes += object->record_bytes;
+    }
+    /* The row is of a moment ago: what has moved or gone since is no damage. */
+    if (rc == ERR_CORRUPT || rc == ERR_IO)
+        report(step->journal, step->scrub, &object->id, rc);
+    atomic_fetch_add(&step->scrub->objects, 1);
+    step->scrub->after = object->id;
+    return 0;
+}
+
+static void begin_round(struct scrub *scrub, uint64_t now_ms)
+{
+    scrub->running = true;
+    scrub->round_ms = now_ms;
+    scrub->after = (struct id128){{0}};
+    atomic_store(&scrub->objects, 0);
+    atomic_store(&scrub->bytes, 0);
+    atomic_store(&scrub->errors, 0);
+}
+
+bool scrub_step(struct journal *journal, struct scrub *scrub, struct db_reader *reader,
+                uint64_t now_ms)
+{
+    struct step step = {.journal = journal, .scrub = scrub};
+    struct id128 last;
+    unsigned count;
+    int rc;
+
+    if (!scrub->interval_ms)
+        return false;
+    if (scrub->next_ms == 0)
+        scrub->next_ms = now_ms + scrub->interval_ms; /* not right at the start */
+    if (now_ms < scrub->next_ms)
+        return false;
+    if (!scrub->buf && !(scrub->buf = malloc(RECORD_MAX_BYTES)))
+        return false;
+    if (!scrub->running)
+        begin_round(scrub, now_ms);
+    rc = db_each_object(reader, &scrub->after, SCRUB_OBJECTS, scrub_object, &step, &last, &count);
+    atomic_fetch_add(&scrub->bytes, step.bytes);
+    if (rc < 0) {
+        log_warn("scrub: %s", err_text(rc));
+        scrub->next_ms = now_ms + 10000;
+        return false;
+    }
+    if (rc == 0 && count < SCRUB_OBJECTS) {
+        scrub->running = false;
+        scrub->next_ms = scrub->round_ms + scrub->interval_ms;
+        atomic_store(&scrub->finished_ms, env_wall_ms(journal->env));
+        free(scrub->buf);
+        scrub->buf = NULL;
+        return false;
+    }
+    scrub->next_ms = now_ms + 1 + step.bytes * 1000 / SCRUB_BYTES_S;
+    return false;
+}
+
+void scrub_release(struct scrub *scrub)
+{
+    large_reader_close(&scrub->reader);
+    free(scrub->buf);
+    scrub->buf = NULL;
+}
