@@ -199,7 +199,7 @@ format: ## clang-format all C files in place
 install: build ## install the programs under $(DESTDIR)$(PREFIX)
 	install -d $(DESTDIR)$(PREFIX)/bin
 	install -m 755 $(NODE) $(CTL) $(DESTDIR)$(PREFIX)/bin/
-	@for page in $(wildcard docs/man/*.[158]); do \
+	@for page in $(wildcard deploy/man/*.[158] docs/man/*.[158]); do \
 	    section=$${page##*.}; install -d $(DESTDIR)$(PREFIX)/share/man/man$$section; \
 	    install -m 644 $$page $(DESTDIR)$(PREFIX)/share/man/man$$section/; done
 	@if [ -f deploy/objctl.bash ]; then \

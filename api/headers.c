@@ -1,9 +1,9 @@
 /*
  * Reading and writing the headers of the ancestor's API.
  *
- * A put is judged by its headers before a byte of its body is read, so each one that is sent must be
- * right: a level that is misspelt, a digest that is no digest, a header sent twice end in a 400 that
- * says which. Reading stops at the first.
+ * A put is judged by its headers before a byte of its body is read, so each one that is sent must
+ * be right: a level that is misspelt, a digest that is no digest, a header sent twice end in a 400
+ * that says which. Reading stops at the first.
  *
  * A name is UTF-8 as it stands, or percent-encoded in X-Meta-Name* (RFC 8187), which wins. The user
  * meta is kept in its canonical spelling, which is ASCII, so an answer sends it as it is.
@@ -22,13 +22,12 @@
 
 #define MAX_TIMEOUT_MS (3600u * 1000)
 
-#define REFUSAL(name, text_code, text) \
+#define REFUSAL(name, text_code, text)                                                             \
     static const struct refusal name = {400, text_code, text, NULL}
 
 REFUSAL(bad_id, "invalid_id", "X-Meta-ID must be one ULID of 26 characters");
 REFUSAL(bad_id_time, "id_time_out_of_range", "the time in X-Meta-ID must be in 2010 to 2099");
-REFUSAL(bad_level, "invalid_level",
-        "X-Meta-ConsistencyLevel must be 0, 1, 2, local, s3 or full");
+REFUSAL(bad_level, "invalid_level", "X-Meta-ConsistencyLevel must be 0, 1, 2, local, s3 or full");
 REFUSAL(bad_name, "invalid_name",
         "the name must be UTF-8 of at most 1024 bytes without control characters");
 REFUSAL(bad_user_meta, "invalid_user_meta",
@@ -396,8 +395,8 @@ const struct refusal *headers_parse(struct meta_headers *out, const struct heade
     if (!refusal && purpose == HEADERS_FOR_PUT)
         refusal = read_digests(out, source);
     if (!refusal)
-        refusal = read_ack(out, source,
-                           purpose == HEADERS_FOR_PUT || (out->fields & EVENT_HAS_LEVEL));
+        refusal =
+            read_ack(out, source, purpose == HEADERS_FOR_PUT || (out->fields & EVENT_HAS_LEVEL));
     return refusal;
 }
 

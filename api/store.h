@@ -2,9 +2,9 @@
  * Every operation a node offers, whichever door it came through: put, get, meta, delete. Doors (the
  * public API, later the S3 API, peers, the console) translate; this decides nothing about HTTP.
  *
- * Threads: calls are made on a loop and never wait for the disk unless they say so; what has to wait
- * goes to the pools or the committer, and DONE is called from there (on a thread of theirs, or at
- * once on the caller's where nothing had to wait: a door posts it to its loop in either case).
+ * Threads: calls are made on a loop and never wait for the disk unless they say so; what has to
+ * wait goes to the pools or the committer, and DONE is called from there (on a thread of theirs, or
+ * at once on the caller's where nothing had to wait: a door posts it to its loop in either case).
  */
 #ifndef API_STORE_H
 #define API_STORE_H
@@ -35,18 +35,19 @@ struct journal *store_journal(struct store *store);
 struct ram *store_ram(struct store *store);
 uint64_t store_max_body(const struct store *store);
 
-/* Work that may wait for the disk; embedded in its owner's struct. RUN is called once on a thread of
- * the reader pool, with that thread's reader, and may free it. */
+/* Work that may wait for the disk; embedded in its owner's struct. RUN is called once on a thread
+ * of the reader pool, with that thread's reader, and may free it. */
 struct store_job {
     struct job job;
     struct store *store;
     void (*run)(struct store_job *job, struct db_reader *reader);
 };
 
-/* Queue JOB (its `run` set). ERR_FULL where LIMIT_POOL_QUEUE wait: a new request is then refused. */
+/* Queue JOB (its `run` set). ERR_FULL where LIMIT_POOL_QUEUE wait: a new request is then refused.
+ */
 int store_submit(struct store *store, struct store_job *job) MUST_CHECK;
-/* The same for a request that has been admitted and cannot be refused any more (in the middle of its
- * answer). It finds room as long as every connection has at most one job. */
+/* The same for a request that has been admitted and cannot be refused any more (in the middle of
+ * its answer). It finds room as long as every connection has at most one job. */
 int store_submit_admitted(struct store *store, struct store_job *job) MUST_CHECK;
 
 /* ---- Put: begin, write the pieces, finish; destroy. One loop at a time. ---- */
@@ -62,7 +63,7 @@ struct store_expect {
 struct store_put_options {
     bool has_id; /* else a fresh one is drawn */
     struct id128 id;
-    uint32_t fields; /* EVENT_HAS_NAME | TYPE | USER_META | LEVEL */
+    uint32_t fields;                   /* EVENT_HAS_NAME | TYPE | USER_META | LEVEL */
     struct text name, type, user_meta; /* copied */
     uint8_t level;
     uint64_t length; /* of the body, UINT64_MAX where unknown */
@@ -107,8 +108,8 @@ void store_change_destroy(struct store_change **change);
  */
 struct store_body;
 
-/* ERR_NOT_FOUND, ERR_DELETED (*OUT then has only the row), ERR_CORRUPT (no good copy is here; counted
- * and logged). WITH_BODY false: the row alone. Blocks. READER: the pool thread's. */
+/* ERR_NOT_FOUND, ERR_DELETED (*OUT then has only the row), ERR_CORRUPT (no good copy is here;
+ * counted and logged). WITH_BODY false: the row alone. Blocks. READER: the pool thread's. */
 int store_open(struct store_body **out, struct store *store, struct db_reader *reader,
                const struct id128 *id, bool with_body) MUST_CHECK;
 /* As store_open without blocking, for small objects whose location is in the RAM tier and whose

@@ -2,9 +2,9 @@
  * Reading objects: the row, and verified bytes.
  *
  *   hot       the RAM tier has the rendered answer; the door asks it before it comes here
- *   lukewarm  store_open_nowait: the RAM tier knows the place, the page cache has the record; the put
- *             event in it says all that the row says (that is what the RAM tier keeps places for)
- *   cold      store_open, on a pool thread: pending entries, SQLite, disk
+ *   lukewarm  store_open_nowait: the RAM tier knows the place, the page cache has the record; the
+ * put event in it says all that the row says (that is what the RAM tier keeps places for) cold
+ * store_open, on a pool thread: pending entries, SQLite, disk
  *
  * Cleaning may take a segment away between look-up and read: then the row is looked up again, a
  * bounded number of times. Bytes that do not fit their checksum are never handed out.
@@ -24,7 +24,7 @@ struct store_body {
     struct store *store;
     struct object *object;
     uint64_t token;
-    uint8_t *record;       /* our own buffer, where the body is not in a loop's scratch */
+    uint8_t *record; /* our own buffer, where the body is not in a loop's scratch */
     const uint8_t *inline_body;
     struct large_reader *large;
 };
@@ -86,8 +86,8 @@ static int open_bytes(struct store_body *body)
         return ERR_CORRUPT;
     if (object->place.volume != PLACE_LARGE)
         return read_record(body);
-    int rc = large_reader_open(&body->large, body->store->large, object->place.offset,
-                               object->size);
+    int rc =
+        large_reader_open(&body->large, body->store->large, object->place.offset, object->size);
     if (rc == ERR_CORRUPT)
         report_damage(body, "frame", 0);
     return rc;
@@ -146,11 +146,10 @@ int store_open_nowait(struct store_body **out, struct store *store, const struct
     if (ram_locate(store->ram, id, &location) != 0 || location.place.volume == PLACE_LARGE)
         return ERR_AGAIN;
     /* Whatever is wrong here the pool finds out again, from the row itself. */
-    if (log_read(store->log, &location.place, id, location.record_bytes, scratch,
-                 RECORD_MAX_BYTES, true, &view) != 0 ||
+    if (log_read(store->log, &location.place, id, location.record_bytes, scratch, RECORD_MAX_BYTES,
+                 true, &view) != 0 ||
         !view.body || event_decode(&event, view.event, view.header.event_bytes) != 0 ||
-        event.kind != EVENT_PUT || !id_equal(&event.id, id) ||
-        event.size != view.header.body_bytes)
+        event.kind != EVENT_PUT || !id_equal(&event.id, id) || event.size != view.header.body_bytes)
         return ERR_AGAIN;
     if (expired(store, event.expires_ms))
         return ERR_NOT_FOUND;

@@ -7,8 +7,8 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-/* Threads that finish and check large bodies: apart from the readers, so that no GET waits behind an
- * upload's sync. */
+/* Threads that finish and check large bodies: apart from the readers, so that no GET waits behind
+ * an upload's sync. */
 #define STORE_WRITER_THREADS 4
 
 struct store {
@@ -29,6 +29,6 @@ struct store {
 /* Free the idle puts. */
 void store_put_drain(struct store *store);
 
-#define container_of(ptr, type, member) ((type *)(void *)((char *)(ptr) - offsetof(type, member)))
+#define container_of(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 
 #endif

@@ -9,8 +9,8 @@
  *   keeps the old copy where it is good and takes the new bytes where it is not.
  *
  * Small bodies are collected in memory (what all uploads take together is bounded), larger ones go
- * to their file as they come, hashed on the way. A put that ends without a commit leaves nothing: its
- * file is removed by the pool, because removing a large file can take long.
+ * to their file as they come, hashed on the way. A put that ends without a commit leaves nothing:
+ * its file is removed by the pool, because removing a large file can take long.
  *
  * Puts are used again: at 60,000 a second their memory is worth keeping.
  */

@@ -545,6 +545,15 @@ void options_print_help(FILE *to)
     argp_help(command_line(), to, ARGP_HELP_STD_HELP & ~(unsigned)ARGP_HELP_EXIT_OK, name);
 }
 
+bool options_given(const struct options *options, const char *name)
+{
+    const struct option_spec *spec = option_by_name(name, strlen(name));
+    const struct given *given = options->given;
+
+    assert(spec && given);
+    return given->by[spec - option_specs].kind != SOURCE_DEFAULT;
+}
+
 void options_describe(const struct options *options, char *out, size_t cap)
 {
     static const char *const sources[] = {"default", "file", "environment", "command line"};

@@ -26,7 +26,6 @@ enum exit_code {
 };
 
 enum options_action { OPTIONS_RUN, OPTIONS_SHOW_HELP, OPTIONS_SHOW_VERSION };
-enum options_anonymous { ANONYMOUS_NONE, ANONYMOUS_READ, ANONYMOUS_WRITE };
 enum options_durability { DURABILITY_FULL, DURABILITY_ASYNC };
 
 /* Texts are owned by the options; never NULL unless it says so. */
@@ -40,7 +39,9 @@ struct options {
     char *region, *bucket;                               /* bucket: "" = none */
     char *config;                                        /* the file read, "" = none */
     uint64_t memory_bytes, max_body_bytes;               /* max_body_bytes: 0 = unlimited */
-    uint64_t durability, anonymous, log_format;          /* the enums above, and log.h's */
+    uint64_t durability;                                 /* enum options_durability */
+    uint64_t anonymous;                                  /* enum anonymous of api/guard.h */
+    uint64_t log_format;                                 /* enum log_format */
     uint64_t scrub_interval_ms;                          /* 0 = off */
     uint64_t workers;                                    /* 0 = one per CPU */
     uint64_t segment_bytes;                              /* 0 = the default */
@@ -64,6 +65,9 @@ int options_read(struct options *out, int argc, char **argv, char *const *enviro
 void options_release(struct options *options);
 
 void options_print_help(FILE *to);
+
+/* Somebody set option NAME: it is not the default. */
+bool options_given(const struct options *options, const char *name);
 
 /* What was set, with its source, as "name=value (source), …" into OUT (CAP bytes; cut where it is
  * longer); "" where all are defaults. */

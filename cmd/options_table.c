@@ -130,7 +130,7 @@ const struct option_spec option_specs[OPTION_COUNT] = {
     {.name = "accept-data-loss", .argument = "yes|no", .standard = "no", .kind = KIND_FLAG,
      AT(accept_data_loss),
      .help = "Start although the files directory was lost or is an older one"},
-    {.name = "workers", .argument = "N", .standard = "0", .kind = KIND_NUMBER, .max = 256,
+    {.name = "workers", .argument = "N", .standard = "0", .kind = KIND_NUMBER, .max = 64,
      AT(workers), .help = "Threads that serve HTTP; 0: one per CPU"},
     {.name = "segment-bytes", .argument = "SIZE", .standard = "0", .kind = KIND_SIZE,
      .min = 64 * KIB, .max = SEGMENT_BYTES, .zero = true, AT(segment_bytes), .hidden = true,

@@ -3,12 +3,12 @@
  *
  * Happy path: take whole batches up to LIMIT_APPLY_RECORDS records → one transaction (events, rows,
  * outbox, segment sums, counters, log position) → drop them from the pending table; every
- * CHECKPOINT_PAGES pages of WAL a checkpoint, which moves the durable position: the log below it may
- * be freed.
+ * CHECKPOINT_PAGES pages of WAL a checkpoint, which moves the durable position: the log below it
+ * may be freed.
  *
- * Failure: a transaction that fails is rolled back and tried again, for a synced record is committed
- * whatever SQLite says; meanwhile its entries stay pending, readers still see them, and the node
- * takes no more writes.
+ * Failure: a transaction that fails is rolled back and tried again, for a synced record is
+ * committed whatever SQLite says; meanwhile its entries stay pending, readers still see them, and
+ * the node takes no more writes.
  */
 #include "base/log.h"
 #include "journal/journal_internal.h"
@@ -319,8 +319,8 @@ int applier_checkpoint(struct journal *journal)
 }
 
 /*
- * What the janitor has unlinked leaves the database too. Its own small transaction, at a moment when
- * none is open; a crash before it only means that the unlinking is tried again.
+ * What the janitor has unlinked leaves the database too. Its own small transaction, at a moment
+ * when none is open; a crash before it only means that the unlinking is tried again.
  */
 static void forget_removed(struct journal *journal)
 {

@@ -2,9 +2,9 @@
  * Backing up a running store, at the cost of one SQLite copy and many hard links.
  *
  * The order makes it consistent: nothing is removed meanwhile (holds) → the database is copied at
- * some position P → the active segment is sealed, so everything below P lies in sealed segments, which
- * never change again → those are linked → then all large files are, which the sealed segments name.
- * A node that starts on the copy replays the log from P, as after a crash.
+ * some position P → the active segment is sealed, so everything below P lies in sealed segments,
+ * which never change again → those are linked → then all large files are, which the sealed segments
+ * name. A node that starts on the copy replays the log from P, as after a crash.
  */
 #include "base/buf.h"
 #include "base/io.h"
@@ -15,10 +15,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ROTATE_WAIT_MS  10
-#define ROTATE_WAITS    1000
-#define COPY_BYTES      MIB
-#define MANIFEST_BYTES  (256 * MIB)
+#define ROTATE_WAIT_MS 10
+#define ROTATE_WAITS   1000
+#define COPY_BYTES     MIB
+#define MANIFEST_BYTES (256 * MIB)
 
 struct backup {
     struct journal *journal;

@@ -1,13 +1,13 @@
 /*
- * Upkeep: freeing space, and what else must not wait for a client. The janitor's thread calls it one
- * bounded step at a time.
+ * Upkeep: freeing space, and what else must not wait for a client. The janitor's thread calls it
+ * one bounded step at a time.
  *
- * Cleaning a segment: the sealed one with most dead bytes, once half of it is dead → its records are
- * read one by one and sent through the committer as moves (the event verbatim, since every event is
- * kept until a snapshot covers it; the body where a row still points to it) → when the durable
- * position has passed the last move, no row can point into the old segment even after a crash, and it
- * is unlinked. A move is decided by the committer against the newest row, so a body that is deleted or
- * put again meanwhile is not moved.
+ * Cleaning a segment: the sealed one with most dead bytes, once half of it is dead → its records
+ * are read one by one and sent through the committer as moves (the event verbatim, since every
+ * event is kept until a snapshot covers it; the body where a row still points to it) → when the
+ * durable position has passed the last move, no row can point into the old segment even after a
+ * crash, and it is unlinked. A move is decided by the committer against the newest row, so a body
+ * that is deleted or put again meanwhile is not moved.
  *
  * Failure: a segment with rot in it is left alone: what the damage hides may still be wanted.
  * Large files whose object is gone stand in the database's garbage table until the durable position
@@ -21,10 +21,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define STEP_BYTES        (2 * MIB)
-#define STEP_MOVES        256
-#define DISK_CHECK_MS     1000
-#define GARBAGE_PER_STEP  64
+#define STEP_BYTES       (2 * MIB)
+#define STEP_MOVES       256
+#define DISK_CHECK_MS    1000
+#define GARBAGE_PER_STEP 64
 
 struct move {
     struct change change;
@@ -264,7 +264,7 @@ bool journal_upkeep_step(struct journal *journal)
     more = log_prepare(journal->log) > 0;
     more |= cleaner_step(journal);
     more |= collect_garbage(journal);
-    more |= scrub_step(journal, &journal->scrub, journal->cleaner.reader,
-                       env_mono_ms(journal->env));
+    more |=
+        scrub_step(journal, &journal->scrub, journal->cleaner.reader, env_mono_ms(journal->env));
     return more;
 }

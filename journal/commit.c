@@ -1,16 +1,17 @@
 /*
- * The committer: decides what is queued, in order, writes all of it as one batch into the log, makes
- * it durable with one sync, and only then lets anybody see or hear of it.
+ * The committer: decides what is queued, in order, writes all of it as one batch into the log,
+ * makes it durable with one sync, and only then lets anybody see or hear of it.
  *
  * Happy path, one step: take the queue → decide each change against the newest row (pending entries
- * first, those of this very batch included, then SQLite) → log_write → log_sync → publish the pending
- * entries → bring the RAM tier up to date → hand the entries to the applier → done() for all.
+ * first, those of this very batch included, then SQLite) → log_write → log_sync → publish the
+ * pending entries → bring the RAM tier up to date → hand the entries to the applier → done() for
+ * all.
  *
- * Failure: a batch that could not be written is void with all its decisions, no-ops included, since a
- * no-op may rest on a change that did not happen. Before anything else is answered an empty batch is
- * written elsewhere: what the failed one may have left on disk is then known not to count. A failed
- * sync is final: the state of the disk is unknown, and the node takes no writes until a restart has
- * read what is really there.
+ * Failure: a batch that could not be written is void with all its decisions, no-ops included, since
+ * a no-op may rest on a change that did not happen. Before anything else is answered an empty batch
+ * is written elsewhere: what the failed one may have left on disk is then known not to count. A
+ * failed sync is final: the state of the disk is unknown, and the node takes no writes until a
+ * restart has read what is really there.
  */
 #include "base/log.h"
 #include "journal/journal_internal.h"
@@ -100,13 +101,10 @@ static void describe(const struct change *change, bool store_body, const void *r
 {
     const struct request *request = &change->request;
 
-    *header = (struct record_header){.type = RECORD_EVENT,
-                                     .event_bytes = (uint32_t)raw_bytes,
-                                     .id = request->id};
-    *record = (struct log_record){.type = RECORD_EVENT,
-                                  .id = request->id,
-                                  .event = raw,
-                                  .event_bytes = (uint32_t)raw_bytes};
+    *header = (struct record_header){
+        .type = RECORD_EVENT, .event_bytes = (uint32_t)raw_bytes, .id = request->id};
+    *record = (struct log_record){
+        .type = RECORD_EVENT, .id = request->id, .event = raw, .event_bytes = (uint32_t)raw_bytes};
     if (!store_body)
         return;
     header->size = record->size = request->size;
@@ -140,8 +138,8 @@ static void add_entry(struct journal *journal, struct entry *entry)
 
 /*
  * Write what was decided as a record of this batch. ERR_FULL: the batch is full; nothing happened.
- * The event's bytes are lent to the log until log_write, so the entry, which keeps them, is made with
- * a place of zero first and folded again only in its place: the place is known after log_add.
+ * The event's bytes are lent to the log until log_write, so the entry, which keeps them, is made
+ * with a place of zero first and folded again only in its place: the place is known after log_add.
  */
 static int commit_event(struct journal *journal, struct change *change, struct decision *d,
                         const struct object *before)
@@ -218,7 +216,8 @@ static int commit_client_change(struct journal *journal, struct change *change)
     return rc;
 }
 
-/* Cleaning: the record at move_from goes to the end of the log; its body too, if it still counts. */
+/* Cleaning: the record at move_from goes to the end of the log; its body too, if it still counts.
+ */
 static int commit_move(struct journal *journal, struct change *change)
 {
     const struct record_header *old = &change->move_header;
@@ -232,9 +231,9 @@ static int commit_move(struct journal *journal, struct change *change)
     if (rc || (rc = newest_row(journal, &old->id, &before)) != 0)
         return rc;
     bool large = old->flags & RECORD_LARGE;
-    bool live = before && (large ? before->place.volume == PLACE_LARGE &&
-                                       before->place.offset == old->file
-                                 : place_equal(&before->place, &change->move_from));
+    bool live =
+        before && (large ? before->place.volume == PLACE_LARGE && before->place.offset == old->file
+                         : place_equal(&before->place, &change->move_from));
 
     header.type = RECORD_MOVE;
     header.from = change->move_from.lsn;
@@ -486,7 +485,8 @@ void committer_mark(struct journal *journal)
 {
     struct committer *c = &journal->committer;
 
-    /* An empty batch says that all before it was synced; it needs no second one to say so of itself. */
+    /* An empty batch says that all before it was synced; it needs no second one to say so of
+     * itself. */
     if (c->marked >= log_synced(journal->log) || c->batch == 0 || atomic_load(&journal->read_only))
         return;
     if (log_begin(journal->log, c->clock.last) == 0 && write_batch(journal) == 0)

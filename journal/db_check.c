@@ -48,8 +48,8 @@ int db_backup(struct db_reader *reader, const char *path)
     int rc = conn_open(&target, reader->vfs, path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE);
     if (rc)
         return rc;
-    /* Nobody sees a half copy, so it needs no journal; the sync at the end includes the name. */
-    rc = conn_exec(&target, "PRAGMA journal_mode = OFF; PRAGMA synchronous = FULL;"
+    /* A half copy is removed, so it needs no journal; the sync at the end includes the name. */
+    rc = conn_exec(&target, "PRAGMA journal_mode = MEMORY; PRAGMA synchronous = FULL;"
                             "PRAGMA cache_size = -512");
     if (!rc)
         rc = copy(&reader->conn, &target);

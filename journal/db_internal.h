@@ -79,7 +79,7 @@ int conn_step(struct conn *conn, sqlite3_stmt *statement) MUST_CHECK;
 int conn_error(struct conn *conn, int code) MUST_CHECK;
 /* 0: an objstore database; ERR_NOT_FOUND: empty; ERR_FORMAT; ERR_CORRUPT. */
 int conn_identify(struct conn *conn) MUST_CHECK;
-/* Make the tables and the first state. */
+/* Make the tables and the first state. After an error the connection must be closed. */
 int conn_create_schema(struct conn *conn, const struct id128 *node,
                        const struct id128 *store) MUST_CHECK;
 

@@ -302,7 +302,7 @@ int conn_create_schema(struct conn *conn, const struct id128 *node, const struct
 {
     struct db_state first = {.node = *node, .store = *store};
     char identity[96];
-    sqlite3_stmt *set;
+    sqlite3_stmt *set = NULL;
 
     snprintf(identity, sizeof identity, "PRAGMA application_id = %d; PRAGMA user_version = %d",
              DB_APPLICATION_ID, DB_USER_VERSION);
@@ -323,7 +323,5 @@ int conn_create_schema(struct conn *conn, const struct id128 *node, const struct
         rc = conn_exec(conn, identity);
     if (!rc)
         rc = conn_exec(conn, "COMMIT");
-    if (rc && !sqlite3_get_autocommit(conn->sql))
-        (void)conn_exec(conn, "ROLLBACK"); /* closing does it otherwise */
-    return rc;
+    return rc; /* on an error the caller closes, which rolls back */
 }

@@ -8,11 +8,11 @@
 #include "journal/object.h"
 
 enum change_kind {
-    CHANGE_PUT,    /* bytes that the caller has, in memory or in a finished large file */
-    CHANGE_META,   /* name, user meta, level, expiry: those present */
+    CHANGE_PUT,  /* bytes that the caller has, in memory or in a finished large file */
+    CHANGE_META, /* name, user meta, level, expiry: those present */
     CHANGE_DELETE,
-    CHANGE_DROP,   /* our copy at `checked` is damaged: forget it */
-    CHANGE_MOVE,   /* cleaning: a record goes to a new place */
+    CHANGE_DROP, /* our copy at `checked` is damaged: forget it */
+    CHANGE_MOVE, /* cleaning: a record goes to a new place */
 };
 
 /* What is asked; `fields` (EVENT_HAS_…) tells which members are present. */
@@ -41,7 +41,8 @@ enum verdict {
 struct decision {
     enum verdict verdict;
     bool store_body;
-    struct event event; /* kind, id and payload; origin, seq, stamp, prev are the committer's */
+    struct event event;     /* kind, id and payload; origin, seq, stamp, prev are the committer's */
+    struct event_item item; /* DROP: what event.items points to, so do not copy a decision */
 };
 
 /*
@@ -49,12 +50,18 @@ struct decision {
  *   ERR_CONFLICT   put: other bytes are there; meta: a level would be lowered
  *   ERR_DELETED    put, meta: a tombstone stands there
  *   ERR_NOT_FOUND  meta, drop of an unknown id
- *   ERR_UNVERIFIED put of the same bytes, where our copy at row->place has been neither verified nor
- *                  found damaged: the caller reads it, and asks again with `checked` set
- * Put of the same bytes: with a verified copy it becomes a meta event of what differs, or
- * UNCHANGED; without one (no place, or damaged) a put event with the body. A put never lowers the
- * level. Delete of anything, known or not, commits once. Texts in the decision are REQUEST's.
+ *   ERR_UNVERIFIED put of the same bytes, where our copy at row->place has been neither verified
+ * nor found damaged: the caller reads it, and asks again with `checked` set Put of the same bytes:
+ * with a verified copy it becomes a meta event of what differs (the type does not count: it belongs
+ * to the put that brought the bytes), or UNCHANGED; without one (no place, or damaged) a put event
+ * with the body, which keeps the row's type unless REQUEST names another. A put never lowers the
+ * level. A partial row counts as unknown. Delete of anything, known or not, commits once; for the
+ * reason DELETE_EXPIRED only where a live row still expires, and at REQUEST's expires_ms where that
+ * is present: whoever prolonged it meanwhile keeps it. Drop commits where row->place is still
+ * `checked`, else UNCHANGED. Move likewise; it has no event of its own (kind 0), the record's is
+ * written again. Texts in the decision are REQUEST's or ROW's.
  */
-int decide(struct decision *out, const struct object *row, const struct request *request) MUST_CHECK;
+int decide(struct decision *out, const struct object *row,
+           const struct request *request) MUST_CHECK;
 
 #endif

@@ -20,35 +20,37 @@
 #include <stdint.h>
 
 enum event_kind {
-    EVENT_PUT = 1,    /* an object's bytes, name, type, user meta, level; implies the author's hold */
-    EVENT_META = 2,   /* name, user meta, expiry changed, or level raised */
-    EVENT_DELETE = 3, /* tombstone */
-    EVENT_HOLD = 4,   /* the author has durable copies of the (id, sha256) listed */
-    EVENT_DROP = 5,   /* … no longer has them */
-    EVENT_CLOUD = 6,  /* upload started, uploaded, purged */
-    EVENT_BIND = 7,   /* bucket + key name an object */
-    EVENT_UNBIND = 8, /* … name nothing */
-    EVENT_MEMBER = 9, /* a node joined, left, was forgotten */
+    EVENT_PUT = 1,  /* an object's bytes, name, type, user meta, level; implies the author's hold */
+    EVENT_META = 2, /* name, user meta, expiry changed, or level raised */
+    EVENT_DELETE = 3,  /* tombstone */
+    EVENT_HOLD = 4,    /* the author has durable copies of the (id, sha256) listed */
+    EVENT_DROP = 5,    /* … no longer has them */
+    EVENT_CLOUD = 6,   /* upload started, uploaded, purged */
+    EVENT_BIND = 7,    /* bucket + key name an object */
+    EVENT_UNBIND = 8,  /* … name nothing */
+    EVENT_MEMBER = 9,  /* a node joined, left, was forgotten */
     EVENT_FREEZE = 10, /* an origin that contradicts itself */
 };
 
 enum event_fields { /* which optional members are present */
-    EVENT_HAS_SHA256 = 1 << 0,
-    EVENT_HAS_SIZE = 1 << 1,
-    EVENT_HAS_LEVEL = 1 << 2,
-    EVENT_HAS_NAME = 1 << 3,
-    EVENT_HAS_TYPE = 1 << 4,
-    EVENT_HAS_USER_META = 1 << 5,
-    EVENT_HAS_EXPIRES = 1 << 6,
-    EVENT_HAS_REASON = 1 << 7,
-    EVENT_HAS_FOLLOWS = 1 << 8,
-    EVENT_HAS_ITEMS = 1 << 9,
-    EVENT_HAS_CLOUD = 1 << 10,  /* backend, bucket, key, etag, cloud_state */
-    EVENT_HAS_BIND = 1 << 11,   /* bucket, key */
-    EVENT_HAS_MEMBER = 1 << 12, /* address, member_state, subject */
-    EVENT_HAS_FREEZE = 1 << 13, /* subject (the origin), follows.seq / hash: where it broke */
-    EVENT_HAS_PURGE = 1 << 14,
-    EVENT_HAS_SUMS = 1 << 15,   /* a map for further digests: md5, crc32, …; raw msgpack */
+                    EVENT_HAS_SHA256 = 1 << 0,
+                    EVENT_HAS_SIZE = 1 << 1,
+                    EVENT_HAS_LEVEL = 1 << 2,
+                    EVENT_HAS_NAME = 1 << 3,
+                    EVENT_HAS_TYPE = 1 << 4,
+                    EVENT_HAS_USER_META = 1 << 5,
+                    EVENT_HAS_EXPIRES = 1 << 6,
+                    EVENT_HAS_REASON = 1 << 7,
+                    EVENT_HAS_FOLLOWS = 1 << 8,
+                    EVENT_HAS_ITEMS = 1 << 9,
+                    EVENT_HAS_CLOUD = 1 << 10,  /* backend, bucket, key, etag, cloud_state */
+                    EVENT_HAS_BIND = 1 << 11,   /* bucket, key */
+                    EVENT_HAS_MEMBER = 1 << 12, /* address, member_state, subject */
+                    EVENT_HAS_FREEZE =
+                        1 << 13, /* subject (the origin), follows.seq / hash: where it broke */
+                    EVENT_HAS_PURGE = 1 << 14,
+                    EVENT_HAS_SUMS =
+                        1 << 15, /* a map for further digests: md5, crc32, …; raw msgpack */
 };
 
 enum delete_reason { DELETE_BY_CLIENT = 0, DELETE_EXPIRED = 1 };
@@ -78,19 +80,19 @@ struct event {
     struct id128 node;
     hlc_time stamp;
     uint32_t kind;
-    struct id128 id; /* the object; zero where the event concerns none */
+    struct id128 id;            /* the object; zero where the event concerns none */
     uint8_t prev[SHA256_BYTES]; /* SHA-256 of the origin's previous event; zero for seq 1 */
 
     uint32_t fields;
     uint8_t sha256[SHA256_BYTES];
     uint64_t size;
-    uint8_t level; /* 0 … 2 */
+    uint8_t level;                     /* 0 … 2 */
     struct text name, type, user_meta; /* user_meta: compact JSON object of strings, keys sorted */
     uint64_t expires_ms;               /* Unix; 0 = never */
     uint8_t reason;
     bool purge;
     struct event_ref follows;
-    const struct event_item *items; /* encode: caller's array; decode: NULL, see event_items */
+    const struct event_item *items; /* encode: caller's array; decode: inside DATA */
     uint32_t item_count;
     uint8_t cloud_state, member_state;
     struct text backend, bucket, key, etag, address;
@@ -98,7 +100,11 @@ struct event {
     struct text sums; /* raw msgpack map */
 };
 
-/* Append EVENT's encoding to OUT (sticky error as buf's; ERR_TOO_BIG over LIMIT_EVENT_BYTES). */
+/*
+ * Append EVENT's encoding to OUT (sticky error as buf's; ERR_TOO_BIG over LIMIT_EVENT_BYTES,
+ * ERR_INVALID where event_decode would refuse it; OUT is then as before). Kinds of enum event_kind
+ * and the fields that the kind has (event.c's table) only.
+ */
 void event_encode(struct buf *out, const struct event *event);
 
 /*

@@ -3,9 +3,9 @@
  * agree. The committer folds what it has just decided; recovery and rebuild fold what they read; so
  * a replay arrives at the rows that were acknowledged.
  *
- * A record that carries a body of exactly the bytes that the row names becomes the row's place where
- * it is higher in the log than the place known so far. That one rule serves puts, moves and rebuilds
- * that meet records in another order than they were written in.
+ * A record that carries a body of exactly the bytes that the row names becomes the row's place
+ * where it is higher in the log than the place known so far. That one rule serves puts, moves and
+ * rebuilds that meet records in another order than they were written in.
  */
 #include "journal/journal_internal.h"
 
@@ -49,7 +49,8 @@ static void rows_delta(struct delta *d, const struct object *before, const struc
 
     d->objects = is - was;
     d->bytes = (is ? (int64_t)after->size : 0) - (was ? (int64_t)before->size : 0);
-    d->deleted = (after && after->flags & OBJECT_DELETED) - (before && before->flags & OBJECT_DELETED);
+    d->deleted =
+        (after && after->flags & OBJECT_DELETED) - (before && before->flags & OBJECT_DELETED);
     d->outbox = owes - owed;
     d->outbox_bytes = (owes ? (int64_t)after->size : 0) - (owed ? (int64_t)before->size : 0);
     d->digest.low = new.low - old.low;

@@ -18,15 +18,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define COMMIT_IDLE_MS  50  /* after this long without work the log is marked as synced */
-#define APPLY_IDLE_MS   500
-#define UPKEEP_IDLE_MS  200
-#define ROOM_WAIT_MS    100
-#define RETRY_APPLY_MS  200
+#define COMMIT_IDLE_MS 50 /* after this long without work the log is marked as synced */
+#define APPLY_IDLE_MS  500
+#define UPKEEP_IDLE_MS 200
+#define ROOM_WAIT_MS   100
+#define RETRY_APPLY_MS 200
 
-static int say(char *message, size_t cap, int rc, const char *format, const char *path)
+#define REBUILD_HINT "; run 'objctl journal rebuild' to make it anew from the log"
+
+/* MESSAGE becomes "PATH: what RC means", and HINT where there is one. */
+static int say(char *message, size_t cap, int rc, const char *path, const char *hint)
 {
-    snprintf(message, cap, format, path, err_text(rc));
+    snprintf(message, cap, "%s: %s%s", path, err_text(rc), hint);
     return rc;
 }
 
@@ -51,7 +54,7 @@ int journal_load_node(struct journal *journal, char *message, size_t cap)
                                     : ERR_INVALID;
     }
     if (rc)
-        say(message, cap, rc, "node id in %s: %s", path);
+        say(message, cap, rc, path, "");
     free(found);
     free(path);
     return rc;
@@ -64,29 +67,25 @@ static int open_database(struct journal *journal, char *message, size_t cap)
     int rc = vfs_register(journal->env, journal->vfs);
 
     if (rc)
-        return say(message, cap, rc, "%s: %s", "SQLite VFS");
+        return say(message, cap, rc, "SQLite VFS", "");
     journal->db_path = io_join(dirs->state_dir, "journal.db");
     if (!journal->db_path)
         return ERR_NO_MEMORY;
     rc = journal->env->io->stat(journal->env->io, journal->db_path, &stat);
     if (rc == ERR_NOT_FOUND && !dirs->fresh)
-        return say(message, cap, rc,
-                   "%s: %s; run 'objctl journal rebuild' to make it anew from the log",
-                   journal->db_path);
+        return say(message, cap, rc, journal->db_path, REBUILD_HINT);
     if (rc && rc != ERR_NOT_FOUND)
-        return say(message, cap, rc, "%s: %s", journal->db_path);
-    rc = db_open(&journal->applier.db, journal->vfs, journal->db_path, &journal->node,
-                 &dirs->store);
+        return say(message, cap, rc, journal->db_path, "");
+    rc =
+        db_open(&journal->applier.db, journal->vfs, journal->db_path, &journal->node, &dirs->store);
     if (rc == ERR_CORRUPT)
-        return say(message, cap, rc,
-                   "%s: %s; run 'objctl journal rebuild' to make it anew from the log",
-                   journal->db_path);
+        return say(message, cap, rc, journal->db_path, REBUILD_HINT);
     if (rc)
-        return say(message, cap, rc, "%s: %s", journal->db_path);
+        return say(message, cap, rc, journal->db_path, "");
     if ((rc = applier_open(journal)) != 0)
-        return say(message, cap, rc, "%s: %s", journal->db_path);
+        return say(message, cap, rc, journal->db_path, "");
     if (!id_equal(&journal->applier.state.store, &dirs->store))
-        return say(message, cap, ERR_WRONG_STORE, "%s: %s", journal->db_path);
+        return say(message, cap, ERR_WRONG_STORE, journal->db_path, "");
     return 0;
 }
 
@@ -112,11 +111,11 @@ static int open_log(struct journal *journal, char *message, size_t cap)
     free(known);
     free(rows);
     if (rc)
-        return say(message, cap, rc, "log in %s: %s", dirs->files_dir);
+        return say(message, cap, rc, dirs->files_dir, " (log)");
     rc = large_open(&journal->large, journal->env, dirs->files_dir, &dirs->store, dirs->generation,
                     true);
     if (rc)
-        return say(message, cap, rc, "large files in %s: %s", dirs->files_dir);
+        return say(message, cap, rc, dirs->files_dir, " (large files)");
     return 0;
 }
 
@@ -130,7 +129,7 @@ static int recover(struct journal *journal, char *message, size_t cap)
     if (rc)
         return rc;
     if ((rc = large_clean_tmp(journal->large)) != 0)
-        return say(message, cap, rc, "tmp/ in %s: %s", dirs->files_dir);
+        return say(message, cap, rc, dirs->files_dir, " (tmp/)");
     pthread_mutex_lock(&journal->lock);
     journal->acked = journal->applier.state;
     pthread_mutex_unlock(&journal->lock);
@@ -138,7 +137,7 @@ static int recover(struct journal *journal, char *message, size_t cap)
     if (rc == 0)
         rc = journal_reader_open(journal, &journal->cleaner.reader);
     if (rc)
-        return say(message, cap, rc, "%s: %s", journal->db_path);
+        return say(message, cap, rc, journal->db_path, "");
     return 0;
 }
 
@@ -184,7 +183,7 @@ int journal_open(struct journal **out, const struct journal_config *config, char
         return 0;
     }
     if (!message[0])
-        say(message, cap, rc, "%s: %s", config->dirs->state_dir);
+        say(message, cap, rc, config->dirs->state_dir, "");
     journal_close(&journal);
     return rc;
 }

@@ -7,8 +7,8 @@
  *
  * A look-up asks the pending entries first, then SQLite; so it sees every change that was
  * acknowledged, at once. The committer, the applier and the janitor are steps without threads of
- * their own (journal_commit_step …); journal_start runs them on three threads, a simulator calls them
- * as its seed says.
+ * their own (journal_commit_step …); journal_start runs them on three threads, a simulator calls
+ * them as its seed says.
  */
 #ifndef JOURNAL_JOURNAL_H
 #define JOURNAL_JOURNAL_H
@@ -34,20 +34,20 @@ struct journal_config {
 /* What a client or the node itself wants done; filled by the caller, owned by it until DONE. */
 struct change {
     struct request request;
-    bool fresh;         /* the id was drawn by this node just now: nobody can know it */
-    const void *body;   /* PUT, inline: request.size bytes, lent until DONE */
+    bool fresh;       /* the id was drawn by this node just now: nobody can know it */
+    const void *body; /* PUT, inline: request.size bytes, lent until DONE */
     uint64_t sums[LIMIT_INLINE_BLOCKS]; /* of its blocks */
-    uint64_t file, trailer; /* PUT, large: a finished large file; file 0 = inline */
+    uint64_t file, trailer;             /* PUT, large: a finished large file; file 0 = inline */
 
     /* Called once, from the committer's thread, when the outcome is durable (or refused). */
     void (*done)(struct change *change);
 
     /* The outcome. */
-    int rc;                 /* 0, decide()'s refusals, ERR_READ_ONLY, ERR_NO_SPACE, ERR_NO_MEMORY */
-    enum verdict verdict;   /* where rc is 0 */
-    bool stored;            /* the body given was taken: a large file belongs to the store now */
-    struct object *object;  /* the row after it (rc 0), or the row that refused it (may be NULL);
-                               the caller destroys it */
+    int rc;                /* 0, decide()'s refusals, ERR_READ_ONLY, ERR_NO_SPACE, ERR_NO_MEMORY */
+    enum verdict verdict;  /* where rc is 0 */
+    bool stored;           /* the body given was taken: a large file belongs to the store now */
+    struct object *object; /* the row after it (rc 0), or the row that refused it (may be NULL);
+                              the caller destroys it */
 
     /* The journal's own. */
     const uint8_t *move_event;
@@ -58,8 +58,8 @@ struct change {
 
 /*
  * Open the store in DIRS, and recover: replay the log's tail into SQLite, settle large files, clear
- * tmp/. Blocks until the node may serve. A missing or damaged database: ERR_CORRUPT or ERR_NOT_FOUND
- * with MESSAGE (CAP bytes) saying what to do (objctl journal rebuild).
+ * tmp/. Blocks until the node may serve. A missing or damaged database: ERR_CORRUPT or
+ * ERR_NOT_FOUND with MESSAGE (CAP bytes) saying what to do (objctl journal rebuild).
  */
 int journal_open(struct journal **out, const struct journal_config *config, char *message,
                  size_t cap) MUST_CHECK;
@@ -67,14 +67,14 @@ int journal_open(struct journal **out, const struct journal_config *config, char
 /* Start committer, applier and janitor. */
 int journal_start(struct journal *journal) MUST_CHECK;
 
-/* Refuse new changes (ERR_CLOSED), commit and apply what is queued, write an empty batch, checkpoint,
- * mark the database clean, join the threads. */
+/* Refuse new changes (ERR_CLOSED), commit and apply what is queued, write an empty batch,
+ * checkpoint, mark the database clean, join the threads. */
 void journal_stop(struct journal *journal);
 /* After journal_stop, or without start. */
 void journal_close(struct journal **journal);
 
-/* Queue CHANGE. ERR_FULL: the node is overloaded (503); ERR_CLOSED; ERR_READ_ONLY. On an error DONE is
- * not called. From any thread; never blocks. */
+/* Queue CHANGE. ERR_FULL: the node is overloaded (503); ERR_CLOSED; ERR_READ_ONLY. On an error DONE
+ * is not called. From any thread; never blocks. */
 int journal_submit(struct journal *journal, struct change *change) MUST_CHECK;
 
 /* The row of ID as acknowledged: pending, then SQLite through READER. A fresh object, or
@@ -84,7 +84,8 @@ int journal_find(struct journal *journal, struct db_reader *reader, const struct
 /* A reader for this journal's database: one per thread. */
 int journal_reader_open(struct journal *journal, struct db_reader **out) MUST_CHECK;
 
-/* Live objects by id in pages, pending ones included or not as timing has it: for scrub and tools. */
+/* Live objects by id in pages, pending ones included or not as timing has it: for scrub and tools.
+ */
 struct log *journal_log(struct journal *journal);
 struct large_store *journal_large(struct journal *journal);
 struct id128 journal_node(const struct journal *journal);
@@ -94,12 +95,12 @@ void journal_count_bad(struct journal *journal, uint64_t bad_blocks, uint64_t re
                        uint64_t lost);
 
 struct journal_stats {
-    struct db_state applied;         /* as of the last applied transaction … */
+    struct db_state applied;                  /* as of the last applied transaction … */
     uint64_t events, objects, deleted, bytes; /* … and as acknowledged */
     uint64_t outbox, outbox_bytes;
-    struct hash128 digest;           /* as acknowledged */
-    struct id128 origin;             /* this run's; zero before the first write */
-    uint64_t seq;                    /* its last acknowledged event */
+    struct hash128 digest; /* as acknowledged */
+    struct id128 origin;   /* this run's; zero before the first write */
+    uint64_t seq;          /* its last acknowledged event */
     lsn_t end, synced, durable_position;
     uint64_t batches, records, syncs; /* since the start */
     uint64_t pending, pending_bytes;
@@ -128,14 +129,14 @@ bool journal_upkeep_step(struct journal *journal);
 
 /* ---- Offline ---- */
 
-/* Rebuild the database of a stopped node from its log alone: into PATH.rebuild, checked, then renamed
- * over STATE/journal.db (the old one is kept as journal.db.old). */
-int journal_rebuild(const struct store_dirs *dirs, uint64_t *events, uint64_t *objects, char *message,
-                    size_t cap) MUST_CHECK;
+/* Rebuild the database of a stopped node from its log alone: into PATH.rebuild, checked, then
+ * renamed over STATE/journal.db (the old one is kept as journal.db.old). */
+int journal_rebuild(const struct store_dirs *dirs, uint64_t *events, uint64_t *objects,
+                    char *message, size_t cap) MUST_CHECK;
 
 struct journal_verify_result {
     uint64_t origins, events;
-    uint64_t breaks; /* places where a chain does not fit */
+    uint64_t breaks;   /* places where a chain does not fit */
     char message[256]; /* the first break */
 };
 /* Check every origin's hash chain and sequence. 0 also with breaks. */

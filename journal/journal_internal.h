@@ -24,13 +24,13 @@ struct committer {
     struct db_reader *reader;
     struct hlc clock;
     struct chain chain;
-    uint64_t batch;               /* number of the last batch begun */
-    void **held;                  /* changes taken from the queue and not yet decided */
+    uint64_t batch; /* number of the last batch begun */
+    void **held;    /* changes taken from the queue and not yet decided */
     size_t held_count, held_next;
-    struct change **decided;      /* this batch's, in order */
+    struct change **decided; /* this batch's, in order */
     size_t decided_count;
-    struct entry *first, *last;   /* this batch's entries */
-    struct delta delta;           /* their sum */
+    struct entry *first, *last; /* this batch's entries */
+    struct delta delta;         /* their sum */
     struct buf event;
     uint64_t records, refused;
     lsn_t marked; /* the synced_through that the last batch on disk carries */
@@ -47,18 +47,18 @@ struct segment_sums {
 /* The applier's own, but for what its lock says. */
 struct applier {
     struct db *db;
-    struct db_state state;       /* as of the open or last transaction */
-    struct db_origin *origins;   /* rows of the table of this name */
+    struct db_state state;     /* as of the open or last transaction */
+    struct db_origin *origins; /* rows of the table of this name */
     size_t origin_count;
-    uint64_t *settle;            /* large files named in this transaction */
+    uint64_t *settle; /* large files named in this transaction */
     size_t settle_count, settle_cap;
-    pthread_mutex_t sums_lock;   /* sums are read by the janitor */
+    pthread_mutex_t sums_lock; /* sums are read by the janitor */
     struct segment_sums *sums;
     size_t sum_count;
     uint32_t removed_volume;     /* unlinked by the janitor; its row is to go (sums_lock) */
     lsn_t removed_files_through; /* large files freed below it are unlinked (sums_lock) */
     uint64_t idle_since_ms;
-    unsigned failures;           /* in a row */
+    unsigned failures; /* in a row */
 };
 
 /* The janitor's own: one segment being cleaned. */
@@ -68,9 +68,9 @@ struct cleaner {
     bool unlinked;   /* gone from the disk; the applier has yet to hear of it */
     uint64_t from;
     bool scanned;
-    lsn_t moved_through; /* may go once the durable position is here */
+    lsn_t moved_through;               /* may go once the durable position is here */
     uint64_t batch_bytes, batch_moves; /* submitted in this step */
-    lsn_t files_through; /* large files freed up to here are gone */
+    lsn_t files_through;               /* large files freed up to here are gone */
     uint64_t rotten;
     _Atomic uint32_t in_flight; /* moves submitted and not yet done */
     _Atomic int failed;         /* a move that was refused: leave the segment alone for now */
@@ -103,12 +103,12 @@ struct journal {
 
     pthread_t threads[3];
     bool started;
-    _Atomic bool stopping;    /* the janitor ends */
-    _Atomic bool draining;    /* the committer ends once its queue is empty */
-    _Atomic bool committed;   /* the committer has ended: the applier ends once its queue is empty */
+    _Atomic bool stopping;  /* the janitor ends */
+    _Atomic bool draining;  /* the committer ends once its queue is empty */
+    _Atomic bool committed; /* the committer has ended: the applier ends once its queue is empty */
     _Atomic bool read_only;
-    _Atomic bool rotate;      /* seal the active segment with the next batch */
-    _Atomic uint32_t holds;   /* backups under way: nothing is removed */
+    _Atomic bool rotate;    /* seal the active segment with the next batch */
+    _Atomic uint32_t holds; /* backups under way: nothing is removed */
     _Atomic uint64_t bad_blocks, repaired, lost, conflicts, clock_faults, refused;
     _Atomic uint64_t cleaned_segments, moved_records;
     _Atomic uint64_t free_bytes, total_bytes, reserve_bytes;
@@ -125,8 +125,9 @@ void journal_wait(struct journal *journal, uint64_t timeout_ms);
 
 /* ---- fold.c: what a record does to a row; shared by the committer, recovery and rebuild ---- */
 
-/* The entry for a record of EVENT that lies at PLACE with header HEADER: folds it into BEFORE (NULL:
- * unknown; lent) and computes what the applier needs. RAW: the event's bytes. MOVED: a move record. */
+/* The entry for a record of EVENT that lies at PLACE with header HEADER: folds it into BEFORE
+ * (NULL: unknown; lent) and computes what the applier needs. RAW: the event's bytes. MOVED: a move
+ * record. */
 int fold_event(struct entry **out, const struct object *before, const struct event *event,
                const void *raw, size_t raw_bytes, const struct record_header *header,
                const struct place *place, const struct id128 *self) MUST_CHECK;

@@ -1,8 +1,8 @@
 /*
- * The merge rules. A row is a product of small lattices (a maximum, a set of flags, last-writer-wins
- * registers), and delete is the top that swallows the rest; each step below raises one of them and
- * says whether it did. That is what makes any order and repetition of the same events give the same
- * row. Facts that come before their put wait in a partial row.
+ * The merge rules. A row is a product of small lattices (a maximum, a set of flags,
+ * last-writer-wins registers), and delete is the top that swallows the rest; each step below raises
+ * one of them and says whether it did. That is what makes any order and repetition of the same
+ * events give the same row. Facts that come before their put wait in a partial row.
  *
  *   row        put             meta            cloud           delete
  *   none       live            partial         partial         tombstone
@@ -19,8 +19,8 @@
 
 /* A row in the making. */
 struct draft {
-    struct object row; /* its text lengths and text are not used */
     struct text name, type, user_meta;
+    struct object row; /* its text lengths and text are not used */
 };
 
 int reg_compare(const struct reg *a, const struct reg *b)
@@ -205,8 +205,6 @@ int merge_event(struct object **after, const struct object *before, const struct
     }
     if (fold(&draft, event))
         settle(&draft.row, before);
-    else if (!before)
-        return 0;
     *after = object_create(&draft.row, draft.name, draft.type, draft.user_meta);
     return *after ? 0 : ERR_NO_MEMORY;
 }

@@ -1,6 +1,6 @@
 /*
- * The merge rules: a CRDT, so that every node arrives at the same rows whatever the order, delay and
- * repetition in which it hears of events (docs/JOURNAL.md, DESIGN §2). Pure.
+ * The merge rules: a CRDT, so that every node arrives at the same rows whatever the order, delay
+ * and repetition in which it hears of events (docs/JOURNAL.md, DESIGN §2). Pure.
  *
  *   delete      wins for ever; deleted_at = highest stamp
  *   put         the highest (stamp, origin) decides sha256, size, type
@@ -17,10 +17,11 @@
 #include "journal/object.h"
 
 /*
- * Fold EVENT (put, meta, delete or cloud about this id; other kinds change no row) into BEFORE (NULL:
- * nothing known), giving a fresh row in *AFTER. Where the event changes nothing *AFTER is an equal
- * copy (NULL of NULL). place is carried over from BEFORE where the bytes are still the same and not deleted, else
- * none; OBJECT_PLAIN is kept only where nothing changed. ERR_NO_MEMORY.
+ * Fold EVENT (put, meta, delete or cloud about this id; other kinds change no row) into BEFORE
+ * (NULL: nothing known), giving a fresh row in *AFTER. Where the event changes nothing *AFTER is an
+ * equal copy; of NULL, a partial row that says nothing (its digest is zero). place is carried over
+ * from BEFORE where the bytes are still the same and not deleted, else none; OBJECT_PLAIN is kept
+ * only where nothing changed. ERR_NO_MEMORY.
  */
 int merge_event(struct object **after, const struct object *before,
                 const struct event *event) MUST_CHECK;

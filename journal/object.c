@@ -102,9 +102,15 @@ static uint8_t *add_reg(uint8_t *at, const struct reg *reg)
     return add(at, reg->origin.bytes, sizeof reg->origin.bytes);
 }
 
+/* No fact is known: such a row and no row are the same to the digest. */
+static bool says_nothing(const struct object *object)
+{
+    return (object->flags & FACT_FLAGS) == 0 && object->level == 0 && object_stamp(object) == 0;
+}
+
 struct hash128 object_digest(const struct object *object)
 {
-    if (!object)
+    if (!object || says_nothing(object))
         return (struct hash128){0, 0};
 
     /* Numbers are 64 bits, little-endian; the texts, one after the other, enter as their own hash,

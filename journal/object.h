@@ -18,11 +18,11 @@ struct reg {
 /* A row without PUT and DELETED is partial: facts that arrived before their put. Readers do not see
  * it (object_is_partial). */
 enum object_flags {
-    OBJECT_PUT = 1,     /* a put is known: sha256, size, level … are valid */
-    OBJECT_DELETED = 2, /* for ever; then nothing but id, deleted_at and flags is set */
-    OBJECT_CLOUD = 4,   /* some cloud event is known */
+    OBJECT_PUT = 1,      /* a put is known: sha256, size, level … are valid */
+    OBJECT_DELETED = 2,  /* for ever; then nothing but id, deleted_at and flags is set */
+    OBJECT_CLOUD = 4,    /* some cloud event is known */
     OBJECT_UPLOADED = 8, /* the cloud holds these bytes: uploaded_sha256 is sha256 */
-    OBJECT_PLAIN = 16,  /* the put event in the record at `place` says all that this row says */
+    OBJECT_PLAIN = 16,   /* the put event in the record at `place` says all that this row says */
 };
 
 struct object {
@@ -73,7 +73,8 @@ size_t object_bytes(const struct object *object);
 hlc_time object_stamp(const struct object *object);
 
 /* This row's contribution to the state digest: a hash over its facts alone (not over place or flags
- * that are this node's own matter); zero for NULL. Schema version DIGEST_SCHEMA. */
+ * that are this node's own matter); zero for NULL and for a row that says nothing. Schema version
+ * DIGEST_SCHEMA. */
 #define DIGEST_SCHEMA 1
 struct hash128 object_digest(const struct object *object);
 

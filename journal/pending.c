@@ -1,6 +1,6 @@
 /*
- * The pending table: sharded hash chains, newest entry first. The rows in it are immutable; a look-up
- * copies the row under the shard's lock, since the applier may free the entry right after.
+ * The pending table: sharded hash chains, newest entry first. The rows in it are immutable; a
+ * look-up copies the row under the shard's lock, since the applier may free the entry right after.
  */
 #include "journal/pending.h"
 
@@ -145,8 +145,8 @@ int pending_find(struct pending *pending, const struct id128 *id, bool all, stru
 {
     struct shard *shard;
     struct entry **bucket = bucket_of(pending, id, &shard);
-    uint64_t visible = all ? UINT64_MAX
-                           : atomic_load_explicit(&pending->visible, memory_order_acquire);
+    uint64_t visible =
+        all ? UINT64_MAX : atomic_load_explicit(&pending->visible, memory_order_acquire);
     int rc = ERR_NOT_FOUND;
 
     pthread_mutex_lock(&shard->lock);

@@ -1,7 +1,7 @@
 /*
  * Pending entries: what the committer has decided and the applier has not yet put into SQLite. The
- * newest row of an id is here or in SQLite, never nowhere: an entry leaves only after the transaction
- * that holds it has committed.
+ * newest row of an id is here or in SQLite, never nowhere: an entry leaves only after the
+ * transaction that holds it has committed.
  *
  * An entry is visible to readers once its batch is synced (pending_publish); before that only the
  * committer sees it. Thread-safe (sharded locks).
@@ -24,8 +24,8 @@ struct delta {
 
 /* One committed record on its way into SQLite; owned by the pending table once inserted. */
 struct entry {
-    struct entry *next;  /* in commit order: the applier's queue */
-    struct entry *older; /* the same id's previous entry, or another id's: hash chain */
+    struct entry *next;    /* in commit order: the applier's queue */
+    struct entry *older;   /* the same id's previous entry, or another id's: hash chain */
     struct object *object; /* the row after it; NULL where the record changes no row */
     uint64_t batch;
     lsn_t lsn;

@@ -87,8 +87,7 @@ static int open_all_segments(struct journal *journal)
         .env = journal->env, .files_dir = dirs->files_dir, .store = dirs->store, .sync = true};
     char *dir = io_join(dirs->files_dir, "log");
     struct found found = {.journal = journal, .dir = dir};
-    int rc = dir ? journal->env->io->list(journal->env->io, dir, each_name, &found)
-                 : ERR_NO_MEMORY;
+    int rc = dir ? journal->env->io->list(journal->env->io, dir, each_name, &found) : ERR_NO_MEMORY;
 
     if (rc == 0 && found.count) {
         qsort(found.segments, found.count, sizeof *found.segments, by_volume);
@@ -105,8 +104,8 @@ static int replay_all(struct journal *journal, uint64_t *events, uint64_t *objec
                       size_t cap)
 {
     const struct store_dirs *dirs = journal->config.dirs;
-    int rc = db_open(&journal->applier.db, journal->vfs, journal->db_path, &journal->node,
-                     &dirs->store);
+    int rc =
+        db_open(&journal->applier.db, journal->vfs, journal->db_path, &journal->node, &dirs->store);
 
     if (rc == 0)
         rc = applier_open(journal);

@@ -98,8 +98,8 @@ int journal_recover(struct journal *journal, bool clean, char *message, size_t c
     struct log_recovery found = {0};
     lsn_t position = journal->applier.state.position;
     uint64_t start_ms = env_mono_ms(journal->env);
-    int rc = log_recover(journal->log, position, position, clean, visit, check_large, &replay,
-                         &found);
+    int rc =
+        log_recover(journal->log, position, position, clean, visit, check_large, &replay, &found);
 
     if (rc == 0)
         rc = end_transaction(&replay, found.end > position ? found.end : position);

@@ -1,10 +1,10 @@
 /*
- * The scrub's happy path: ids in order from the database, a few at a time; each body is read from the
- * disk and every block verified; after the last id the round is over, and the next begins one interval
- * after this one began. It reads about SCRUB_BYTES_S, so that it never shows in latencies.
+ * The scrub's happy path: ids in order from the database, a few at a time; each body is read from
+ * the disk and every block verified; after the last id the round is over, and the next begins one
+ * interval after this one began. It reads about SCRUB_BYTES_S, so that it never shows in latencies.
  *
- * A bad block is counted and logged with its object; it is repaired when somebody puts the same bytes
- * again (and, in a cluster, from another holder).
+ * A bad block is counted and logged with its object; it is repaired when somebody puts the same
+ * bytes again (and, in a cluster, from another holder).
  */
 #include "journal/scrub.h"
 
@@ -14,10 +14,10 @@
 
 #include <stdlib.h>
 
-#define SCRUB_BYTES_S  (16 * MIB)
-#define SCRUB_OBJECTS  64 /* at most, a step */
-#define SCRUB_BYTES    MIB
-#define LOG_EVERY_BAD  20 /* lines a round */
+#define SCRUB_BYTES_S (16 * MIB)
+#define SCRUB_OBJECTS 64 /* at most, a step */
+#define SCRUB_BYTES   MIB
+#define LOG_EVERY_BAD 20 /* lines a round */
 
 struct step {
     struct journal *journal;

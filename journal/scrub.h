@@ -21,7 +21,7 @@ struct scrub {
     uint64_t next_ms;     /* when the next step may run */
     uint64_t round_ms;    /* when this round began */
     bool running;
-    struct id128 after;   /* the last id looked at */
+    struct id128 after;          /* the last id looked at */
     struct large_reader *reader; /* a large body half read */
     uint64_t block;
     uint8_t *buf;

@@ -19,7 +19,8 @@
 #define ULID_MIN_MS UINT64_C(1262304000000)
 #define ULID_MAX_MS UINT64_C(4102444800000) /* first millisecond of 2100, excluded */
 
-/* A new id at wall time NOW_MS, random bits from ENV. Ids made in one millisecond are not ordered. */
+/* A new id at wall time NOW_MS, random bits from ENV. Ids made in one millisecond are not ordered.
+ */
 struct id128 ulid_make(struct env *env, uint64_t now_ms);
 
 /* 26 upper-case characters and a terminator. */

@@ -13,14 +13,15 @@
 #include <string.h>
 
 enum type { /* what a head announces; the number in it is a value, a length or a count */
-    TYPE_BAD,
-    TYPE_UINT,
-    TYPE_BOOL,
-    TYPE_STR,
-    TYPE_BIN,
-    TYPE_ARRAY,
-    TYPE_MAP,
-    TYPE_OTHER, /* nil, negative, float, ext: known only to be stepped over; the number: its bytes */
+            TYPE_BAD,
+            TYPE_UINT,
+            TYPE_BOOL,
+            TYPE_STR,
+            TYPE_BIN,
+            TYPE_ARRAY,
+            TYPE_MAP,
+            TYPE_OTHER, /* nil, negative, float, ext: known only to be stepped over; the number: its
+                           bytes */
 };
 
 void unpack_init(struct unpack *unpack, const void *data, size_t len)

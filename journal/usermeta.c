@@ -10,6 +10,7 @@
 #include "base/limits.h"
 
 #include <jansson.h>
+#include <stdbool.h>
 #include <string.h>
 
 static int add_escaped(const char *piece, size_t len, void *arg)

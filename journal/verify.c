@@ -1,6 +1,6 @@
 /*
- * Verifying the journal's hash chains: each origin's events are numbered without gaps, each names the
- * hash of the one before, and the stored head is the hash of the last.
+ * Verifying the journal's hash chains: each origin's events are numbered without gaps, each names
+ * the hash of the one before, and the stored head is the hash of the last.
  */
 #include "journal/journal.h"
 #include "journal/ulid.h"

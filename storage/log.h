@@ -97,7 +97,10 @@ int log_sync(struct log *log) MUST_CHECK;
 /* As log_sync, whatever the durability, and from any thread: what async mode does before each
  * checkpoint. */
 int log_flush(struct log *log) MUST_CHECK;
-/* Seal the active segment: the next batch opens a new one. */
+/* Make all that was written durable, also where log_sync does nothing (async). From any thread; a
+ * failure is final as there. */
+int log_flush(struct log *log) MUST_CHECK;
+/* Seal the active segment: the next batch opens a new one. Syncs what it holds. */
 int log_rotate(struct log *log) MUST_CHECK;
 
 /* End of what was written; and of what is durable. From any thread. */

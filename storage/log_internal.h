@@ -78,11 +78,12 @@ struct log {
     lsn_t next_base;
 
     /* Zero filling: see log_prepare.c. Mutex held. */
+    uint32_t trim_volume;    /* sealed with much unused zeros behind it; 0: none */
     struct segment *filling; /* a range of zeros is being written to it, [fill_from, fill_to) */
     uint64_t fill_from, fill_to;
     uint64_t ahead; /* how far the zeros shall be ahead of the writer */
     /* The janitor's own. */
-    int fill_fd;
+    int fill_fd; /* its own descriptor: an error of the disk is told once for each */
     uint32_t fill_volume;
     lsn_t fill_seen;   /* the log's end at its last look */
     bool fill_refused; /* a warning was written; say it once */
@@ -173,7 +174,7 @@ enum scan_kind {
 struct scan_item {
     enum scan_kind kind;
     uint64_t from, to;
-    struct batch_header header; /* of a SCAN_BATCH */
+    struct batch_header header; /* of a SCAN_BATCH; else what FROM claims to be, zero if nothing */
     bool chain_broken;          /* it names another batch before it than the one that is there */
 };
 

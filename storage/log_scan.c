@@ -116,36 +116,55 @@ void scan_release(struct scan *scan)
     scan->checks = NULL;
 }
 
-/* 1 where a whole batch stands at OFFSET, 0 where not, or an error. */
+/* Whether the record that IN begins with is one of ours at LSN and ends within LEFT bytes. */
+static bool record_head(const struct scan *scan, const uint8_t *in, lsn_t lsn, uint64_t left,
+                        struct record_header *out)
+{
+    return left >= RECORD_HEADER_BYTES && record_header_decode(out, in) == 0 &&
+           record_header_check(in, scan->salt, lsn) && record_bytes(out) <= left;
+}
+
+/* 1 where a whole batch stands at OFFSET, 0 where not, or an error. *HEADER: what stands there, zero
+ * where it is not even plausible. */
 static int batch_at(struct scan *scan, uint64_t offset, struct batch_header *header)
 {
     const uint8_t *in;
     uint64_t left = scan->window.size - offset;
 
+    *header = (struct batch_header){0};
     if (left < BATCH_HEADER_BYTES)
         return 0;
     int rc = window_get(&scan->window, offset, BATCH_HEADER_BYTES, &in);
     if (rc)
         return rc;
-    if (batch_header_decode(header, in, scan->base + offset) || header->length_bytes > left)
+    if (batch_header_decode(header, in, scan->base + offset) || header->length_bytes > left) {
+        *header = (struct batch_header){0};
         return 0;
-    rc = window_get(&scan->window, offset, (size_t)header->length_bytes, &in);
+    }
+
+    uint64_t at = BATCH_HEADER_BYTES, length = header->length_bytes;
+    struct record_header record;
+    if (header->records > 0) {
+        /* A body may hold what looks like a batch's header, on purpose; nobody outside can forge a
+         * record's head. So look at one before reading all that the header claims. */
+        rc = window_get(&scan->window, offset, BATCH_HEADER_BYTES + RECORD_HEADER_BYTES, &in);
+        if (rc)
+            return rc;
+        if (!record_head(scan, in + at, scan->base + offset + at, length - at, &record))
+            return 0;
+    } else if (length != BATCH_HEADER_BYTES) {
+        return 0;
+    }
+    rc = window_get(&scan->window, offset, (size_t)length, &in);
     if (rc)
         return rc;
-
-    uint64_t at = BATCH_HEADER_BYTES;
     for (uint32_t i = 0; i < header->records; i++) {
-        struct record_header record;
-
-        if (header->length_bytes - at < RECORD_HEADER_BYTES ||
-            record_header_decode(&record, in + at) ||
-            !record_header_check(in + at, scan->salt, scan->base + offset + at) ||
-            record_bytes(&record) > header->length_bytes - at)
+        if (!record_head(scan, in + at, scan->base + offset + at, length - at, &record))
             return 0;
         scan->checks[i] = record.check;
         at += record_bytes(&record);
     }
-    return at == header->length_bytes &&
+    return at == length &&
            batch_checksum(in, scan->salt, scan->checks, header->records) == header->checksum;
 }
 
@@ -156,6 +175,7 @@ static int probe(struct scan *scan, uint64_t from, uint64_t *found, uint64_t *us
     struct batch_header header;
     uint64_t size = scan->window.size;
 
+    *found = size;
     *used = from;
     for (uint64_t at = from; at < size; at += BATCH_ALIGN) {
         const uint8_t *in;
@@ -175,7 +195,6 @@ static int probe(struct scan *scan, uint64_t from, uint64_t *found, uint64_t *us
         }
         *used = at + len;
     }
-    *found = size;
     return 0;
 }
 
@@ -209,10 +228,7 @@ int scan_next(struct scan *scan, struct scan_item *out)
             scan->chained && out->header.previous != 0 && out->header.previous != scan->previous;
         scan->previous = out->header.checksum;
         scan->chained = true;
-        /* The file may end within the padding. */
         scan->offset = out->to;
-        if (scan->window.size < out->to)
-            scan->window.size = out->to, scan->offset = out->to;
         return 0;
     }
     if (scan->trust_zeros) {
@@ -291,8 +307,7 @@ bool scan_record(struct scan *scan, const struct scan_item *item, uint64_t *at,
     in += *at - item->from;
     /* The heads were checked with the batch; only a disk that answers differently twice gets here
      * with another one. */
-    *rc = record_header_decode(&header, in);
-    if (*rc || record_bytes(&header) > end - *at) {
+    if (!record_head(scan, in, scan->base + *at, end - *at, &header)) {
         *rc = ERR_IO;
         return true;
     }
@@ -312,9 +327,7 @@ int scan_salvage(struct scan *scan, uint64_t *at, uint64_t to, struct record_vie
 
         if (rc)
             return rc;
-        if (record_header_decode(&header, in) ||
-            !record_header_check(in, scan->salt, scan->base + *at) ||
-            record_bytes(&header) > to - *at)
+        if (!record_head(scan, in, scan->base + *at, to - *at, &header))
             continue;
         size_t len = (size_t)record_bytes(&header);
         rc = window_get(&scan->window, *at, len, &in);

@@ -34,9 +34,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define STORE_BYTES   64
-#define STORE_VERSION 1
-#define STORE_MAGIC   UINT64_C(0x65726f74736a626f) /* "objstore" */
+#define STORE_BYTES      64
+#define STORE_VERSION    1
+#define LIMIT_GENERATION (UINT64_C(1) << 62)
+#define STORE_MAGIC      UINT64_C(0x65726f74736a626f) /* "objstore" */
 
 enum { STATE, FILES, SIDES };
 
@@ -122,6 +123,8 @@ static int decode_store(struct opening *opening, int which, const uint8_t *in, s
                       side_names[which]);
     memcpy(side->store.bytes, in + 24, sizeof side->store.bytes);
     side->generation = get_u64(in + 40);
+    if (side->generation == 0 || side->generation >= LIMIT_GENERATION)
+        return refuse(opening, ERR_CORRUPT, "'%s' is damaged", side->store_path);
     side->has_store = true;
     return 0;
 }
@@ -288,11 +291,14 @@ static int try_parent(struct opening *opening, int which)
         goto out;
     }
     int fd = io_open(io, probe, IO_WRITE | IO_CREATE | IO_EXCLUSIVE);
-    rc = fd < 0 ? fd : io_close(io, &fd);
-    if (fd >= 0 || !rc) {
-        int removed = io->unlink(io, probe);
-        rc = rc ? rc : removed;
+    if (fd < 0) {
+        rc = fd;
+        goto out;
     }
+    rc = io_close(io, &fd);
+    int removed = io->unlink(io, probe);
+    if (!rc)
+        rc = removed;
 out:
     free(probe);
     free(parent);

@@ -48,7 +48,7 @@ static const struct refusal late_body = {408, "timeout", "the body came too slow
 
 struct conn *conn_of(struct http_request *request)
 {
-    return (struct conn *)((char *)request - offsetof(struct conn, request));
+    return CONTAINER_OF(request, struct conn, request);
 }
 
 static bool draining(const struct conn *conn)
@@ -152,6 +152,7 @@ static void after_answer(struct conn *conn, const struct view *view)
     struct http_request *request = &conn->request, rest = {0};
 
     finish_request(conn);
+    conn->state = CONN_IDLE; /* from here on a loss has no request to end */
     rest.is_chunked = request->is_chunked;
     rest.body_left = request->body_left;
     rest.chunks = request->chunks;
@@ -541,8 +542,7 @@ void conn_continue(struct conn *conn)
 /* On the loop: the post of a suspended request. */
 static void resume(struct mail *mail)
 {
-    struct http_request *request =
-        (struct http_request *)((char *)mail - offsetof(struct http_request, mail));
+    struct http_request *request = CONTAINER_OF(mail, struct http_request, mail);
     struct conn *conn = conn_of(request);
 
     assert(request->suspended);
@@ -691,7 +691,7 @@ void conn_timeout(struct conn *conn)
 
 void conn_adopt(struct mail *mail)
 {
-    struct conn *conn = (struct conn *)((char *)mail - offsetof(struct conn, mail));
+    struct conn *conn = CONTAINER_OF(mail, struct conn, mail);
     struct loop *loop = conn->loop;
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = conn};
 

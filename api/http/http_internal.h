@@ -43,6 +43,9 @@
 /* Connections beyond the limit that are told so in peace; further ones are just closed. */
 #define MAX_POLITE_REFUSALS 256
 
+#define CONTAINER_OF(pointer, type, member)                                                        \
+    ((type *)(void *)((char *)(pointer)-offsetof(type, member)))
+
 /* ---- Mail: how other threads reach a loop ---- */
 
 struct mail {
@@ -214,6 +217,7 @@ struct loop {
     } bell; /* an eventfd */
     _Atomic(struct mail *) mailbox;
     atomic_bool sleeping;
+    atomic_uint posters;     /* threads inside loop_mail */
     atomic_uint orders;      /* LOOP_… bits */
     atomic_uint connections; /* counted up by the accepting loop, down by this one */
 

@@ -11,6 +11,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -69,6 +70,8 @@ int loop_init(struct loop *loop, struct http_server *server, unsigned index)
 void loop_release(struct loop *loop)
 {
     assert(!loop->conns && !loop->dead);
+    while (atomic_load_explicit(&loop->posters, memory_order_acquire))
+        sched_yield(); /* their mail has been delivered: they are about to return */
     if (loop->epoll_fd >= 0)
         close(loop->epoll_fd);
     if (loop->bell.fd >= 0)
@@ -90,12 +93,14 @@ void loop_mail(struct loop *loop, struct mail *mail)
 {
     struct mail *head = atomic_load_explicit(&loop->mailbox, memory_order_relaxed);
 
+    atomic_fetch_add_explicit(&loop->posters, 1, memory_order_relaxed);
     do
         mail->next = head;
     while (!atomic_compare_exchange_weak(&loop->mailbox, &head, mail));
-    /* MAIL may be gone by now. */
+    /* MAIL may be gone by now, and the loop, too, were we not counted. */
     if (!head && atomic_load(&loop->sleeping))
         ring(loop);
+    atomic_fetch_sub_explicit(&loop->posters, 1, memory_order_release);
 }
 
 void loop_order(struct loop *loop, unsigned orders)
@@ -182,7 +187,7 @@ static void run_ready(struct loop *loop)
 static void on_timer(struct wheel_timer *timer, void *arg)
 {
     (void)arg;
-    conn_timeout((struct conn *)((char *)timer - offsetof(struct conn, timer)));
+    conn_timeout(CONTAINER_OF(timer, struct conn, timer));
 }
 
 static void follow_orders(struct loop *loop)

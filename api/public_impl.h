@@ -1,0 +1,106 @@
+/* What the public_*.c files share; nobody else includes it. */
+#ifndef API_PUBLIC_IMPL_H
+#define API_PUBLIC_IMPL_H
+
+#include "api/http/conditional.h"
+#include "api/http/range.h"
+#include "api/public.h"
+
+#include <assert.h>
+#include <stddef.h>
+
+enum operation {
+    OPERATION_GET,
+    OPERATION_META,
+    OPERATION_META_SET,
+    OPERATION_PUT,
+    OPERATION_DELETE,
+    OPERATION_ID,
+    OPERATION_PING,
+    OPERATION_VERSION,
+    OPERATION_STATS,
+    OPERATION_METRICS,
+    OPERATION_HEALTH,
+    OPERATION_OTHER,
+};
+
+struct public_request;
+
+/* What one loop keeps; touched by its thread alone. */
+struct public_loop {
+    struct public_request *idle; /* requests to be used again */
+    unsigned idle_count;
+    uint8_t *scratch; /* RECORD_MAX_BYTES, made when first needed */
+} __attribute__((aligned(64)));
+
+struct public_api {
+    struct public_config config;
+    struct store *store;
+    struct ram *ram;
+    struct env *env;
+    struct http_handler handler;
+    char node[32]; /* text of the node's id */
+    struct public_loop loops[];
+};
+
+/* The preconditions and the range of a GET, and what they come to. */
+struct get_asks {
+    struct conditional conditional;
+    struct slice range;
+};
+
+struct get_plan {
+    unsigned status; /* 200, 206, 304, 412, 416 */
+    unsigned count;  /* of ranges: 206 */
+    struct byte_range ranges[LIMIT_HTTP_RANGES];
+};
+
+/* One request that holds something; its memory is used again. */
+struct public_request {
+    struct public_request *next; /* in the idle list */
+    struct public_loop *loop;
+    struct public_api *api;
+    struct http_request *http;
+    /* Released when the request is over: */
+    const struct ram_entry *entry;
+    struct store_body *body;
+    struct store_put *put;
+    struct store_change *change;
+    /* Set by whoever uses them: */
+    struct id128 id;
+    int rc;
+    unsigned operation;
+    bool is_head;
+    bool level_sent;
+    enum ack ack;
+    struct store_result result;
+    struct store_job job;
+    struct get_asks asks;
+    struct get_plan plan;
+    /* Memory that is kept from one use to the next: */
+    struct buf base; /* an object's rendered header lines */
+    struct buf head; /* an answer's, where they differ */
+    struct buf text; /* an answer's body, or saved header values */
+};
+
+#define container_of(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
+
+/* A request with all buffers empty, attached to HTTP; NULL: no memory (answered already). */
+struct public_request *public_take(struct public_api *api, struct http_request *http);
+/* The loop's scratch, or NULL. */
+uint8_t *public_scratch(struct public_request *request);
+
+void public_refuse(struct http_request *http, const struct refusal *refusal);
+/* Answer what the store said; OPERATION tells apart what one code means for it. */
+void public_fail(struct http_request *http, int rc, enum operation operation,
+                 const struct id128 *id);
+
+void public_get(struct public_api *api, struct http_request *http, const struct id128 *id);
+void public_meta(struct public_api *api, struct http_request *http, const struct id128 *id);
+void public_meta_set(struct public_api *api, struct http_request *http, const struct id128 *id);
+void public_delete(struct public_api *api, struct http_request *http, const struct id128 *id);
+void public_put(struct public_api *api, struct http_request *http, const struct id128 *id);
+void public_put_body(struct public_request *request, const uint8_t *data, size_t len);
+void public_put_end(struct public_request *request);
+
+#endif

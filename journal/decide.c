@@ -1,0 +1,189 @@
+/*
+ * The rules by which the committer turns a request into an event, a no-op or a refusal. It sees the
+ * newest row, decided requests before it included, so what is decided here is decided for good.
+ *
+ *   row        put                        meta        delete      drop, move
+ *   unknown    commit                     NOT_FOUND   commit      NOT_FOUND
+ *   live       commit, meta event,        commit or   commit      commit where it is still
+ *              UNVERIFIED or CONFLICT     CONFLICT                the copy meant
+ *   tombstone  DELETED                    DELETED     unchanged   unchanged
+ */
+#include "journal/decide.h"
+
+#include <assert.h>
+#include <string.h>
+
+/* What a put and a meta may both say. */
+#define META_FIELDS (EVENT_HAS_LEVEL | EVENT_HAS_NAME | EVENT_HAS_USER_META | EVENT_HAS_EXPIRES)
+
+static bool text_equal(struct text a, struct text b)
+{
+    return a.len == b.len && (a.len == 0 || memcmp(a.ptr, b.ptr, a.len) == 0);
+}
+
+static bool is_checked(const struct object *row, const struct request *request)
+{
+    return !place_is_none(&row->place) && place_equal(&row->place, &request->checked);
+}
+
+static void start_event(struct decision *out, const struct request *request, uint32_t kind)
+{
+    out->verdict = VERDICT_COMMIT;
+    out->event.kind = kind;
+    out->event.id = request->id;
+    out->event.level = request->level;
+    out->event.name = request->name;
+    out->event.user_meta = request->user_meta;
+    out->event.expires_ms = request->expires_ms;
+}
+
+/* A meta event of what REQUEST would change in ROW, if anything. */
+static void decide_difference(struct decision *out, const struct object *row,
+                              const struct request *request)
+{
+    uint32_t differs = 0;
+
+    if (request->level > row->level)
+        differs |= EVENT_HAS_LEVEL;
+    if (!text_equal(request->name, object_name(row)))
+        differs |= EVENT_HAS_NAME;
+    if (!text_equal(request->user_meta, object_user_meta(row)))
+        differs |= EVENT_HAS_USER_META;
+    if (request->expires_ms != row->expires_ms)
+        differs |= EVENT_HAS_EXPIRES;
+    differs &= request->fields;
+    if (differs == 0)
+        return;
+    start_event(out, request, EVENT_META);
+    out->event.fields = differs;
+}
+
+static void put_event(struct decision *out, const struct object *row, const struct request *request)
+{
+    start_event(out, request, EVENT_PUT);
+    out->store_body = true;
+    out->event.fields = EVENT_HAS_SHA256 | EVENT_HAS_SIZE | EVENT_HAS_LEVEL |
+                        (request->fields & (META_FIELDS | EVENT_HAS_TYPE));
+    memcpy(out->event.sha256, request->sha256, SHA256_BYTES);
+    out->event.size = request->size;
+    out->event.type = request->type;
+    if (!(request->fields & EVENT_HAS_LEVEL))
+        out->event.level = 0;
+    if (!row)
+        return;
+    if (row->level > out->event.level)
+        out->event.level = row->level;
+    if (!(request->fields & EVENT_HAS_TYPE) && row->type_len > 0) {
+        out->event.fields |= EVENT_HAS_TYPE;
+        out->event.type = object_type(row);
+    }
+}
+
+static int decide_put(struct decision *out, const struct object *row, const struct request *request)
+{
+    const uint32_t needed = EVENT_HAS_SHA256 | EVENT_HAS_SIZE;
+
+    assert((request->fields & needed) == needed);
+    if (!row) {
+        put_event(out, row, request);
+        return 0;
+    }
+    if (row->flags & OBJECT_DELETED)
+        return ERR_DELETED;
+    if (memcmp(row->sha256, request->sha256, SHA256_BYTES) != 0 || row->size != request->size)
+        return ERR_CONFLICT;
+    if (place_is_none(&row->place) || (is_checked(row, request) && request->damaged))
+        put_event(out, row, request);
+    else if (is_checked(row, request) && request->verified)
+        decide_difference(out, row, request);
+    else
+        return ERR_UNVERIFIED;
+    return 0;
+}
+
+static int decide_meta(struct decision *out, const struct object *row,
+                       const struct request *request)
+{
+    if (!row)
+        return ERR_NOT_FOUND;
+    if (row->flags & OBJECT_DELETED)
+        return ERR_DELETED;
+    if (request->fields & EVENT_HAS_LEVEL && request->level < row->level)
+        return ERR_CONFLICT;
+    decide_difference(out, row, request);
+    return 0;
+}
+
+static bool has_expired(const struct object *row, const struct request *request)
+{
+    if (!row || row->expires_ms == 0)
+        return false;
+    return !(request->fields & EVENT_HAS_EXPIRES) || request->expires_ms == row->expires_ms;
+}
+
+static int decide_delete(struct decision *out, const struct object *row,
+                         const struct request *request)
+{
+    if (row && row->flags & OBJECT_DELETED)
+        return 0;
+    if (request->reason == DELETE_EXPIRED && !has_expired(row, request))
+        return 0;
+    start_event(out, request, EVENT_DELETE);
+    out->event.reason = request->reason;
+    out->event.purge = request->purge;
+    out->event.fields = (request->reason != DELETE_BY_CLIENT ? EVENT_HAS_REASON : 0) |
+                        (request->purge ? EVENT_HAS_PURGE : 0);
+    return 0;
+}
+
+static int decide_drop(struct decision *out, const struct object *row,
+                       const struct request *request)
+{
+    if (!row)
+        return ERR_NOT_FOUND;
+    if (row->flags & OBJECT_DELETED || !is_checked(row, request))
+        return 0;
+    start_event(out, request, EVENT_DROP);
+    out->item.id = row->id;
+    memcpy(out->item.sha256, row->sha256, SHA256_BYTES);
+    out->event.fields = EVENT_HAS_ITEMS;
+    out->event.items = &out->item;
+    out->event.item_count = 1;
+    return 0;
+}
+
+static int decide_move(struct decision *out, const struct object *row,
+                       const struct request *request)
+{
+    if (!row)
+        return ERR_NOT_FOUND;
+    if (row->flags & OBJECT_DELETED || !is_checked(row, request))
+        return 0;
+    start_event(out, request, 0);
+    out->store_body = true;
+    return 0;
+}
+
+int decide(struct decision *out, const struct object *row, const struct request *request)
+{
+    assert(!row || id_equal(&row->id, &request->id));
+    assert(!(request->verified && request->damaged));
+
+    *out = (struct decision){.verdict = VERDICT_UNCHANGED};
+    if (row && object_is_partial(row))
+        row = NULL;
+    switch (request->kind) {
+    case CHANGE_PUT:
+        return decide_put(out, row, request);
+    case CHANGE_META:
+        return decide_meta(out, row, request);
+    case CHANGE_DELETE:
+        return decide_delete(out, row, request);
+    case CHANGE_DROP:
+        return decide_drop(out, row, request);
+    case CHANGE_MOVE:
+        return decide_move(out, row, request);
+    }
+    assert(!"a kind of change that is none");
+    return ERR_INVALID;
+}
