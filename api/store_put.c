@@ -189,7 +189,7 @@ int store_put_begin(struct store_put **out, struct store *store,
     put->expect = options->expect;
     struct request *request = &put->change.request;
     request->kind = CHANGE_PUT;
-    request->fields = options->fields;
+    request->fields = options->fields | EVENT_HAS_SHA256 | EVENT_HAS_SIZE;
     request->level = options->level;
     put->change.fresh = !options->has_id;
     request->id = options->has_id ? options->id : ulid_make(store->env, env_wall_ms(store->env));

@@ -21,6 +21,7 @@
 #include "base/io.h"
 #include "base/limits.h"
 #include "cmd/common_addr.h"
+#include "cmd/common_socket.h"
 #include "cmd/gate.h"
 #include "journal/journal.h"
 #include "journal/ulid.h"
@@ -30,6 +31,7 @@
 #include <assert.h>
 #include <ftw.h>
 #include <sched.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -51,7 +53,8 @@ struct node {
     struct store *store;
     struct public_api *api;
     struct control *control;
-    char *control_path;
+    char control_path[SOCKET_PATH_BYTES];
+    int control_fd; /* of the state directory, where its path is long; else -1 */
 };
 
 struct refusal_line {
@@ -96,6 +99,59 @@ static bool exists(const char *path)
     struct stat ignored;
 
     return lstat(path, &ignored) == 0;
+}
+
+/* Ends what is running, in the order that its users need. */
+static void free_node(struct node **node_ptr)
+{
+    struct node *node = *node_ptr;
+
+    if (node->control)
+        control_stop(node->control);
+    if (node->journal)
+        journal_stop(node->journal);
+    http_server_destroy(&node->server);
+    control_destroy(&node->control);
+    public_destroy(&node->api);
+    store_destroy(&node->store);
+    journal_close(&node->journal);
+    ram_destroy(&node->ram);
+    if (node->dirs_open)
+        store_dirs_close(&node->dirs);
+    if (node->control_fd >= 0)
+        (void)close(node->control_fd);
+    free(node);
+    *node_ptr = NULL;
+}
+
+static int remove_one(const char *path, const struct stat *stat, int kind, struct FTW *at)
+{
+    (void)stat;
+    (void)kind;
+    return at->level > 0 ? remove(path) : 0;
+}
+
+/* Remove what is in PATH, which was empty when we came, and PATH where we MADE it. The only place
+ * that does not go through base/io: it knows no rmdir, since nothing else ever needs one. */
+static void remove_fresh(const char *path, bool made)
+{
+    (void)nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
+    if (made)
+        (void)rmdir(path);
+}
+
+/* Undo a start that failed. */
+static void give_up(struct node **node)
+{
+    const struct options *options = (*node)->options;
+    bool fresh = (*node)->dirs_open && (*node)->dirs.fresh;
+    bool made_state = (*node)->made_state, made_files = (*node)->made_files;
+
+    free_node(node);
+    if (fresh) {
+        remove_fresh(options->files_dir, made_files);
+        remove_fresh(options->state_dir, made_state);
+    }
 }
 
 /* ---- Starting ---- */
@@ -153,12 +209,23 @@ static int open_store(struct node *node, struct refusal_line *line)
     return rc ? EXIT_IO : 0;
 }
 
-/* A path that fits a socket's address, whatever the directory's name is long: through its fd. */
-static char *socket_path(const char *state_dir)
+static int open_control(struct node *node, const struct stats_source *stats,
+                        struct refusal_line *line)
 {
-    char *path = io_join(state_dir, "control.sock");
+    char address[SOCKET_PATH_BYTES + 8];
+    const char *dir = node->options->state_dir;
 
-    return path;
+    int rc = control_create(&node->control, stats);
+    if (rc == 0)
+        rc = control_socket_path(node->control_path, dir, &node->control_fd);
+    if (rc == 0) {
+        (void)snprintf(address, sizeof address, "unix:%s", node->control_path);
+        rc = http_server_listen(node->server, address, control_handler(node->control));
+    }
+    if (rc)
+        (void)snprintf(line->text, line->cap, "cannot open the control socket in %s: %s", dir,
+                       err_text(rc));
+    return rc ? EXIT_CANNOT_CREATE : 0;
 }
 
 static int open_doors(struct node *node, unsigned loops, uint64_t started_ms,
@@ -171,8 +238,10 @@ static int open_doors(struct node *node, unsigned loops, uint64_t started_ms,
                                        .max_body_bytes = options->max_body_bytes};
 
     int rc = store_create(&node->store, &store);
-    if (rc)
-        goto failed;
+    if (rc) {
+        (void)snprintf(line->text, line->cap, "cannot open the store: %s", err_text(rc));
+        return EXIT_IO;
+    }
     const struct public_config api = {
         .stats = {.store = node->store,
                   .server = node->server,
@@ -185,11 +254,118 @@ static int open_doors(struct node *node, unsigned loops, uint64_t started_ms,
         .anonymous = (enum anonymous)options->anonymous,
         .loops = loops};
     rc = public_create(&node->api, &api);
-    if (rc)
-        goto failed;
-    (void)socket_path;
+    if (rc) {
+        (void)snprintf(line->text, line->cap, "cannot open the public API: %s", err_text(rc));
+        return EXIT_IO;
+    }
+    return open_control(node, &api.stats, line);
+}
+
+/* As the ancestor says it, and what it would not have said. */
+static void say_welcome(const struct node *node)
+{
+    const struct options *options = node->options;
+    char id[ULID_TEXT_BYTES + 1], where[ADDR_HOST_BYTES + 16];
+    struct id128 self = journal_node(node->journal);
+    struct addr addr;
+
+    ulid_format(id, &self);
+    log_info("node ID: %s", id);
+    if (addr_parse(&addr, options->public_addr, 0) == 0) {
+        addr.port = http_server_port(node->server, 0);
+        if (!*addr.host)
+            (void)snprintf(addr.host, sizeof addr.host, "::");
+        addr_format(where, sizeof where, &addr);
+        log_info("listening on %s", where);
+    }
+    if (options->node_count == 0)
+        log_warn("no additional cluster nodes specified, current node starts solo");
+    if (options->durability == DURABILITY_ASYNC)
+        log_warn("durability=async: a crash of the machine loses what was answered last");
+
+    /* Accepted for what is to come; whoever sets them must know that they do nothing yet. */
+    static const char *const later[] = {"nodes", "private-addr", "debug-addr", "region", "bucket"};
+    for (size_t i = 0; i < sizeof later / sizeof *later; i++) {
+        if (options_given(options, later[i]))
+            log_warn("option %s has no effect in this version, which runs single nodes without "
+                     "a cloud",
+                     later[i]);
+    }
+}
+
+int node_start(struct node **out, const struct options *options, char *message, size_t cap)
+{
+    struct refusal_line line = {message, cap};
+    unsigned loops = loops_for(options->workers);
+
+    assert(cap > 0);
+    *out = NULL;
+    *message = 0;
+    struct node *node = calloc(1, sizeof *node);
+    if (!node) {
+        (void)snprintf(message, cap, "out of memory");
+        return EXIT_IO;
+    }
+    node->options = options;
+    node->env = env_system();
+    node->control_fd = -1;
+    uint64_t started_ms = env_mono_ms(node->env);
+
+    int rc = listen_public(node, loops, &line);
+    if (rc == 0)
+        rc = open_store(node, &line);
+    if (rc == 0)
+        rc = open_doors(node, loops, started_ms, &line);
+    if (rc) {
+        if (!*message)
+            (void)snprintf(message, cap, "cannot start");
+        give_up(&node);
+        return rc;
+    }
+    gate_open(&node->gate, public_handler(node->api));
+    say_welcome(node);
+    *out = node;
     return 0;
-failed:
-    (void)snprintf(line->text, line->cap, "cannot start serving: %s", err_text(rc));
-    return exit_code_of(rc, EXIT_IO);
+}
+
+/* ---- Stopping ---- */
+
+/* Wait until no request is inside any more; false where one does not come to an end. */
+static bool settle(struct node *node)
+{
+    uint64_t until = env_mono_ms(node->env) + LAST_PATIENCE_MS;
+    const struct timespec rest = {0, 5000000};
+    struct http_stats stats;
+
+    for (;;) {
+        http_server_stats(node->server, &stats);
+        if (stats.in_flight == 0)
+            return true;
+        if (env_mono_ms(node->env) >= until)
+            return false;
+        (void)nanosleep(&rest, NULL);
+    }
+}
+
+void node_stop(struct node **node_ptr, unsigned drain_ms)
+{
+    struct node *node = *node_ptr;
+
+    assert(node && node->server);
+    unsigned cut = http_server_drain(node->server, drain_ms);
+    if (cut > 0)
+        log_warn("%u connections were cut", cut);
+    control_stop(node->control);
+    journal_stop(node->journal);
+    if (!settle(node)) {
+        /* The journal is closed in order; what hangs is in memory alone. */
+        log_error("requests that wait for the disk do not come back, ending without them");
+        _exit(EXIT_IO);
+    }
+    free_node(node_ptr);
+}
+
+const char *node_control_path(const struct node *node)
+{
+    return node->control_path;
 }

@@ -11,13 +11,13 @@ struct node;
 
 /*
  * Take the public address, open the store, recover, serve. Blocks until the node serves. OPTIONS is
- * lent for the node's life. 0, or the exit code to end with (options.h) and one line in MESSAGE (CAP
- * bytes); then nothing runs and nothing that was made is left on disk.
+ * lent for the node's life. 0, or the exit code to end with (options.h) and one line in MESSAGE
+ * (CAP bytes); then nothing runs and nothing that was made is left on disk.
  */
 int node_start(struct node **out, const struct options *options, char *message, size_t cap);
 
-/* Answer what is under way for at most DRAIN_MS, commit and apply what was accepted, end all threads
- * and free everything. */
+/* Answer what is under way for at most DRAIN_MS, commit and apply what was accepted, end all
+ * threads and free everything. */
 void node_stop(struct node **node, unsigned drain_ms);
 
 /* The control socket's path. Lent. */

@@ -11,7 +11,8 @@
 /* Send "READY=1", "STOPPING=1", "WATCHDOG=1", "STATUS=…", several separated by newlines. */
 void notify_send(const char *text);
 
-/* How often the manager wants to hear WATCHDOG=1, in milliseconds, halved as it advises; 0: never. */
+/* How often the manager wants to hear WATCHDOG=1, in milliseconds, halved as it advises; 0: never.
+ */
 uint64_t notify_watchdog_ms(void);
 
 /* Whether the HTTP server behind Unix socket PATH answers /healthz at all within TIMEOUT_MS: what

@@ -9,6 +9,7 @@
 #include "base/env.h"
 #include "base/limits.h"
 #include "cmd/common_addr.h"
+#include "cmd/common_socket.h"
 
 #include <assert.h>
 #include <jansson.h>
@@ -17,7 +18,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <sys/un.h>
 #include <time.h>
 
 #define DEFAULT_PORT       10999
@@ -74,13 +74,14 @@ int client_open(struct client *client, const char *addr)
 
 int client_open_control(struct client *client, const char *state_dir)
 {
-    char path[sizeof((struct sockaddr_un *)NULL)->sun_path];
+    char path[SOCKET_PATH_BYTES];
+    int fd;
 
     *client = (struct client){.curl = NULL};
-    int len = snprintf(path, sizeof path, "%s/control.sock", state_dir);
-    if (len < 0 || (size_t)len >= sizeof path)
-        return ctl_fail(CTL_CONFIG, "the path of %s is too long for a socket in it", state_dir);
-    (void)snprintf(client->where, sizeof client->where, "%s", path);
+    int rc = control_socket_path(path, state_dir, &fd); /* the descriptor stays: we end soon */
+    if (rc)
+        return ctl_fail(ctl_exit_of(rc), "%s: %s", state_dir, err_text(rc));
+    (void)snprintf(client->where, sizeof client->where, "of %s", state_dir);
     (void)snprintf(client->base, sizeof client->base, "http://localhost");
     if (open_curl(client))
         return CTL_IO;

@@ -32,8 +32,6 @@
 #define THREAD_STACK_BYTES MIB
 #define ALIVE_TIMEOUT_MS   5000
 
-extern char **environ;
-
 /* Small stacks: a thread's default of 8 MiB would become huge pages where the system makes those
  * of all it can. Few arenas: each keeps what it was once given. */
 static void tune_memory(void)
@@ -104,8 +102,8 @@ static void say_settings(const struct options *options)
     log_info("objstore %s, process %d%s%s", OBJSTORE_VERSION, (int)getpid(),
              *text ? ", options " : "", text);
     for (unsigned i = 0; i < options->strange_count; i++)
-        log_warn("unknown variable %.*s in the environment",
-                 (int)strcspn(options->strange[i], "="), options->strange[i]);
+        log_warn("unknown variable %.*s in the environment", (int)strcspn(options->strange[i], "="),
+                 options->strange[i]);
 }
 
 static int run(const struct options *options)
@@ -126,8 +124,7 @@ static int run(const struct options *options)
         log_error("%s", message);
         return rc;
     }
-    log_info("serving after %llu ms",
-             (unsigned long long)(env_mono_ms(env_system()) - started_ms));
+    log_info("serving after %llu ms", (unsigned long long)(env_mono_ms(env_system()) - started_ms));
     notify_send("READY=1\nSTATUS=serving");
     int number = wait_for_end(&set, node);
     let_signals_kill(&set);

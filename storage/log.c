@@ -186,9 +186,12 @@ int log_need_file(struct log *log, struct segment *segment)
     int surplus = fd, idle = -1;
     if (!rc) {
         pthread_mutex_lock(&log->mutex);
-        segment->salt = header.salt;
-        segment->disk = header.disk;
-        segment->header_known = true;
+        if (!segment->header_known) {
+            segment->salt = header.salt;
+            segment->disk = header.disk;
+            segment->read_only = header.features.ro_compat != 0;
+            segment->header_known = true;
+        }
         if (segment->fd < 0) {
             idle = choose_to_close(log);
             segment->fd = fd;
@@ -270,7 +273,7 @@ static int add_known(struct log *log, const struct log_segment *known)
     uint32_t last = log->count ? log->segments[log->count - 1]->volume : 0;
 
     if (known->volume <= last || known->volume == PLACE_LARGE ||
-        known->base % BATCH_ALIGN != 0)
+        known->base % BATCH_ALIGN != 0 || known->base >= LSN_LIMIT)
         return ERR_CORRUPT;
     char *path = log_path(log, known->volume);
     if (!path)
@@ -322,20 +325,20 @@ static int add_found(struct log *log, uint32_t volume)
     if (rc < 0)
         goto out;
     rc = read_header(log, fd, &header);
-    lsn_t base = likely_base(log);
-    if (rc == 0 && (header.volume != volume || header.base < base - (log->count ? 0 : base)))
+    if (rc == 0 && (header.volume != volume ||
+                    (log->count && header.base <= log->segments[log->count - 1]->base)))
         rc = ERR_CORRUPT;
-    if (rc && rc != ERR_CORRUPT && rc != ERR_IO) {
+    if (rc && rc != ERR_CORRUPT) {
         log_error("log: segment file %s: %s", path, err_text(rc));
         goto out;
     }
-    segment = segment_new(volume, rc ? base : header.base);
+    segment = segment_new(volume, rc ? likely_base(log) : header.base);
     if (!segment) {
         rc = ERR_NO_MEMORY;
         goto out;
     }
     if (rc)
-        log_error("log: the header of segment file %s cannot be read: %s", path, err_text(rc));
+        log_error("log: segment file %s has a damaged header", path);
     segment->filled = stat.size_bytes;
     segment->end = stat.size_bytes;
     segment->sealed = true;

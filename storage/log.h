@@ -94,9 +94,6 @@ int log_write(struct log *log) MUST_CHECK;
 /* Make all that was written durable (fdatasync). A failure is final: every later log_begin fails
  * with ERR_READ_ONLY. */
 int log_sync(struct log *log) MUST_CHECK;
-/* As log_sync, whatever the durability, and from any thread: what async mode does before each
- * checkpoint. */
-int log_flush(struct log *log) MUST_CHECK;
 /* Make all that was written durable, also where log_sync does nothing (async). From any thread; a
  * failure is final as there. */
 int log_flush(struct log *log) MUST_CHECK;

@@ -31,7 +31,8 @@ struct segment {
     uint64_t used_at; /* log->clock when last taken, for the choice of what to close */
     int fd;           /* -1: not open; only reading until it is written to */
     bool header_known;
-    uint64_t salt; /* once header_known */
+    bool read_only; /* it has a feature that this build can only read */
+    uint64_t salt;  /* once header_known, as read_only */
 };
 
 /* A body that goes to the disk from where the caller has it. */
@@ -94,7 +95,6 @@ struct log {
     _Atomic lsn_t end, synced;
     _Atomic lsn_t durable; /* really on disk: what a batch header may claim; <= synced */
     _Atomic bool poisoned;
-    bool rotate;
     bool ready; /* recovery is over */
     uint64_t previous; /* checksum of the last batch in the active segment, 0 where unknown */
     struct log_batch batch;

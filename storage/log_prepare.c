@@ -71,10 +71,11 @@ static int make_next(struct log *log)
         return 0;
 
     pthread_mutex_lock(&log->create_mutex);
+    uint32_t volume = log->next_volume;
     int rc = log->next ? 0 : log_create_next(log);
     pthread_mutex_unlock(&log->create_mutex);
     if (rc)
-        refuse(log, "cannot make", log->next_volume, rc);
+        refuse(log, "cannot make", volume, rc);
     return rc == 0;
 }
 

@@ -146,7 +146,7 @@ int log_create_next(struct log *log)
     int rc = ERR_NO_MEMORY;
 
     assert(!log->next);
-    if (header.volume == PLACE_LARGE)
+    if (header.volume == PLACE_LARGE || header.base >= LSN_LIMIT - log->limit_bytes)
         return ERR_FULL;
     path = log_path(log, header.volume);
     segment = segment_new(header.volume, header.base);
@@ -206,9 +206,8 @@ static int switch_segment(struct log *log)
      * it in the log and after it in number. */
     pthread_mutex_lock(&log->create_mutex);
     int rc = log->next ? 0 : log_create_next(log);
-    pthread_mutex_unlock(&log->create_mutex);
     if (rc)
-        return rc;
+        goto out;
     if (log->active)
         seal_active(log);
     pthread_mutex_lock(&log->mutex);
@@ -218,9 +217,10 @@ static int switch_segment(struct log *log)
         log->next = NULL;
         log_hold(log, log->active);
         log->previous = 0;
-        log->rotate = false;
     }
     pthread_mutex_unlock(&log->mutex);
+out:
+    pthread_mutex_unlock(&log->create_mutex);
     return rc;
 }
 
@@ -270,7 +270,7 @@ int log_begin(struct log *log, uint64_t hlc)
     log->batch.open = false;
     if (atomic_load(&log->poisoned))
         return ERR_READ_ONLY;
-    if (!log->active || log->rotate || is_full(log, log->batch_bytes)) {
+    if (!log->active || is_full(log, log->batch_bytes)) {
         int rc = switch_segment(log);
         if (rc)
             return rc;
@@ -381,16 +381,17 @@ static void undo_write(struct log *log, uint64_t start, int rc)
     pthread_mutex_unlock(&log->mutex);
     log_fill_yield(log, segment, start, UINT64_MAX);
 
+    pthread_mutex_lock(&log->sync_mutex);
     int cut = log->io->truncate(log->io, segment->fd, start);
     if (!cut)
         cut = log->io->fsync(log->io, segment->fd);
-    if (cut) {
+    if (cut)
         poison(log, "undoing the write", segment->volume, cut);
+    else
+        raise(&log->durable, atomic_load(&log->end)); /* it covered the earlier batches as well */
+    pthread_mutex_unlock(&log->sync_mutex);
+    if (cut || atomic_load(&log->poisoned))
         return;
-    }
-    /* That sync covered the earlier batches as well. */
-    raise(&log->durable, atomic_load(&log->end));
-    raise(&log->synced, atomic_load(&log->end));
     pthread_mutex_lock(&log->mutex);
     segment->filled = start;
     /* On a full disk every try would leave an empty segment behind; use this one again. */

@@ -32,7 +32,6 @@
 #include <assert.h>
 
 #define BATCH_MAGIC   UINT32_C(0x48435442) /* "BTCH" */
-#define LSN_LIMIT     (UINT64_C(1) << 62)  /* keeps sums of positions and lengths from wrapping */
 #define CHECKSUM_AT   (SEGMENT_HEADER_BYTES - 8)
 #define CHECKS_A_STEP 128
 

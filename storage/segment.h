@@ -25,6 +25,9 @@
 
 typedef uint64_t lsn_t;
 
+/* No position is at or above: sums of positions and lengths never wrap. */
+#define LSN_LIMIT (UINT64_C(1) << 62)
+
 #define SEGMENT_HEADER_BYTES 4096
 #define BATCH_ALIGN          512
 #define BATCH_HEADER_BYTES   64

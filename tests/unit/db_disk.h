@@ -47,6 +47,7 @@ struct disk {
     int fail_rc;
     bool die; /* … and with it everything from then on */
     bool dead;
+    bool failed_sync;              /* the call that failed was one */
     long syncs, dir_syncs, writes; /* all kinds of file syncs */
     /* Asked before each call that counts; may be NULL. */
     void (*watch)(struct disk *disk, const char *call, const char *path);
@@ -185,10 +186,12 @@ static inline ssize_t disk_pwritev(struct io *io, int fd, const struct iovec *io
         disk->watch(disk, "write", disk_path(disk, fd));
     for (int i = 0; i < count; i++)
         total += iov[i].iov_len;
+    if (disk->dead)
+        return ERR_IO;
     disk->writes++;
     int rc = disk_call(disk);
     if (rc) /* some of it got there */
-        total = disk->dead && disk->calls != disk->fail_at ? 0 : disk_dice(disk) % (total + 1);
+        total = disk_dice(disk) % (total + 1);
     for (int i = 0; i < count && wrote < total; i++) {
         size_t part = iov[i].iov_len < total - wrote ? iov[i].iov_len : total - wrote;
 
@@ -209,7 +212,9 @@ static inline int disk_fsync(struct io *io, int fd)
         disk->watch(disk, "sync", disk_path(disk, fd));
     disk->syncs++;
     int rc = disk_call(disk);
-    if (!rc)
+    if (rc)
+        disk->failed_sync = true;
+    else
         disk_copy(&file->durable, &file->now);
     return rc;
 }
@@ -265,6 +270,7 @@ static inline int disk_sync_dir(struct io *io, const char *path)
         disk->watch(disk, "sync_dir", path);
     disk->dir_syncs++;
     int rc = disk_call(disk);
+    disk->failed_sync |= rc != 0;
     for (int i = 0; i < disk->name_count && !rc; i++)
         disk->names[i].durable = disk->names[i].now;
     return rc;

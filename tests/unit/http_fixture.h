@@ -125,7 +125,7 @@ static void source_close(struct http_source *source)
     atomic_fetch_sub(&world.open_sources, 1);
 }
 
-static void answer_parked(struct http_request *request)
+UNUSED static void answer_parked(struct http_request *request)
 {
     if (http_gone(request))
         atomic_fetch_add(&world.gone, 1);

@@ -400,7 +400,7 @@ static void a_lost_database_is_rebuilt_from_the_log(void **state)
 
 static uint64_t files_bytes(const struct node *node)
 {
-    char command[200], line[64] = "";
+    char command[400], line[64] = "";
 
     snprintf(command, sizeof command,
              "du -sb --apparent-size '%s/log' '%s/large' | awk '{s+=$1}END{print s}'", node->files,

@@ -444,8 +444,9 @@ static void an_accepted_loss_is_not_forgotten_by_a_failed_start(void **state)
 static void a_tool_looks_without_changing_anything(void **state)
 {
     struct fixture *fixture = *state;
+    struct store_dirs tool;
 
-    assert_int_equal(store_dirs_inspect(&fixture->dirs, &fixture->faulty.env, fixture->state,
+    assert_int_equal(store_dirs_inspect(&tool, &fixture->faulty.env, fixture->state,
                                         fixture->files, fixture->message,
                                         sizeof fixture->message),
                      ERR_WRONG_STORE);
@@ -453,14 +454,14 @@ static void a_tool_looks_without_changing_anything(void **state)
     starts(fixture, 3);
     struct id128 store = fixture->dirs.store;
     uint64_t before = picture(fixture);
-    assert_int_equal(store_dirs_inspect(&fixture->dirs, &fixture->faulty.env, fixture->state,
+    assert_int_equal(store_dirs_inspect(&tool, &fixture->faulty.env, fixture->state,
                                         fixture->files, fixture->message,
                                         sizeof fixture->message),
                      0);
-    assert_int_equal(fixture->dirs.generation, 3);
-    assert_true(id_equal(&fixture->dirs.store, &store));
+    assert_int_equal(tool.generation, 3);
+    assert_true(id_equal(&tool.store, &store));
     assert_int_equal(start(fixture), ERR_LOCKED);
-    store_dirs_close(&fixture->dirs);
+    store_dirs_close(&tool);
     assert_true(picture(fixture) == before);
     assert_int_equal(start(fixture), 4);
 }

@@ -1,0 +1,442 @@
+/* Goal: what a client asks becomes the one right event, no event, or the right refusal, for every
+ * state that an object can be in. */
+#include "journal/decide.h"
+
+#include "journal/merge.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+#include <string.h>
+
+#define TEXT(s) ((struct text){s, sizeof(s) - 1})
+
+static const struct id128 the_id = {{1, 2, 3}};
+static const struct place the_place = {.disk = 1, .volume = 2, .offset = 512, .lsn = 4096};
+
+static struct object *live_row(void)
+{
+    const struct object like = {.id = the_id,
+                                .flags = OBJECT_PUT,
+                                .level = 1,
+                                .put_at = {.stamp = 10},
+                                .sha256 = {5},
+                                .size = 100,
+                                .expires_ms = 77,
+                                .place = the_place};
+    struct object *row = object_create(&like, TEXT("name"), TEXT("a/b"), TEXT("{}"));
+
+    assert_non_null(row);
+    return row;
+}
+
+static struct object *tombstone(void)
+{
+    const struct object like = {.id = the_id, .flags = OBJECT_DELETED, .deleted_at = 10};
+    struct object *row = object_create(&like, TEXT(""), TEXT(""), TEXT(""));
+
+    assert_non_null(row);
+    return row;
+}
+
+static struct object *partial_row(void)
+{
+    const struct object like = {
+        .id = the_id, .flags = OBJECT_CLOUD, .level = 2, .name_at = {.stamp = 3}};
+    struct object *row = object_create(&like, TEXT("waits"), TEXT(""), TEXT(""));
+
+    assert_non_null(row);
+    return row;
+}
+
+static struct request put(void)
+{
+    return (struct request){.kind = CHANGE_PUT,
+                            .id = the_id,
+                            .fields = EVENT_HAS_SHA256 | EVENT_HAS_SIZE | EVENT_HAS_LEVEL,
+                            .sha256 = {5},
+                            .size = 100};
+}
+
+static struct request request_of(enum change_kind kind)
+{
+    return (struct request){.kind = kind, .id = the_id};
+}
+
+static bool has_text(struct text text, const char *expected)
+{
+    return text.len == strlen(expected) && memcmp(text.ptr, expected, text.len) == 0;
+}
+
+static void unchanged(const struct object *row, const struct request *request)
+{
+    struct decision d;
+
+    assert_int_equal(decide(&d, row, request), 0);
+    assert_int_equal(d.verdict, VERDICT_UNCHANGED);
+    assert_false(d.store_body);
+}
+
+static void refused(const struct object *row, const struct request *request, int rc)
+{
+    struct decision d;
+
+    assert_int_equal(decide(&d, row, request), rc);
+}
+
+static struct event committed(const struct object *row, const struct request *request,
+                              uint32_t kind, bool store_body)
+{
+    struct decision d;
+
+    assert_int_equal(decide(&d, row, request), 0);
+    assert_int_equal(d.verdict, VERDICT_COMMIT);
+    assert_int_equal(d.store_body, store_body);
+    assert_int_equal(d.event.kind, kind);
+    assert_true(id_equal(&d.event.id, &the_id));
+    return d.event;
+}
+
+static void a_put_of_an_unknown_id_is_stored_as_asked(void **state)
+{
+    struct request request = put();
+
+    (void)state;
+    struct event event = committed(NULL, &request, EVENT_PUT, true);
+    assert_int_equal(event.fields, EVENT_HAS_SHA256 | EVENT_HAS_SIZE | EVENT_HAS_LEVEL);
+    request.fields |=
+        EVENT_HAS_NAME | EVENT_HAS_TYPE | EVENT_HAS_USER_META | EVENT_HAS_EXPIRES | EVENT_HAS_LEVEL;
+    request.level = 2;
+    request.name = TEXT("n");
+    request.type = TEXT("t/t");
+    request.user_meta = TEXT("{\"a\":\"b\"}");
+    request.expires_ms = 5;
+    event = committed(NULL, &request, EVENT_PUT, true);
+    assert_int_equal(event.fields, request.fields);
+    assert_memory_equal(event.sha256, request.sha256, SHA256_BYTES);
+    assert_int_equal(event.size, 100);
+    assert_int_equal(event.level, 2);
+    assert_int_equal(event.expires_ms, 5);
+    assert_true(has_text(event.name, "n"));
+    assert_true(has_text(event.type, "t/t"));
+    assert_true(has_text(event.user_meta, "{\"a\":\"b\"}"));
+}
+
+static void a_put_that_names_no_level_is_local(void **state)
+{
+    struct request request = put();
+
+    (void)state;
+    request.fields &= ~(uint32_t)EVENT_HAS_LEVEL;
+    request.level = 2; /* not said */
+    struct event event = committed(NULL, &request, EVENT_PUT, true);
+    assert_true(event.fields & EVENT_HAS_LEVEL);
+    assert_int_equal(event.level, 0);
+}
+
+static void a_partial_row_is_unknown_to_clients(void **state)
+{
+    struct object *row = partial_row();
+    struct request request = put(), meta = request_of(CHANGE_META);
+
+    (void)state;
+    struct event event = committed(row, &request, EVENT_PUT, true);
+    assert_int_equal(event.fields, EVENT_HAS_SHA256 | EVENT_HAS_SIZE | EVENT_HAS_LEVEL);
+    refused(row, &meta, ERR_NOT_FOUND);
+    meta.kind = CHANGE_DROP;
+    refused(row, &meta, ERR_NOT_FOUND);
+    meta.kind = CHANGE_DELETE;
+    (void)committed(row, &meta, EVENT_DELETE, false);
+    object_destroy(&row);
+}
+
+static void other_bytes_under_an_id_are_a_conflict(void **state)
+{
+    struct object *row = live_row();
+    struct request request = put();
+
+    (void)state;
+    request.sha256[31] = 1;
+    request.verified = true;
+    request.checked = the_place;
+    refused(row, &request, ERR_CONFLICT);
+    request = put();
+    request.size++;
+    refused(row, &request, ERR_CONFLICT);
+    object_destroy(&row);
+}
+
+static void a_tombstone_refuses_put_and_meta(void **state)
+{
+    struct object *row = tombstone();
+    struct request request = put(), meta = request_of(CHANGE_META);
+
+    (void)state;
+    refused(row, &request, ERR_DELETED);
+    refused(row, &meta, ERR_DELETED);
+    meta.fields = EVENT_HAS_LEVEL;
+    refused(row, &meta, ERR_DELETED);
+    object_destroy(&row);
+}
+
+static void the_same_bytes_are_no_news_only_with_a_verified_copy(void **state)
+{
+    struct object *row = live_row();
+    struct request request = put();
+
+    (void)state;
+    refused(row, &request, ERR_UNVERIFIED);
+    request.checked = the_place;
+    refused(row, &request, ERR_UNVERIFIED);
+    request.verified = true;
+    unchanged(row, &request);
+    request.checked.offset++; /* cleaning moved it since the look */
+    refused(row, &request, ERR_UNVERIFIED);
+    request.verified = false;
+    request.damaged = true;
+    refused(row, &request, ERR_UNVERIFIED);
+    object_destroy(&row);
+}
+
+static void without_a_good_copy_the_same_bytes_are_stored_again(void **state)
+{
+    struct object *row = live_row();
+    struct request request = put();
+
+    (void)state;
+    request.damaged = true;
+    request.checked = the_place;
+    struct event event = committed(row, &request, EVENT_PUT, true);
+    assert_int_equal(event.level, 1); /* the row's: never lowered */
+    assert_true(event.fields & EVENT_HAS_TYPE);
+    assert_true(has_text(event.type, "a/b"));
+    assert_false(event.fields & (EVENT_HAS_NAME | EVENT_HAS_USER_META | EVENT_HAS_EXPIRES));
+
+    row->place = (struct place){0};
+    request.damaged = false;
+    request.checked = (struct place){0};
+    request.level = 2;
+    request.fields |= EVENT_HAS_TYPE;
+    request.type = TEXT("c/d");
+    event = committed(row, &request, EVENT_PUT, true);
+    assert_int_equal(event.level, 2);
+    assert_true(has_text(event.type, "c/d"));
+    /* A look at nothing is no look. */
+    request.verified = true;
+    (void)committed(row, &request, EVENT_PUT, true);
+    object_destroy(&row);
+}
+
+static void a_put_of_the_same_bytes_changes_what_differs(void **state)
+{
+    struct object *row = live_row();
+    struct request request = put();
+
+    (void)state;
+    request.verified = true;
+    request.checked = the_place;
+    request.fields |= EVENT_HAS_NAME | EVENT_HAS_TYPE | EVENT_HAS_USER_META | EVENT_HAS_EXPIRES;
+    request.level = 1;
+    request.name = TEXT("name");
+    request.type = TEXT("other/type");
+    request.user_meta = TEXT("{}");
+    request.expires_ms = 77;
+    unchanged(row, &request);
+    request.level = 0;
+    unchanged(row, &request);
+    request.level = 2;
+    struct event event = committed(row, &request, EVENT_META, false);
+    assert_int_equal(event.fields, EVENT_HAS_LEVEL);
+    assert_int_equal(event.level, 2);
+    request.level = 0;
+    request.name = TEXT("namE");
+    event = committed(row, &request, EVENT_META, false);
+    assert_int_equal(event.fields, EVENT_HAS_NAME);
+    assert_true(has_text(event.name, "namE"));
+    request.fields &= ~(uint32_t)EVENT_HAS_NAME;
+    unchanged(row, &request);
+    object_destroy(&row);
+}
+
+static void meta_writes_what_differs_and_nothing_else(void **state)
+{
+    struct object *row = live_row();
+    struct request meta = request_of(CHANGE_META);
+
+    (void)state;
+    unchanged(row, &meta);
+    meta.fields = EVENT_HAS_NAME | EVENT_HAS_USER_META | EVENT_HAS_EXPIRES | EVENT_HAS_LEVEL;
+    meta.level = 1;
+    meta.name = TEXT("name");
+    meta.user_meta = TEXT("{}");
+    meta.expires_ms = 77;
+    unchanged(row, &meta);
+    meta.user_meta = TEXT("{\"a\":\"b\"}");
+    struct event event = committed(row, &meta, EVENT_META, false);
+    assert_int_equal(event.fields, EVENT_HAS_USER_META);
+    assert_true(has_text(event.user_meta, "{\"a\":\"b\"}"));
+    meta.expires_ms = 0; /* never */
+    meta.name = TEXT("");
+    event = committed(row, &meta, EVENT_META, false);
+    assert_int_equal(event.fields, EVENT_HAS_USER_META | EVENT_HAS_EXPIRES | EVENT_HAS_NAME);
+    assert_int_equal(event.expires_ms, 0);
+    assert_int_equal(event.name.len, 0);
+    object_destroy(&row);
+}
+
+static void meta_never_lowers_a_level(void **state)
+{
+    struct object *row = live_row();
+    struct request meta = request_of(CHANGE_META);
+
+    (void)state;
+    meta.fields = EVENT_HAS_LEVEL | EVENT_HAS_NAME;
+    meta.name = TEXT("new");
+    meta.level = 0;
+    refused(row, &meta, ERR_CONFLICT); /* all of it, the name too */
+    meta.fields = EVENT_HAS_NAME;
+    (void)committed(row, &meta, EVENT_META, false); /* no level said */
+    refused(NULL, &meta, ERR_NOT_FOUND);
+    object_destroy(&row);
+}
+
+static void a_delete_of_anything_commits_once(void **state)
+{
+    struct object *row = live_row(), *deleted = tombstone();
+    struct request request = request_of(CHANGE_DELETE);
+
+    (void)state;
+    struct event event = committed(NULL, &request, EVENT_DELETE, false);
+    assert_int_equal(event.fields, 0);
+    event = committed(row, &request, EVENT_DELETE, false);
+    assert_int_equal(event.fields, 0);
+    unchanged(deleted, &request);
+    request.purge = true;
+    event = committed(row, &request, EVENT_DELETE, false);
+    assert_int_equal(event.fields, EVENT_HAS_PURGE);
+    assert_true(event.purge);
+    object_destroy(&row);
+    object_destroy(&deleted);
+}
+
+static void expiry_deletes_only_what_still_expires(void **state)
+{
+    struct object *row = live_row();
+    struct request request = request_of(CHANGE_DELETE);
+
+    (void)state;
+    request.reason = DELETE_EXPIRED;
+    struct event event = committed(row, &request, EVENT_DELETE, false);
+    assert_int_equal(event.fields, EVENT_HAS_REASON);
+    assert_int_equal(event.reason, DELETE_EXPIRED);
+    request.fields = EVENT_HAS_EXPIRES;
+    request.expires_ms = 77;
+    (void)committed(row, &request, EVENT_DELETE, false);
+    row->expires_ms = 78; /* prolonged meanwhile */
+    unchanged(row, &request);
+    row->expires_ms = 0;
+    unchanged(row, &request);
+    request.fields = 0;
+    unchanged(row, &request);
+    unchanged(NULL, &request);
+    object_destroy(&row);
+}
+
+static void a_drop_names_the_copy_that_was_found_bad(void **state)
+{
+    struct object *row = live_row(), *deleted = tombstone();
+    struct request request = request_of(CHANGE_DROP);
+    struct decision d;
+
+    (void)state;
+    request.checked = the_place;
+    assert_int_equal(decide(&d, row, &request), 0);
+    assert_int_equal(d.verdict, VERDICT_COMMIT);
+    assert_int_equal(d.event.kind, EVENT_DROP);
+    assert_false(d.store_body);
+    assert_int_equal(d.event.fields, EVENT_HAS_ITEMS);
+    assert_int_equal(d.event.item_count, 1);
+    assert_true(id_equal(&d.event.items[0].id, &the_id));
+    assert_memory_equal(d.event.items[0].sha256, row->sha256, SHA256_BYTES);
+    refused(NULL, &request, ERR_NOT_FOUND);
+    unchanged(deleted, &request);
+    request.checked.volume++;
+    unchanged(row, &request);
+    row->place = request.checked = (struct place){0};
+    unchanged(row, &request);
+    object_destroy(&row);
+    object_destroy(&deleted);
+}
+
+static void a_move_is_by_compare_and_set(void **state)
+{
+    struct object *row = live_row(), *deleted = tombstone();
+    struct request request = request_of(CHANGE_MOVE);
+
+    (void)state;
+    request.checked = the_place;
+    (void)committed(row, &request, 0, true);
+    request.checked.offset++;
+    unchanged(row, &request);
+    unchanged(deleted, &request);
+    refused(NULL, &request, ERR_NOT_FOUND);
+    object_destroy(&row);
+    object_destroy(&deleted);
+}
+
+/* Decide, merge, decide again: what was just done is no news. */
+static void what_was_just_done_is_unchanged(void **state)
+{
+    struct request requests[] = {put(), request_of(CHANGE_META), request_of(CHANGE_DELETE)};
+    struct object *row = NULL;
+
+    (void)state;
+    requests[0].fields |= EVENT_HAS_NAME;
+    requests[0].name = TEXT("n");
+    requests[0].verified = true;
+    requests[0].checked = the_place;
+    requests[1].fields = EVENT_HAS_LEVEL | EVENT_HAS_USER_META | EVENT_HAS_EXPIRES;
+    requests[1].level = 2;
+    requests[1].user_meta = TEXT("{\"a\":\"b\"}");
+    requests[1].expires_ms = 9;
+    for (size_t i = 0; i < sizeof requests / sizeof *requests; i++) {
+        struct object *after;
+        struct decision d;
+
+        assert_int_equal(decide(&d, row, &requests[i]), 0);
+        assert_int_equal(d.verdict, VERDICT_COMMIT);
+        d.event.stamp = 10 + i;
+        d.event.origin.bytes[0] = 1;
+        assert_int_equal(merge_event(&after, row, &d.event), 0);
+        if (d.store_body)
+            after->place = the_place;
+        unchanged(after, &requests[i]);
+        object_destroy(&row);
+        row = after;
+    }
+    assert_int_equal(row->flags, OBJECT_DELETED);
+    object_destroy(&row);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_put_of_an_unknown_id_is_stored_as_asked),
+        cmocka_unit_test(a_put_that_names_no_level_is_local),
+        cmocka_unit_test(a_partial_row_is_unknown_to_clients),
+        cmocka_unit_test(other_bytes_under_an_id_are_a_conflict),
+        cmocka_unit_test(a_tombstone_refuses_put_and_meta),
+        cmocka_unit_test(the_same_bytes_are_no_news_only_with_a_verified_copy),
+        cmocka_unit_test(without_a_good_copy_the_same_bytes_are_stored_again),
+        cmocka_unit_test(a_put_of_the_same_bytes_changes_what_differs),
+        cmocka_unit_test(meta_writes_what_differs_and_nothing_else),
+        cmocka_unit_test(meta_never_lowers_a_level),
+        cmocka_unit_test(a_delete_of_anything_commits_once),
+        cmocka_unit_test(expiry_deletes_only_what_still_expires),
+        cmocka_unit_test(a_drop_names_the_copy_that_was_found_bad),
+        cmocka_unit_test(a_move_is_by_compare_and_set),
+        cmocka_unit_test(what_was_just_done_is_unchanged),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
