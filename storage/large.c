@@ -1,10 +1,10 @@
 /*
  * Large bodies as files of their own: storage/large.h draws one, docs/JOURNAL.md as well.
  *
- * Happy path: create (header) -> write … (body; checksums gather in memory) -> finish (trailer, file
- * and tmp/ synced) -> the log's record commits it -> settle (renamed, both directories synced).
- * A reader opens either name, checks header, size and frame, and then verifies each block that it
- * reads against the trailer, of which it holds one 4 KiB page.
+ * Happy path: create (header) -> write … (body; checksums gather in memory) -> finish (trailer,
+ * file and tmp/ synced) -> the log's record commits it -> settle (renamed, both directories
+ * synced). A reader opens either name, checks header, size and frame, and then verifies each block
+ * that it reads against the trailer, of which it holds one 4 KiB page.
  *
  * Memory: a writer holds at most SUMS_KEPT checksums (of 512 MiB of body); beyond that they go to a
  * side file, NUMBER.sums in tmp/, until the trailer is written. Its block buffer exists only if the
@@ -31,19 +31,19 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define HEADER_BYTES  4096
-#define FRAME_BYTES   24
-#define FILE_MAGIC    UINT64_C(0x656772616c6a626f) /* "objlarge" */
-#define FRAME_MAGIC   UINT64_C(0x72656c696172746f) /* "otrailer" */
-#define COUNTER_BITS  40
-#define DIRECTORIES   256
-#define SYNC_STEP     (2 * MIB)
-#define SUM_BYTES     8
-#define SUMS_FIRST    32
-#define SUMS_KEPT     8192
-#define SUMS_PAGE     512
-#define CLEAN_STEP    256
-#define LIMIT_SIZE    (UINT64_C(1) << 62)
+#define HEADER_BYTES 4096
+#define FRAME_BYTES  24
+#define FILE_MAGIC   UINT64_C(0x656772616c6a626f) /* "objlarge" */
+#define FRAME_MAGIC  UINT64_C(0x72656c696172746f) /* "otrailer" */
+#define COUNTER_BITS 40
+#define DIRECTORIES  256
+#define SYNC_STEP    (2 * MIB)
+#define SUM_BYTES    8
+#define SUMS_FIRST   32
+#define SUMS_KEPT    8192
+#define SUMS_PAGE    512
+#define CLEAN_STEP   256
+#define LIMIT_SIZE   (UINT64_C(1) << 62)
 
 struct large_store {
     struct env *env;
@@ -102,7 +102,8 @@ static char *final_path(const struct large_store *store, uint64_t number)
 {
     char *path;
 
-    return asprintf(&path, "%s/%02x/%016" PRIx64, store->large_dir, directory_of(number), number) < 0
+    return asprintf(&path, "%s/%02x/%016" PRIx64, store->large_dir, directory_of(number), number) <
+                   0
                ? NULL
                : path;
 }
@@ -158,8 +159,8 @@ int large_open(struct large_store **out, struct env *env, const char *files_dir,
         .generation = generation,
         .sync = sync,
     };
-    int rc = store->tmp_dir && store->large_dir ? make_directories(store, files_dir)
-                                                : ERR_NO_MEMORY;
+    int rc =
+        store->tmp_dir && store->large_dir ? make_directories(store, files_dir) : ERR_NO_MEMORY;
     if (rc)
         large_close(&store);
     *out = store;

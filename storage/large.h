@@ -2,7 +2,8 @@
  * Large bodies: one file each, under a number that is never used again.
  *
  *   file = header (4096 bytes: magic, version, features, store UUID, number, checksum) | body |
- *          pad to 8 | trailer: one checksum (8 bytes) per 64 KiB block | size, count, magic (24 bytes)
+ *          pad to 8 | trailer: one checksum (8 bytes) per 64 KiB block | size, count, magic (24
+ * bytes)
  *
  * A file is written as FILES/tmp/NUMBER and becomes FILES/large/XX/NUMBER (XX: its lowest byte in
  * hex) when its record has been applied; readers try the final name, then the first. The log record

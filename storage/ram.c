@@ -5,8 +5,8 @@
  *
  * A body comes in at the small queue (a tenth of the shard), is moved to the main queue when it was
  * asked for more than once by the time it reaches the end, and else leaves behind only a ghost: a
- * fingerprint that sends it straight to the main queue should it come back soon. The main queue gives
- * what was asked for another round. A hit therefore moves nothing.
+ * fingerprint that sends it straight to the main queue should it come back soon. The main queue
+ * gives what was asked for another round. A hit therefore moves nothing.
  *
  *   absent --fill--> small --asked twice--> main --not asked for a round--> absent
  *     ^  \--fill, a ghost--------------------^
@@ -14,14 +14,14 @@
  *
  * References: the cache holds one on each entry in it, each ram_get another; whoever gives the last
  * one back frees the entry, without a lock. Its bytes count until then, whether it is still in the
- * cache or not, so memory pinned by slow readers leaves less room for others, and where none is left
- * a fill is refused.
+ * cache or not, so memory pinned by slow readers leaves less room for others, and where none is
+ * left a fill is refused.
  *
  * Memory: each shard has its share of the limit, at most half of it for locations. `used` counts
  * entries with what malloc adds, tables and locations. Nothing is allocated before it is needed.
  *
- * Coherence: see ram.h. A counter is shared by the ids of one 512th of a shard: a foreign invalidation
- * may drop a fill, which costs a miss and nothing else.
+ * Coherence: see ram.h. A counter is shared by the ids of one 512th of a shard: a foreign
+ * invalidation may drop a fill, which costs a miss and nothing else.
  *
  * Failure: short of memory, the cache remembers less.
  */
@@ -57,7 +57,7 @@ enum where { IN_SMALL, IN_MAIN };
 struct entry {
     struct ram_entry answer; /* first: the caller's pointer is ours */
     uint64_t hash;
-    struct entry *chain;        /* in its bucket */
+    struct entry *chain;         /* in its bucket */
     struct entry *older, *newer; /* in its queue; older also links a list of evicted entries */
     size_t charge_bytes;
     atomic_uint references;
@@ -95,8 +95,8 @@ struct ram {
     struct shard *shards;
 };
 
-/* Which bits of the hash do what: the lowest pick the shard, the middle ones bucket and counter, the
- * upper half are the ghost's fingerprint, and all of them order the locations. */
+/* Which bits of the hash do what: the lowest pick the shard, the middle ones bucket and counter,
+ * the upper half are the ghost's fingerprint, and all of them order the locations. */
 static uint64_t hash_of(const struct id128 *id)
 {
     return xxh64(id->bytes, sizeof id->bytes, 0);

@@ -1,13 +1,14 @@
 /*
  * The RAM tier: hot bodies with their rendered answer headers, and below them locations, so that a
  * hot GET asks neither SQLite nor the disk, and a lukewarm one only the page cache. Bounded by the
- * operator's --memory, pinned bytes included. Bodies are admitted and evicted by S3-FIFO (Yang et al.,
- * "FIFO queues are all you need for cache eviction", SOSP 2023): scans do not flush it, and a hit
- * writes nothing but a two-bit counter.
+ * operator's --memory, pinned bytes included. Bodies are admitted and evicted by S3-FIFO (Yang et
+ * al., "FIFO queues are all you need for cache eviction", SOSP 2023): scans do not flush it, and a
+ * hit writes nothing but a two-bit counter.
  *
  * Coherence: a writer calls ram_invalidate after its change is visible to look-ups and before it is
  * acknowledged. A filler takes a token *before* its look-up; its fill is dropped where an
- * invalidation of that id came between. Safe from any thread (sharded locks); nothing blocks on I/O.
+ * invalidation of that id came between. Safe from any thread (sharded locks); nothing blocks on
+ * I/O.
  */
 #ifndef STORAGE_RAM_H
 #define STORAGE_RAM_H
@@ -28,15 +29,15 @@ struct ram_entry {
     uint32_t head_bytes;
     uint32_t body_bytes;
     const uint8_t *body;
-    uint64_t modified_s;   /* Last-Modified */
-    uint64_t expires_ms;   /* 0: never */
-    char etag[68];         /* with quotes and terminator */
+    uint64_t modified_s; /* Last-Modified */
+    uint64_t expires_ms; /* 0: never */
+    char etag[68];       /* with quotes and terminator */
 };
 
 /* Where an object's record lies, for objects whose row says just what their put event says. */
 struct ram_location {
-    struct place place;     /* disk, volume, offset; lsn is not kept */
-    uint32_t record_bytes;  /* 0 for large files */
+    struct place place;    /* disk, volume, offset; lsn is not kept */
+    uint32_t record_bytes; /* 0 for large files */
 };
 
 int ram_create(struct ram **out, uint64_t limit_bytes) MUST_CHECK;
@@ -46,8 +47,8 @@ void ram_destroy(struct ram **ram);
 const struct ram_entry *ram_get(struct ram *ram, const struct id128 *id);
 void ram_release(struct ram *ram, const struct ram_entry *entry);
 
-/* Where ID lies as far as is known: ERR_NOT_FOUND. A false location is possible (another id with the
- * same hash): the reader compares the record's id. */
+/* Where ID lies as far as is known: ERR_NOT_FOUND. A false location is possible (another id with
+ * the same hash): the reader compares the record's id. */
 int ram_locate(struct ram *ram, const struct id128 *id, struct ram_location *out) MUST_CHECK;
 
 /* To be taken before the look-up that a fill rests on. */

@@ -1,12 +1,14 @@
 /*
  * One array of slots, sorted by hash, with gaps: a hash's home is its share of the array (hash x
  * homes / 2^64), and it lies there or behind, pushed on by smaller ones (linear probing with sorted
- * runs). So a search ends at the first greater hash, which keeps it short up to the 7/8 load allowed,
- * and growing keeps the order: it is done in place, by pushing all slots to the new end and dealing
- * them out again from the front. The array lives in reserved address space, whose pages cost nothing
- * until they are touched. A tail behind the last home takes what is pushed over the end.
+ * runs). So a search ends at the first greater hash, which keeps it short up to the 7/8 load
+ * allowed, and growing keeps the order: it is done in place, by pushing all slots to the new end
+ * and dealing them out again from the front. The array lives in reserved address space, whose pages
+ * cost nothing until they are touched. A tail behind the last home takes what is pushed over the
+ * end.
  *
- * Replacement is CLOCK: the hand passes over slots used since its last round and takes the next one.
+ * Replacement is CLOCK: the hand passes over slots used since its last round and takes the next
+ * one.
  *
  * Failure: there is none but "not remembered". Runs that became too long, which only ids made for
  * the purpose can bring about, take no more slots.
@@ -203,8 +205,7 @@ bool locations_find(struct location_table *table, uint64_t hash, struct ram_loca
     return true;
 }
 
-bool locations_put(struct location_table *table, uint64_t hash,
-                   const struct ram_location *location)
+bool locations_put(struct location_table *table, uint64_t hash, const struct ram_location *location)
 {
     if (table->homes == 0 || place_is_none(&location->place) ||
         location->place.disk >= LIMIT_SLOT_DISK ||

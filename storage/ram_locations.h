@@ -38,8 +38,8 @@ int locations_grow(struct location_table *table) MUST_CHECK;
 
 /* Whether HASH is there; where to is copied to OUT (with lsn 0). Marks it as used. */
 bool locations_find(struct location_table *table, uint64_t hash, struct ram_location *out);
-/* Remember LOCATION, in place of another where it must. False where it has no room, or LOCATION does
- * not fit into a slot. */
+/* Remember LOCATION, in place of another where it must. False where it has no room, or LOCATION
+ * does not fit into a slot. */
 bool locations_put(struct location_table *table, uint64_t hash,
                    const struct ram_location *location);
 void locations_remove(struct location_table *table, uint64_t hash);

@@ -1,10 +1,10 @@
 /*
  * Two directories, one store: locks, identity, generations.
  *
- * Happy path: take the locks that exist, look at both sides, decide whether they fit each other, make
- * what is missing, and write STORE with the next generation, files before state. Looking comes before
- * making, so that a start which is refused leaves nothing behind; where a LOCK had to be made, both
- * sides are looked at again under it.
+ * Happy path: take the locks that exist, look at both sides, decide whether they fit each other,
+ * make what is missing, and write STORE with the next generation, files before state. Looking comes
+ * before making, so that a start which is refused leaves nothing behind; where a LOCK had to be
+ * made, both sides are looked at again under it.
  *
  *   state       files       decision
  *   nothing     nothing     a fresh store (generation 1)
@@ -18,8 +18,8 @@
  * refuses again rather than forgets that bodies are missing.
  *
  * Failure: every refusal leaves one line for the operator in MESSAGE. STORE and LOCK files made by
- * this call are removed. Directories cannot be (struct io has no call for it), therefore whether they
- * can be made is tried out on both sides before the first is.
+ * this call are removed. Directories cannot be (struct io has no call for it), therefore whether
+ * they can be made is tried out on both sides before the first is.
  */
 #include "storage/store_dir.h"
 
@@ -78,7 +78,8 @@ static int refuse(struct opening *opening, int rc, const char *format, ...)
     return rc;
 }
 
-/* "cannot VERB WHAT 'PATH': why". What leads nowhere, or through a file, is the system refusing us. */
+/* "cannot VERB WHAT 'PATH': why". What leads nowhere, or through a file, is the system refusing us.
+ */
 static int cannot(struct opening *opening, int rc, const char *verb, int which)
 {
     const char *why = err_text(rc);

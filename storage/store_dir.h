@@ -19,7 +19,7 @@ struct store_dirs {
     uint64_t generation; /* this run's */
     bool fresh;          /* made by this call: both directories were new or empty */
     bool files_behind;   /* accepted loss: the files directory was lost or is an older one */
-    int lock_fds[2];   /* of STATE/LOCK and FILES/LOCK */
+    int lock_fds[2];     /* of STATE/LOCK and FILES/LOCK */
 };
 
 /*
@@ -28,13 +28,11 @@ struct store_dirs {
  * for two things that the next start takes in its stride: where the disk fails in the middle, an
  * empty directory may stay behind, or one side a generation ahead.
  *   ERR_LOCKED      another process runs on one of them
- *   ERR_WRONG_STORE they belong to different stores, one is missing or empty while the other is not,
- *                   or the files directory is of a lower generation (ACCEPT_LOSS allows the latter
- *                   two for the files directory, and sets files_behind), or the state directory
- *                   is; or one holds other files and no STORE
- *   ERR_FORMAT      a version or feature this build does not know
- *   ERR_CORRUPT     a damaged STORE file
- *   ERR_INVALID     both are the same directory, or their roles are swapped
+ *   ERR_WRONG_STORE they belong to different stores, one is missing or empty while the other is
+ * not, or the files directory is of a lower generation (ACCEPT_LOSS allows the latter two for the
+ * files directory, and sets files_behind), or the state directory is; or one holds other files and
+ * no STORE ERR_FORMAT      a version or feature this build does not know ERR_CORRUPT     a damaged
+ * STORE file ERR_INVALID     both are the same directory, or their roles are swapped
  *   ERR_PERMISSION, ERR_NO_SPACE, ERR_IO
  * On every failure MESSAGE (CAP bytes) says in one line what is wrong and names the paths.
  */

@@ -274,6 +274,16 @@ static bool escapes_are_sound(struct slice path)
     return true;
 }
 
+/* method SP target SP HTTP/1.x CRLF, with no blank more: llhttp skips some. */
+static bool request_line_is_exact(const struct head *head, const char *data)
+{
+    const char *method_end = memchr(data, ' ', LIMIT_HTTP_HEADER_BYTES);
+    const char *target_end = head->target.ptr + head->target.len;
+
+    return head->target.ptr == method_end + 1 && !memcmp(target_end, " HTTP/1.", 8) &&
+           target_end[9] == '\r';
+}
+
 static const struct refusal *parse_target(struct head *head)
 {
     struct slice rest = head->target;
@@ -395,6 +405,8 @@ const struct refusal *head_parse(struct head *head, const char *data, size_t len
         return head->count ? &bad_header : &bad_request_line;
     if (parse.parser.http_major != 1 || parse.parser.http_minor > 1)
         return &bad_version;
+    if (!head->target.len || !request_line_is_exact(head, data))
+        return &bad_request_line;
     head->minor = parse.parser.http_minor;
     refusal = parse_target(head);
     return refusal ? refusal : check_headers(head);

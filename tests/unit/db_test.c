@@ -758,6 +758,7 @@ static void insist(struct db **db, const char *vfs, struct disk *disk, struct mo
 
         if (rc == 0)
             return;
+        if (rc != disk->fail_rc) fprintf(stderr,"DEBUG k %ld step %u attempt %d rc %d sync %d\n", disk->fail_at, step, attempt, rc, disk->failed_sync);
         if (!disk->failed_sync || rc != ERR_IO)
             assert_int_equal(rc, disk->fail_rc);
         assert_int_equal(db_state_get(*db, &now), 0);

@@ -1,7 +1,7 @@
 /*
  * The system's files with faults: the k-th call fails, transfers are short, nothing is cached. For
- * one thread. Unlink never fails, since clean-up that cannot clean up proves nothing. Syncs can fail,
- * but do nothing: no power is cut here, and they would take most of the tests' time.
+ * one thread. Unlink never fails, since clean-up that cannot clean up proves nothing. Syncs can
+ * fail, but do nothing: no power is cut here, and they would take most of the tests' time.
  */
 #ifndef TESTS_FAULTY_IO_H
 #define TESTS_FAULTY_IO_H

@@ -1,5 +1,5 @@
-/* Goal: a large body comes back exactly as it was written, however it arrived; any damage to its file
- * is noticed; and no failure, wherever it strikes, leaves a file behind or loses one. */
+/* Goal: a large body comes back exactly as it was written, however it arrived; any damage to its
+ * file is noticed; and no failure, wherever it strikes, leaves a file behind or loses one. */
 #include "storage/large.h"
 
 #include <setjmp.h>
@@ -239,8 +239,8 @@ static void checksums_of_a_huge_body_do_not_pile_up_in_memory(void **state)
     large_writer_destroy(&writer, false);
     free(zeros);
     assert_int_equal(count_tmp(fixture), 1);
-    assert_int_equal(
-        large_check(fixture->store, stored.number, stored.size, stored.trailer, false), 0);
+    assert_int_equal(large_check(fixture->store, stored.number, stored.size, stored.trailer, false),
+                     0);
 
     /* Each checksum depends on its block's number, so one out of place would show. */
     struct large_reader *reader;
@@ -310,9 +310,14 @@ static void a_file_of_another_length_is_refused(void **state)
     int fd = io_open(io, path, IO_WRITE);
     assert_true(fd >= 0);
     assert_int_equal(io->stat_fd(io, fd, &stat), 0);
-    const uint64_t lengths[] = {stat.size_bytes + 1, stat.size_bytes - 1, stat.size_bytes - FRAME,
-                                HEADER + 300000,     HEADER + 65536,      HEADER,
-                                100,                 0};
+    const uint64_t lengths[] = {stat.size_bytes + 1,
+                                stat.size_bytes - 1,
+                                stat.size_bytes - FRAME,
+                                HEADER + 300000,
+                                HEADER + 65536,
+                                HEADER,
+                                100,
+                                0};
     for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
         assert_int_equal(io->truncate(io, fd, lengths[i]), 0);
         assert_int_equal(read_body(fixture, &stored), ERR_CORRUPT);

@@ -172,9 +172,8 @@ static void a_directory_with_other_files_is_left_alone(void **state)
 {
     struct fixture *fixture = *state;
 
-    assert_int_equal(run("mkdir -p '%s' && echo hello > '%s/letter'", fixture->files,
-                         fixture->files),
-                     0);
+    assert_int_equal(
+        run("mkdir -p '%s' && echo hello > '%s/letter'", fixture->files, fixture->files), 0);
     refuses(fixture, ERR_WRONG_STORE);
     assert_non_null(strstr(fixture->message, fixture->files));
     assert_int_equal(run("rm -r '%s' && mkdir -p '%s' && touch '%s/journal.db'", fixture->files,
@@ -242,9 +241,8 @@ static void a_lost_side_is_noticed_and_lost_files_can_be_accepted(void **state)
     assert_int_equal(run("mv '%s' '%s/kept'", fixture->state, fixture->dir), 0);
     refuses(fixture, ERR_WRONG_STORE);
     assert_int_equal(open_with(fixture, true), ERR_WRONG_STORE);
-    assert_int_equal(run("mv '%s/kept' '%s' && rm -r '%s'", fixture->dir, fixture->state,
-                         fixture->files),
-                     0);
+    assert_int_equal(
+        run("mv '%s/kept' '%s' && rm -r '%s'", fixture->dir, fixture->state, fixture->files), 0);
     refuses(fixture, ERR_WRONG_STORE);
 
     assert_int_equal(open_with(fixture, true), 0);
@@ -446,17 +444,15 @@ static void a_tool_looks_without_changing_anything(void **state)
     struct fixture *fixture = *state;
     struct store_dirs tool;
 
-    assert_int_equal(store_dirs_inspect(&tool, &fixture->faulty.env, fixture->state,
-                                        fixture->files, fixture->message,
-                                        sizeof fixture->message),
+    assert_int_equal(store_dirs_inspect(&tool, &fixture->faulty.env, fixture->state, fixture->files,
+                                        fixture->message, sizeof fixture->message),
                      ERR_WRONG_STORE);
     assert_int_equal(access(fixture->state, F_OK), -1);
     starts(fixture, 3);
     struct id128 store = fixture->dirs.store;
     uint64_t before = picture(fixture);
-    assert_int_equal(store_dirs_inspect(&tool, &fixture->faulty.env, fixture->state,
-                                        fixture->files, fixture->message,
-                                        sizeof fixture->message),
+    assert_int_equal(store_dirs_inspect(&tool, &fixture->faulty.env, fixture->state, fixture->files,
+                                        fixture->message, sizeof fixture->message),
                      0);
     assert_int_equal(tool.generation, 3);
     assert_true(id_equal(&tool.store, &store));
