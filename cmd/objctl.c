@@ -122,8 +122,10 @@ int ctl_option(struct ctl *ctl, int argc, char **argv, const char *letters,
             show_command_help(command_by_name(argv[0] + strlen("objctl ")));
             *code = CTL_OK;
             return '?';
-        default:
+        case '?':
             *code = CTL_USAGE;
+            return key;
+        default:
             return key;
         }
     }

@@ -5,7 +5,8 @@
  * it has stored is compared.
  *
  * Failure: the node busy, gone or restarting is waited for, as long as the source can be read again
- * (a pipe cannot). A file that changes while it is read is reported, never stored with a wrong hash.
+ * (a pipe cannot). A file that changes while it is read is reported, never stored with a wrong
+ * hash.
  */
 #include "cmd/objctl_upload.h"
 
@@ -29,7 +30,8 @@ struct source {
     int fd;
     bool seekable, touched;
     uint64_t at;
-    int errno_value;
+    int64_t length;  /* -1: up to the end */
+    const char *why; /* it cannot be read any more */
 };
 
 int uploader_open(struct uploader *uploader, const char *addr, const struct upload_options *options)
@@ -90,8 +92,7 @@ char *upload_name(const char *name)
     return last;
 }
 
-/* Raw where a header can hold it, else RFC 8187. */
-static void add_name(struct call *call, const char *name)
+void call_header_name(struct call *call, const char *name)
 {
     char encoded[3 * LIMIT_NAME_BYTES + 1];
     size_t len = strlen(name);
@@ -116,7 +117,7 @@ static void add_headers(struct call *call, const struct upload_options *options,
     ulid_format(id, &upload->id);
     call_header(call, "X-Meta-ID: %s", id);
     if (upload->name && *upload->name)
-        add_name(call, upload->name);
+        call_header_name(call, upload->name);
     if (options->level)
         call_header(call, "X-Meta-ConsistencyLevel: %s", options->level);
     if (options->user_meta)
@@ -132,16 +133,19 @@ static void add_headers(struct call *call, const struct upload_options *options,
 static ssize_t read_source(void *arg, char *out, size_t cap)
 {
     struct source *source = arg;
+    uint64_t left = source->length < 0 ? UINT64_MAX : (uint64_t)source->length - source->at;
     ssize_t len;
 
     do
-        len = read(source->fd, out, cap);
+        len = read(source->fd, out, cap < left ? cap : (size_t)left);
     while (len < 0 && errno == EINTR);
     source->touched = true;
-    if (len < 0) {
-        source->errno_value = errno;
+    if (len < 0)
+        source->why = strerror(errno);
+    else if (len == 0 && left > 0 && source->length >= 0)
+        source->why = "became shorter while it was read";
+    if (source->why)
         return -1;
-    }
     digest_update(source->digest, out, (size_t)len);
     source->at += (uint64_t)len;
     progress_add((uint64_t)len, 0);
@@ -226,25 +230,27 @@ static int send_call(struct uploader *uploader, struct upload *upload, struct ca
             call_header(call, "X-Amz-Checksum-Sha256: %s", base64);
         }
         rc = client_call(&uploader->client, call);
-        if (source && source->errno_value)
-            return ctl_fail(CTL_IO, "%s: %s", upload->path, strerror(source->errno_value));
+        if (source && source->why)
+            return ctl_fail(CTL_IO, "%s: %s", upload->path, source->why);
     } while (patience_left(&patience, &uploader->client, call, rc));
     return client_complain(&uploader->client, call, rc, upload->path);
 }
 
-static int upload_large(struct uploader *uploader, struct upload *upload, uint64_t length,
-                        bool regular)
+/* LENGTH: -1 where only the end of the file will tell. */
+static int upload_large(struct uploader *uploader, struct upload *upload, int64_t length,
+                        bool seekable)
 {
-    struct source source = {.digest = uploader->digest, .fd = upload->fd, .seekable = regular};
+    struct source source = {
+        .digest = uploader->digest, .fd = upload->fd, .seekable = seekable, .length = length};
     struct call call = {.method = "POST",
                         .path = "/api/v1/put",
-                        .length = regular ? (int64_t)length : -1,
+                        .length = length,
                         .read = read_source,
                         .rewind = rewind_source,
                         .arg = &source};
     uint8_t sum[SHA256_BYTES];
 
-    if (regular && lseek(upload->fd, 0, SEEK_SET) != 0)
+    if (seekable && lseek(upload->fd, 0, SEEK_SET) != 0)
         return ctl_fail(CTL_IO, "%s: %s", upload->path, strerror(errno));
     digest_reset(source.digest);
     int code = send_call(uploader, upload, &call, &source);
@@ -258,10 +264,8 @@ static int upload_large(struct uploader *uploader, struct upload *upload, uint64
 
 static int upload_small(struct uploader *uploader, struct upload *upload, size_t len)
 {
-    struct call call = {.method = "POST",
-                        .path = "/api/v1/put",
-                        .body = uploader->small,
-                        .length = (int64_t)len};
+    struct call call = {
+        .method = "POST", .path = "/api/v1/put", .body = uploader->small, .length = (int64_t)len};
     uint8_t sum[SHA256_BYTES];
 
     sha256(uploader->small, len, sum);
@@ -285,10 +289,10 @@ int upload_file(struct uploader *uploader, struct upload *upload)
         return ctl_fail(CTL_NOT_FOUND, "%s: is a directory (put -r stores trees)", upload->path);
     bool regular = S_ISREG(stat.st_mode);
     if (!regular || stat.st_size > UPLOAD_SMALL_BYTES)
-        return upload_large(uploader, upload, (uint64_t)stat.st_size, regular);
+        return upload_large(uploader, upload, regular ? stat.st_size : -1, regular);
     int rc = read_small(uploader->small, upload->fd, &len);
-    if (rc == ERR_TOO_BIG) /* it has grown */
-        return upload_large(uploader, upload, UPLOAD_SMALL_BYTES + 1, true);
+    if (rc == ERR_TOO_BIG) /* it grows, or is one of those in /proc that have no size */
+        return upload_large(uploader, upload, -1, true);
     if (rc)
         return ctl_fail(CTL_IO, "%s: %s", upload->path, err_text(rc));
     return upload_small(uploader, upload, len);

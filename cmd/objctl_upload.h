@@ -43,8 +43,11 @@ struct upload {
 int upload_file(struct uploader *uploader, struct upload *upload);
 
 /* Turn NAME into what a node takes (UTF-8, no control characters, at most LIMIT_NAME_BYTES), in a
- * fresh string: bytes that are neither are percent-escaped; of a path that is too long the last part
- * stays. NULL: no memory, or even that is too long. */
+ * fresh string: bytes that are neither are percent-escaped; of a path that is too long the last
+ * part stays. NULL: no memory, or even that is too long. */
 char *upload_name(const char *name);
+
+/* Add X-Meta-Name for a NAME from upload_name: raw where a header can hold it, else by RFC 8187. */
+void call_header_name(struct call *call, const char *name);
 
 #endif

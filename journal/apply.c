@@ -378,6 +378,7 @@ static struct entry *take_batches(struct journal *journal, struct entry **last, 
         if (!end->next)
             journal->apply_last = NULL;
         end->next = NULL;
+        journal->apply_queued -= *count;
     }
     pthread_mutex_unlock(&journal->lock);
     assert(!first || end); /* batches are handed over whole */
@@ -400,9 +401,11 @@ static int apply_all(struct journal *journal, const struct entry *first, const s
     return rc;
 }
 
-static void give_back(struct journal *journal, struct entry *first, struct entry *last)
+static void give_back(struct journal *journal, struct entry *first, struct entry *last,
+                      unsigned count)
 {
     pthread_mutex_lock(&journal->lock);
+    journal->apply_queued += count;
     last->next = journal->apply_first;
     journal->apply_first = first;
     if (!journal->apply_last)
@@ -418,7 +421,8 @@ static void applied(struct journal *journal, struct entry *first)
     }
     pthread_mutex_lock(&journal->lock);
     journal->acked.position = journal->applier.state.position;
-    pthread_cond_broadcast(&journal->wake);
+    if (journal->room_wanted)
+        pthread_cond_signal(&journal->room);
     pthread_mutex_unlock(&journal->lock);
 }
 
@@ -446,7 +450,7 @@ unsigned journal_apply_step(struct journal *journal)
             log_error("journal: %u committed records cannot be applied: %s; will retry", count,
                       err_text(rc));
         atomic_store(&journal->read_only, true);
-        give_back(journal, first, last);
+        give_back(journal, first, last, count);
         return 0;
     }
     if (a->failures) {

@@ -127,7 +127,7 @@ static int seal_active(struct journal *journal)
     queue_wake(journal->queue);
     for (int i = 0; i < ROTATE_WAITS && atomic_load(&journal->rotate); i++) {
         pthread_mutex_lock(&journal->lock);
-        journal_wait(journal, ROTATE_WAIT_MS);
+        journal_wait(journal, &journal->upkeep, ROTATE_WAIT_MS);
         pthread_mutex_unlock(&journal->lock);
     }
     return atomic_load(&journal->rotate) ? ERR_TIMEOUT : 0;

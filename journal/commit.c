@@ -388,7 +388,12 @@ static void publish_batch(struct journal *journal)
         else
             journal->apply_first = c->first;
         journal->apply_last = c->last;
-        pthread_cond_broadcast(&journal->wake);
+        uint64_t before = journal->apply_queued;
+
+        journal->apply_queued += c->records;
+        if (before == 0 ||
+            (before < LIMIT_APPLY_RECORDS && journal->apply_queued >= LIMIT_APPLY_RECORDS))
+            pthread_cond_signal(&journal->work);
     }
     pthread_mutex_unlock(&journal->lock);
     c->first = c->last = NULL;

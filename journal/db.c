@@ -16,6 +16,8 @@
  */
 #include "journal/db_internal.h"
 
+#include "base/log.h"
+
 #include <assert.h>
 #include <stdlib.h>
 
@@ -51,7 +53,10 @@ static int use_wal(struct conn *conn)
     if (rc == 1) {
         const char *mode = (const char *)sqlite3_column_text(statement, 0);
 
+        /* Where it cannot switch, SQLite answers with the old mode and no reason. */
         rc = mode && sqlite3_stricmp(mode, "wal") == 0 ? ERR_NONE : ERR_IO;
+        if (rc)
+            log_warn("journal database: cannot use a WAL");
     } else if (rc == 0) {
         rc = ERR_IO;
     }

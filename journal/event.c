@@ -119,8 +119,7 @@ static bool utf8_ok(struct text text, uint32_t max)
 static bool user_meta_ok(struct text text)
 {
     return printable_ok(text, LIMIT_USER_META_BYTES) &&
-           (text.len == 0 ||
-            (text.len >= 2 && text.ptr[0] == '{' && text.ptr[text.len - 1] == '}'));
+           (text.len == 0 || (text.ptr[0] == '{' && text.ptr[text.len - 1] == '}'));
 }
 
 static bool cloud_ok(const struct event *event)
@@ -484,8 +483,7 @@ static void read_sums(struct unpack *unpack, struct event *out)
 
 static void read_cloud(struct unpack *unpack, struct event *out)
 {
-    const uint32_t needed = bit(KEY_STATE) | bit(KEY_BACKEND) | bit(KEY_KEY);
-    uint32_t seen = 0;
+    uint32_t seen = 0; /* what must be there, cloud_ok knows */
 
     for (uint32_t left = unpack_map(unpack); left > 0 && !unpack->failed; left--) {
         enum key key = read_key(unpack);
@@ -514,8 +512,6 @@ static void read_cloud(struct unpack *unpack, struct event *out)
             unpack_skip(unpack);
         }
     }
-    if ((seen & needed) != needed)
-        unpack_fail(unpack);
 }
 
 /* The value of KEY, of which the kind knows. */

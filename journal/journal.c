@@ -18,11 +18,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define COMMIT_IDLE_MS 50 /* after this long without work the log is marked as synced */
-#define APPLY_IDLE_MS  500
-#define UPKEEP_IDLE_MS 200
-#define ROOM_WAIT_MS   100
-#define RETRY_APPLY_MS 200
+#define COMMIT_IDLE_MS  50 /* after this long without work the log is marked as synced */
+#define APPLY_IDLE_MS   500
+#define APPLY_GATHER    256 /* with fewer entries than that … */
+#define APPLY_GATHER_MS 2   /* … the applier waits this long for more */
+#define UPKEEP_IDLE_MS  200
+#define ROOM_WAIT_MS    100
+#define RETRY_APPLY_MS  200
 
 #define REBUILD_HINT "; run 'objctl journal rebuild' to make it anew from the log"
 
@@ -156,7 +158,9 @@ int journal_alloc(struct journal **out, const struct journal_config *config)
     pthread_mutex_init(&journal->applier.sums_lock, NULL);
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&journal->wake, &attr);
+    pthread_cond_init(&journal->work, &attr);
+    pthread_cond_init(&journal->room, &attr);
+    pthread_cond_init(&journal->upkeep, &attr);
     pthread_condattr_destroy(&attr);
     rc = pending_create(&journal->pending);
     if (rc == 0)
@@ -206,7 +210,9 @@ void journal_close(struct journal **journal_ptr)
     if (journal->vfs[0])
         vfs_unregister(journal->vfs);
     free(journal->db_path);
-    pthread_cond_destroy(&journal->wake);
+    pthread_cond_destroy(&journal->work);
+    pthread_cond_destroy(&journal->room);
+    pthread_cond_destroy(&journal->upkeep);
     pthread_mutex_destroy(&journal->applier.sums_lock);
     pthread_mutex_destroy(&journal->lock);
     free(journal);
@@ -215,7 +221,7 @@ void journal_close(struct journal **journal_ptr)
 
 /* ---- Threads ---- */
 
-void journal_wait(struct journal *journal, uint64_t timeout_ms)
+void journal_wait(struct journal *journal, pthread_cond_t *condition, uint64_t timeout_ms)
 {
     struct timespec until;
 
@@ -226,7 +232,7 @@ void journal_wait(struct journal *journal, uint64_t timeout_ms)
         until.tv_sec++;
         until.tv_nsec -= 1000000000;
     }
-    pthread_cond_timedwait(&journal->wake, &journal->lock, &until);
+    pthread_cond_timedwait(condition, &journal->lock, &until);
 }
 
 static bool has_room(const struct journal *journal)
@@ -243,8 +249,10 @@ static void *commit_thread(void *arg)
         if (!has_room(journal)) {
             /* Back-pressure: the queue fills up, and doors answer 503. */
             pthread_mutex_lock(&journal->lock);
+            journal->room_wanted = true;
             if (!has_room(journal))
-                journal_wait(journal, ROOM_WAIT_MS);
+                journal_wait(journal, &journal->room, ROOM_WAIT_MS);
+            journal->room_wanted = false;
             pthread_mutex_unlock(&journal->lock);
             continue;
         }
@@ -261,7 +269,7 @@ static void *commit_thread(void *arg)
     }
     pthread_mutex_lock(&journal->lock);
     atomic_store(&journal->committed, true);
-    pthread_cond_broadcast(&journal->wake);
+    pthread_cond_signal(&journal->work);
     pthread_mutex_unlock(&journal->lock);
     return NULL;
 }
@@ -271,20 +279,24 @@ static void *apply_thread(void *arg)
     struct journal *journal = arg;
 
     for (;;) {
-        if (journal_apply_step(journal))
-            continue;
         pthread_mutex_lock(&journal->lock);
-        bool empty = !journal->apply_first, ended = atomic_load(&journal->committed);
+        bool ended = atomic_load(&journal->committed);
 
-        if (ended && (empty || journal->applier.failures > 3)) {
+        if (ended && (!journal->apply_first || journal->applier.failures > 3)) {
             pthread_mutex_unlock(&journal->lock);
-            break;
+            return NULL;
         }
-        if (empty || journal->applier.failures)
-            journal_wait(journal, journal->applier.failures ? RETRY_APPLY_MS : APPLY_IDLE_MS);
+        if (journal->applier.failures)
+            journal_wait(journal, &journal->upkeep, RETRY_APPLY_MS);
+        else if (!journal->apply_first)
+            journal_wait(journal, &journal->work, APPLY_IDLE_MS);
+        /* A transaction costs pages, not rows: a few more rows in it are nearly free. */
+        if (journal->apply_queued < APPLY_GATHER && !ended && !journal->room_wanted)
+            journal_wait(journal, &journal->work, APPLY_GATHER_MS);
         pthread_mutex_unlock(&journal->lock);
+        while (journal_apply_step(journal) >= LIMIT_APPLY_RECORDS)
+            ;
     }
-    return NULL;
 }
 
 static void *upkeep_thread(void *arg)
@@ -296,7 +308,7 @@ static void *upkeep_thread(void *arg)
             continue;
         pthread_mutex_lock(&journal->lock);
         if (!atomic_load(&journal->stopping))
-            journal_wait(journal, UPKEEP_IDLE_MS);
+            journal_wait(journal, &journal->upkeep, UPKEEP_IDLE_MS);
         pthread_mutex_unlock(&journal->lock);
     }
     return NULL;
@@ -334,7 +346,7 @@ void journal_stop(struct journal *journal)
         return;
     pthread_mutex_lock(&journal->lock);
     atomic_store(&journal->stopping, true);
-    pthread_cond_broadcast(&journal->wake);
+    pthread_cond_broadcast(&journal->upkeep);
     pthread_mutex_unlock(&journal->lock);
     pthread_join(journal->threads[2], NULL);
     queue_close(journal->queue);

@@ -92,9 +92,13 @@ struct journal {
     struct cleaner cleaner;
     struct scrub scrub;
 
-    pthread_mutex_t lock; /* the apply queue, the counters and waiting; held for moments only */
-    pthread_cond_t wake;  /* applier: work came; committer: room came */
+    pthread_mutex_t lock;  /* the apply queue, the counters and waiting; held for moments only */
+    pthread_cond_t work;   /* for the applier: the first batch came, or enough for a transaction */
+    pthread_cond_t room;   /* for the committer: entries were applied */
+    pthread_cond_t upkeep; /* for the janitor and other patient threads: stop */
     struct entry *apply_first, *apply_last;
+    uint64_t apply_queued; /* entries between them */
+    bool room_wanted;      /* the committer waits */
     struct db_state acked; /* counters and digest as acknowledged */
     uint64_t batches, records, syncs;
     struct id128 node;
@@ -120,8 +124,8 @@ struct journal {
 int journal_alloc(struct journal **out, const struct journal_config *config) MUST_CHECK;
 /* Read state/NODE_ID, or make it. */
 int journal_load_node(struct journal *journal, char *message, size_t cap) MUST_CHECK;
-/* Wait on journal->wake, with journal->lock held. */
-void journal_wait(struct journal *journal, uint64_t timeout_ms);
+/* Wait on CONDITION, with journal->lock held. */
+void journal_wait(struct journal *journal, pthread_cond_t *condition, uint64_t timeout_ms);
 
 /* ---- fold.c: what a record does to a row; shared by the committer, recovery and rebuild ---- */
 

@@ -102,7 +102,7 @@ static bool fold_put(struct draft *draft, const struct event *event)
     struct reg at = event_reg(event);
     struct text type = event->fields & EVENT_HAS_TYPE ? event->type : (struct text){NULL, 0};
     bool changed = fold_meta(draft, event);
-    int order = row->flags & OBJECT_PUT ? reg_compare(&at, &row->put_at) : 1;
+    int order = reg_compare(&at, &row->put_at);
 
     if (order == 0)
         order = memcmp(event->sha256, row->sha256, SHA256_BYTES);
@@ -175,8 +175,7 @@ static bool fold(struct draft *draft, const struct event *event)
 static void settle(struct object *row, const struct object *before)
 {
     static const uint8_t none[SHA256_BYTES];
-    bool uploaded = row->flags & OBJECT_PUT &&
-                    memcmp(row->uploaded_sha256, none, SHA256_BYTES) != 0 &&
+    bool uploaded = memcmp(row->uploaded_sha256, none, SHA256_BYTES) != 0 &&
                     memcmp(row->uploaded_sha256, row->sha256, SHA256_BYTES) == 0;
     bool same_bytes = before && before->flags & row->flags & OBJECT_PUT &&
                       memcmp(before->sha256, row->sha256, SHA256_BYTES) == 0;

@@ -76,8 +76,8 @@ struct file {
     struct vfs *vfs;
     const char *path; /* SQLite keeps it until xClose */
     int fd;
-    bool sync_dir; /* the next sync is the first */
-    bool sync_failed;
+    bool sync_dir;         /* the next sync is the first */
+    int sync_error;        /* of the first sync that failed; 0: none has */
     struct shared *shared; /* of a main database, else NULL */
     int level;             /* SQLITE_LOCK_… held */
     bool mapped;
@@ -231,19 +231,16 @@ static int file_sync(sqlite3_file *base, int flags)
 
     if (rc)
         return rc;
-    if (file->sync_failed)
-        return failed(ERR_IO, SQLITE_IOERR_FSYNC);
-    file->sync_failed = true;
+    if (file->sync_error)
+        return failed(file->sync_error, SQLITE_IOERR_FSYNC);
     rc = flags & SQLITE_SYNC_DATAONLY ? io->fdatasync(io, file->fd) : io->fsync(io, file->fd);
-    if (rc)
-        return failed(rc, SQLITE_IOERR_FSYNC);
-    if (file->sync_dir) {
+    if (!rc && file->sync_dir)
         rc = sync_parent(file->vfs, file->path);
-        if (rc)
-            return failed(rc, SQLITE_IOERR_DIR_FSYNC);
-        file->sync_dir = false;
+    if (rc) {
+        file->sync_error = rc;
+        return failed(rc, SQLITE_IOERR_FSYNC);
     }
-    file->sync_failed = false;
+    file->sync_dir = false;
     return SQLITE_OK;
 }
 

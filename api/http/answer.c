@@ -263,8 +263,7 @@ static int begin(struct conn *conn, const struct http_answer *answer, bool has_b
     if (sent < 0)
         return (int)sent;
     request->sent = (size_t)sent == total;
-    return request->sent ? 0
-                         : keep(&request->out, parts, heads, count, (size_t)sent, answer->lent);
+    return request->sent ? 0 : keep(&request->out, parts, heads, count, (size_t)sent, answer->lent);
 }
 
 /* Whether what the client may still send of its body is a reason to close. */
@@ -273,7 +272,8 @@ static bool body_is_in_the_way(const struct http_request *request)
     if (request->body_complete)
         return false;
     /* Told not to send it, a client may leave it out, or not: the next bytes could be either. */
-    return request->expects_continue || (!request->is_chunked && request->body_left > DISCARD_BYTES);
+    return request->expects_continue ||
+           (!request->is_chunked && request->body_left > DISCARD_BYTES);
 }
 
 void http_answer(struct http_request *request, const struct http_answer *answer)
@@ -394,9 +394,11 @@ void http_answer_error(struct http_request *request, unsigned status, const char
 
 void answer_too_many(int fd)
 {
-#define TOO_MANY "{\"error\":{\"code\":\"too_many_connections\",\"message\":\"too many connections\"}}\n"
-    static const char text[] = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n"
-                               "Content-Length: 75\r\nRetry-After: 1\r\nConnection: close\r\n\r\n" TOO_MANY;
+#define TOO_MANY                                                                                   \
+    "{\"error\":{\"code\":\"too_many_connections\",\"message\":\"too many connections\"}}\n"
+    static const char text[] =
+        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n"
+        "Content-Length: 75\r\nRetry-After: 1\r\nConnection: close\r\n\r\n" TOO_MANY;
 
     _Static_assert(sizeof TOO_MANY - 1 == 75, "the length above");
     /* An empty socket buffer takes this much; if not, the close says as much. */

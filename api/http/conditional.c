@@ -1,7 +1,7 @@
 /*
  * RFC 9110 §13.2.2 in its order: If-Match, else If-Unmodified-Since; then If-None-Match, else
- * If-Modified-Since. A date that cannot be read counts as not sent; a malformed list of tags matches
- * nothing, which is the safe answer for If-Match and the harmless one for If-None-Match.
+ * If-Modified-Since. A date that cannot be read counts as not sent; a malformed list of tags
+ * matches nothing, which is the safe answer for If-Match and the harmless one for If-None-Match.
  */
 #include "api/http/conditional.h"
 
@@ -70,7 +70,7 @@ enum conditional_result conditional_evaluate(const struct conditional *condition
     }
     if (conditional->if_none_match.ptr)
         return list_matches(conditional->if_none_match, etag, true) ? CONDITIONAL_NOT_MODIFIED
-                                                                     : CONDITIONAL_GO;
+                                                                    : CONDITIONAL_GO;
     if (etag && read_date(conditional->if_modified_since, &date) && modified_s <= date)
         return CONDITIONAL_NOT_MODIFIED;
     return CONDITIONAL_GO;

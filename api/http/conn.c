@@ -4,8 +4,8 @@
  *   state     meaning                              reads?  deadline              then
  *   IDLE      between requests                     yes     idle                  HEADER, CLOSED
  *   HEADER    a header has begun, but not ended    yes     header, in total      REQUEST
- *   REQUEST   one is in flight: the handler's      body    body rate or write    IDLE, DISCARD, LINGER
- *   DISCARD   answered, a small rest of the body   yes     discard               IDLE, LINGER
+ *   REQUEST   one is in flight: the handler's      body    body rate or write    IDLE, DISCARD,
+ * LINGER DISCARD   answered, a small rest of the body   yes     discard               IDLE, LINGER
  *             is still to come
  *   LINGER    our side is shut, theirs not yet     yes     linger                CLOSED
  *   CLOSED    no socket; waits for its burial, or for the post of a suspended request
@@ -466,8 +466,8 @@ static void arm(struct conn *conn)
     bool in_request = conn->state == CONN_REQUEST;
     bool sending = in_request && request->answered && !request->sent && !request->suspended &&
                    !request->out.source_waits;
-    bool timed = !in_request || sending ||
-                 (request->reading && !request->suspended && !request->answered);
+    bool timed =
+        !in_request || sending || (request->reading && !request->suspended && !request->answered);
     uint32_t events = conn->armed & EPOLLIN;
 
     if (conn->fd < 0)
@@ -662,8 +662,7 @@ void conn_event(struct conn *conn, uint32_t events)
         return;
     }
     if (events & EPOLLOUT) {
-        if (conn->state == CONN_REQUEST && request->answered && !request->sent &&
-            answer_send(conn))
+        if (conn->state == CONN_REQUEST && request->answered && !request->sent && answer_send(conn))
             request->lost = true;
         conn_continue(conn);
     }

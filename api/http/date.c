@@ -198,7 +198,7 @@ int http_date_parse(uint64_t *unix_s, const char *ptr, size_t len)
         civil.day > days_in(civil.month, civil.year) || civil.hour > 23 || civil.minute > 59 ||
         civil.second > 60) /* a leap second is the next one */
         return ERR_INVALID;
-    *unix_s = days_from_civil(&civil) * DAY_S + civil.hour * 3600u + civil.minute * 60u +
-              civil.second;
+    *unix_s =
+        days_from_civil(&civil) * DAY_S + civil.hour * 3600u + civil.minute * 60u + civil.second;
     return 0;
 }

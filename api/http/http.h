@@ -1,6 +1,6 @@
 /*
- * The HTTP/1.1 server core: connections, parsing, deadlines and answers; it knows nothing of what is
- * served. Sources: RFC 9110, RFC 9112.
+ * The HTTP/1.1 server core: connections, parsing, deadlines and answers; it knows nothing of what
+ * is served. Sources: RFC 9110, RFC 9112.
  *
  * Threads: a server has a few worker loops; a connection lives on one of them for its whole life,
  * and every callback of a handler is called on that loop and must not block. Work that has to wait
@@ -11,10 +11,10 @@
  *
  *   on_request ──► http_answer                                   (nothing to wait for)
  *              ──► http_read_body ─► on_body … ─► on_body_end ─► http_answer
- *              ──► http_suspend ─(other thread: http_post(fn))─► fn ─► http_answer, or suspend again
- *   finally, exactly once: on_done, when the answer was sent or the connection is lost. The handler
- *   releases what it holds for the request there. While a request is suspended the core never calls
- *   on_done: a client that went away shows in http_gone only, once the post has arrived.
+ *              ──► http_suspend ─(other thread: http_post(fn))─► fn ─► http_answer, or suspend
+ * again finally, exactly once: on_done, when the answer was sent or the connection is lost. The
+ * handler releases what it holds for the request there. While a request is suspended the core never
+ * calls on_done: a client that went away shows in http_gone only, once the post has arrived.
  */
 #ifndef API_HTTP_HTTP_H
 #define API_HTTP_HTTP_H
@@ -46,8 +46,8 @@ struct slice {
 struct http_handler {
     /* The header is complete and valid. Slices got from the request die when this returns. */
     void (*on_request)(void *arg, struct http_request *request);
-    /* LEN more bytes of the body, after http_read_body. DATA dies when this returns. The handler may
-     * answer at once (an error): the rest of the body is then not delivered. */
+    /* LEN more bytes of the body, after http_read_body. DATA dies when this returns. The handler
+     * may answer at once (an error): the rest of the body is then not delivered. */
     void (*on_body)(void *arg, struct http_request *request, const uint8_t *data, size_t len);
     /* The body is complete: as long as it said to be. */
     void (*on_body_end)(void *arg, struct http_request *request);
@@ -60,9 +60,9 @@ struct http_handler {
 #define HTTP_MAX_OPERATIONS 24
 
 struct http_config {
-    unsigned workers;             /* loops; 0 = one per CPU */
-    unsigned max_connections;     /* over it a new one gets 503 and is closed */
-    bool access_log;              /* one log line per request */
+    unsigned workers;              /* loops; 0 = one per CPU */
+    unsigned max_connections;      /* over it a new one gets 503 and is closed */
+    bool access_log;               /* one log line per request */
     const char *const *operations; /* names, index = operation; lent for the server's life */
     unsigned operation_count;
     /* Deadlines in milliseconds; 0 = the default of base/limits.h. */
@@ -183,8 +183,8 @@ struct http_operation_stats {
 };
 
 struct http_stats {
-    uint64_t requests[6];       /* by status class: [2] = 2xx … [5] = 5xx */
-    uint64_t accepted, refused; /* connections since the start */
+    uint64_t requests[6];            /* by status class: [2] = 2xx … [5] = 5xx */
+    uint64_t accepted, refused;      /* connections since the start */
     uint64_t connections, in_flight; /* now */
     uint64_t bytes_in, bytes_out;
     struct http_operation_stats operations[HTTP_MAX_OPERATIONS];

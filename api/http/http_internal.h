@@ -23,14 +23,14 @@
 
 /* Requests that one connection may have answered in a row before others get their turn, and bytes
  * that one may send in a row. */
-#define REQUESTS_PER_TURN  64
+#define REQUESTS_PER_TURN   64
 #define SEND_BYTES_PER_TURN (2 * MIB)
 
 /* Room for a status line and the lines that the core writes; and for all of a header with a small
  * body, which are sent as one piece. */
-#define CORE_HEAD_BYTES  512
-#define ONE_PIECE_BYTES  (8 * KIB)
-#define SOURCE_BYTES     BLOCK_BYTES
+#define CORE_HEAD_BYTES 512
+#define ONE_PIECE_BYTES (8 * KIB)
+#define SOURCE_BYTES    BLOCK_BYTES
 
 /* An unread rest of a body up to this is read and dropped, so that the connection can live on; with
  * more, it is closed: we shut down our side and drop what still comes, within bounds, because a
@@ -158,11 +158,11 @@ struct conn {
     uint8_t *input;
     uint32_t input_at, input_len, input_cap;
     struct head_scan scan;
-    uint64_t deadline_ms; /* of the state; WHEEL_NEVER */
+    uint64_t deadline_ms;  /* of the state; WHEEL_NEVER */
     uint64_t suspended_ms; /* when a suspend stopped the body's clock */
-    uint64_t quota;       /* bytes that discard or linger may still take */
-    size_t unused;          /* of what was received, while a handler is called */
-    struct mail mail;     /* for the hand-over */
+    uint64_t quota;        /* bytes that discard or linger may still take */
+    size_t unused;         /* of what was received, while a handler is called */
+    struct mail mail;      /* for the hand-over */
     struct http_request request;
 };
 
@@ -262,7 +262,7 @@ struct http_server {
     struct loop *loops;
     struct listener listeners[MAX_LISTENERS];
     atomic_uint listener_count;
-    int spare_fd; /* of loop 0, to close when the process has no fd left */
+    int spare_fd;             /* of loop 0, to close when the process has no fd left */
     uint64_t accept_again_ms; /* of loop 0: listeners rest until then; 0 = they do not */
     bool drained;
 

@@ -218,7 +218,8 @@ static int sleep_ms(struct loop *loop)
     uint64_t ms = wheel_wait_ms(&loop->wheel, loop->now_ms, MAX_SLEEP_MS);
     uint64_t again = loop->index == 0 ? loop->server->accept_again_ms : 0;
 
-    if (loop->ready || atomic_load(&loop->mailbox) || atomic_load(&loop->orders) != loop->orders_done)
+    if (loop->ready || atomic_load(&loop->mailbox) ||
+        atomic_load(&loop->orders) != loop->orders_done)
         return 0;
     if (again)
         ms = again <= loop->now_ms ? 0 : again - loop->now_ms < ms ? again - loop->now_ms : ms;

@@ -44,9 +44,26 @@ static const struct refusal expectation_failed = {417, "expectation_failed",
 /* The bytes of a token (RFC 9110 §5.6.2), as bits. */
 static bool is_token(unsigned char c)
 {
-    static const uint64_t bits[4] = {UINT64_C(0x03ff6cfa00000000), UINT64_C(0x57ffffffc7fffffe), 0, 0};
+    static const uint64_t bits[4] = {UINT64_C(0x03ff6cfa00000000), UINT64_C(0x57ffffffc7fffffe), 0,
+                                     0};
 
     return bits[c / 64] >> c % 64 & 1;
+}
+
+/* What is wrong at byte AT, a blank or control character with another byte behind it; or NULL. */
+static const struct refusal *judge(const struct head_scan *scan, const unsigned char *p, size_t at)
+{
+    bool line_begins = at == scan->line_start;
+
+    if (!scan->in_headers && at > LIMIT_HTTP_URI_BYTES + REQUEST_LINE_SLACK)
+        return &too_long_target;
+    if (line_begins && (p[at] == ' ' || p[at] == '\t'))
+        return &bad_fold;
+    if (p[at] == '\t')
+        return NULL;
+    if (p[at] != '\r' || p[at + 1] != '\n' || (line_begins && !scan->in_headers))
+        return &bad_control;
+    return NULL;
 }
 
 enum head_found head_find(struct head_scan *scan, const char *data, size_t len,
@@ -57,21 +74,16 @@ enum head_found head_find(struct head_scan *scan, const char *data, size_t len,
     size_t end = len < LIMIT_HTTP_HEADER_BYTES ? len : LIMIT_HTTP_HEADER_BYTES;
 
     *refusal = NULL;
-    for (; at < end; at++) {
-        unsigned char c = p[at];
-
-        if (at == scan->line_start && (c == ' ' || c == '\t')) {
-            *refusal = scan->in_headers ? &bad_fold : &bad_request_line;
-            return HEAD_REFUSED;
-        }
-        if (c >= 0x20 || c == '\t')
+    if (!at && len && !is_token(p[0]) && p[0] != '\r')
+        *refusal = &bad_request_line; /* not HTTP at all: no need to wait for more of it */
+    for (; at < end && !*refusal; at++) {
+        if (p[at] > 0x20 || (p[at] == ' ' && at != scan->line_start))
             continue;
-        if (c == '\r' && at + 1 == end)
+        if (p[at] == '\r' && at + 1 == end)
             break; /* looked at again together with the next byte */
-        if (c != '\r' || p[at + 1] != '\n' || (at == scan->line_start && !scan->in_headers)) {
-            *refusal = &bad_control;
-            return HEAD_REFUSED;
-        }
+        *refusal = judge(scan, p, at);
+        if (*refusal || p[at] != '\r')
+            continue;
         if (at == scan->line_start) {
             scan->at = (uint32_t)at + 2;
             return HEAD_COMPLETE;
@@ -81,11 +93,9 @@ enum head_found head_find(struct head_scan *scan, const char *data, size_t len,
         scan->line_start = (uint32_t)at + 1;
     }
     scan->at = (uint32_t)at;
-    if (!scan->in_headers && at > 0 && !is_token(p[0]))
-        *refusal = &bad_request_line; /* not HTTP at all: no need to wait for more of it */
-    else if (!scan->in_headers && at > LIMIT_HTTP_URI_BYTES + REQUEST_LINE_SLACK)
+    if (!*refusal && !scan->in_headers && at > LIMIT_HTTP_URI_BYTES + REQUEST_LINE_SLACK)
         *refusal = &too_long_target;
-    else if (end == LIMIT_HTTP_HEADER_BYTES)
+    if (!*refusal && end == LIMIT_HTTP_HEADER_BYTES)
         *refusal = &too_large_header;
     return *refusal ? HEAD_REFUSED : HEAD_INCOMPLETE;
 }
@@ -206,10 +216,15 @@ static const struct refusal *parse_method(struct head *head, const char *data, s
     static const struct {
         const char *name;
         int method;
-    } known[] = {{"GET", HTTP_METHOD_GET},         {"PUT", HTTP_METHOD_PUT},
-                 {"HEAD", HTTP_METHOD_HEAD},       {"POST", HTTP_METHOD_POST},
-                 {"DELETE", HTTP_METHOD_DELETE},   {"OPTIONS", HTTP_METHOD_OPTIONS},
-                 {"CONNECT", -1}, {"TRACE", -1}, {"PATCH", -1}};
+    } known[] = {{"GET", HTTP_METHOD_GET},
+                 {"PUT", HTTP_METHOD_PUT},
+                 {"HEAD", HTTP_METHOD_HEAD},
+                 {"POST", HTTP_METHOD_POST},
+                 {"DELETE", HTTP_METHOD_DELETE},
+                 {"OPTIONS", HTTP_METHOD_OPTIONS},
+                 {"CONNECT", -1},
+                 {"TRACE", -1},
+                 {"PATCH", -1}};
     size_t n = 0;
 
     while (n < len && is_token((unsigned char)data[n]))
@@ -275,9 +290,9 @@ static bool escapes_are_sound(struct slice path)
 }
 
 /* method SP target SP HTTP/1.x CRLF, with no blank more: llhttp skips some. */
-static bool request_line_is_exact(const struct head *head, const char *data)
+static bool request_line_is_exact(const struct head *head, const char *data, size_t len)
 {
-    const char *method_end = memchr(data, ' ', LIMIT_HTTP_HEADER_BYTES);
+    const char *method_end = memchr(data, ' ', len);
     const char *target_end = head->target.ptr + head->target.len;
 
     return head->target.ptr == method_end + 1 && !memcmp(target_end, " HTTP/1.", 8) &&
@@ -294,9 +309,9 @@ static const struct refusal *parse_target(struct head *head)
     if (!rest.len || memchr(rest.ptr, '#', rest.len))
         return &bad_target;
     if (rest.ptr[0] != '/') { /* the absolute form, or one that we do not take */
-        size_t scheme = rest.len > 7 && text_equal_nocase(rest.ptr, 7, "http://", 7)     ? 7
+        size_t scheme = rest.len > 7 && text_equal_nocase(rest.ptr, 7, "http://", 7)    ? 7
                         : rest.len > 8 && text_equal_nocase(rest.ptr, 8, "https://", 8) ? 8
-                                                                                         : 0;
+                                                                                        : 0;
         size_t end = scheme;
 
         while (end < rest.len && rest.ptr[end] != '/' && rest.ptr[end] != '?')
@@ -321,8 +336,7 @@ static const struct refusal *check_framing(struct head *head, unsigned lengths, 
         return &bad_framing;
     if (lengths) {
         /* The largest number means "chunked" elsewhere. */
-        if (lengths > 1 ||
-            parse_u64(&head->content_length, length.ptr, length.len, UINT64_MAX / 2))
+        if (lengths > 1 || parse_u64(&head->content_length, length.ptr, length.len, UINT64_MAX / 2))
             return &bad_length;
         head->has_length = true;
     }
@@ -405,7 +419,7 @@ const struct refusal *head_parse(struct head *head, const char *data, size_t len
         return head->count ? &bad_header : &bad_request_line;
     if (parse.parser.http_major != 1 || parse.parser.http_minor > 1)
         return &bad_version;
-    if (!head->target.len || !request_line_is_exact(head, data))
+    if (!head->target.len || !request_line_is_exact(head, data, len))
         return &bad_request_line;
     head->minor = parse.parser.http_minor;
     refusal = parse_target(head);

@@ -152,8 +152,8 @@ void server_accept(struct listener *listener)
     for (int i = 0; i < MAX_ACCEPTS && listener->fd >= 0; i++) {
         struct sockaddr_storage peer = {.ss_family = AF_UNSPEC};
         socklen_t len = sizeof peer;
-        int fd = accept4(listener->fd, (struct sockaddr *)&peer, &len,
-                         SOCK_NONBLOCK | SOCK_CLOEXEC);
+        int fd =
+            accept4(listener->fd, (struct sockaddr *)&peer, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
         if (fd >= 0) {
             admit(listener, server, fd, is_loopback(&peer));
@@ -210,10 +210,10 @@ static int open_one(const struct addrinfo *at)
         (void)!setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);
     if (!bind(fd, at->ai_addr, at->ai_addrlen) && !listen(fd, BACKLOG))
         return fd;
-    rc = errno == EADDRINUSE                        ? ERR_IN_USE
-         : errno == EACCES                          ? ERR_PERMISSION
+    rc = errno == EADDRINUSE                         ? ERR_IN_USE
+         : errno == EACCES                           ? ERR_PERMISSION
          : errno == EADDRNOTAVAIL || errno == EINVAL ? ERR_INVALID
-                                                    : err_from_errno(errno);
+                                                     : err_from_errno(errno);
     close(fd);
     return rc;
 }

@@ -758,7 +758,6 @@ static void insist(struct db **db, const char *vfs, struct disk *disk, struct mo
 
         if (rc == 0)
             return;
-        if (rc != disk->fail_rc) fprintf(stderr,"DEBUG k %ld step %u attempt %d rc %d sync %d\n", disk->fail_at, step, attempt, rc, disk->failed_sync);
         if (!disk->failed_sync || rc != ERR_IO)
             assert_int_equal(rc, disk->fail_rc);
         assert_int_equal(db_state_get(*db, &now), 0);
@@ -792,7 +791,8 @@ static void a_single_failed_call_costs_one_transaction_at_most(void **state)
             assert_int_equal(vfs_register(&disk->env, vfs), 0);
             int rc = db_open(&db, vfs, "/d/journal.db", &node, &store);
             if (rc) {
-                assert_int_equal(rc, disk->fail_rc);
+                /* SQLite does not say why it could not switch to WAL. */
+                assert_true(rc == disk->fail_rc || rc == ERR_IO);
                 assert_int_equal(db_open(&db, vfs, "/d/journal.db", &node, &store), 0);
             }
             for (unsigned step = 1; step <= STEPS; step++) {

@@ -375,9 +375,9 @@ struct answer {
     uint64_t length; /* as announced */
     bool has_length;
     char head[24 * 1024];
-    char body[512];     /* its beginning */
+    char body[512];      /* its beginning */
     uint64_t body_bytes; /* that came */
-    bool is_pattern;    /* and were what pattern() says */
+    bool is_pattern;     /* and were what pattern() says */
 };
 
 /* A line's value of the header, in ANSWER->head; NULL where there is none. */

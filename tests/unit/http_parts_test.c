@@ -82,8 +82,8 @@ static void ranges_resolve_as_asked(void **state)
         struct byte_range ranges[LIMIT_HTTP_RANGES];
         unsigned count = 99;
         char text[400] = "", *to = text;
-        enum range_result result = range_resolve(cases[i].value, strlen(cases[i].value),
-                                                 cases[i].size, ranges, &count);
+        enum range_result result =
+            range_resolve(cases[i].value, strlen(cases[i].value), cases[i].size, ranges, &count);
 
         for (unsigned r = 0; result == RANGE_SOME && r < count; r++)
             to += sprintf(to, "%s%llu-%llu", r ? " " : "", (unsigned long long)ranges[r].first,
@@ -184,10 +184,11 @@ static void a_range_counts_for_this_very_representation(void **state)
         const char *value, *etag;
         bool applies;
     } cases[] = {
-        {NULL, TAG, true},          {TAG, TAG, true},    {"\"x\"", TAG, false},
-        {"W/\"abc\"", TAG, false},  {TAG, NULL, false},  {SAME, TAG, true},
-        {OLDER, TAG, false},        {NEWER, TAG, false}, {"", TAG, false},
-        {"\"abc\", \"x\"", TAG, false},
+        {NULL, TAG, true},     {TAG, TAG, true},
+        {"\"x\"", TAG, false}, {"W/\"abc\"", TAG, false},
+        {TAG, NULL, false},    {SAME, TAG, true},
+        {OLDER, TAG, false},   {NEWER, TAG, false},
+        {"", TAG, false},      {"\"abc\", \"x\"", TAG, false},
     };
 
     (void)state;
@@ -278,7 +279,8 @@ static int decode(const char *input, size_t step, char *out, size_t *used)
     while (*used < len && !chunked_ended(&chunked)) {
         size_t n = len - *used < step ? len - *used : step, taken, data_len;
         const uint8_t *data;
-        int rc = chunked_take(&chunked, (const uint8_t *)input + *used, n, &taken, &data, &data_len);
+        int rc =
+            chunked_take(&chunked, (const uint8_t *)input + *used, n, &taken, &data, &data_len);
 
         if (rc)
             return rc;
@@ -393,10 +395,10 @@ static void types_follow_the_extension(void **state)
 /* Each extension of the table is found, which it is only if the table is sorted. */
 static void the_table_of_types_is_sorted(void **state)
 {
-    static const char *const all[] = {"a.bin", "a.c",   "a.css", "a.go",   "a.h",   "a.htm", "a.js",
-                                      "a.jxl", "a.log", "a.mjs", "a.mp4",  "a.odt", "a.pdf", "a.php",
-                                      "a.py",  "a.rs",  "a.sh",  "a.svg",  "a.ts",  "a.ttf", "a.wav",
-                                      "a.xml", "a.yml", "a.zip", "a.woff", "a.weba"};
+    static const char *const all[] = {
+        "a.bin", "a.c",   "a.css", "a.go",  "a.h",   "a.htm", "a.js",   "a.jxl", "a.log",
+        "a.mjs", "a.mp4", "a.odt", "a.pdf", "a.php", "a.py",  "a.rs",   "a.sh",  "a.svg",
+        "a.ts",  "a.ttf", "a.wav", "a.xml", "a.yml", "a.zip", "a.woff", "a.weba"};
 
     (void)state;
     for (size_t i = 0; i < COUNT(all); i++)

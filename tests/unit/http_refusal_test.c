@@ -236,7 +236,8 @@ static void odd_but_sound_requests_are_taken(void **state)
         LINE HOST "X: \xc3\xb6\r\n\r\n",
         LINE HOST "X: a\tb\r\n\r\n",
         LINE HOST "Content-Length: 00\r\n\r\n",
-        LINE HOST "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\n\r\n",
+        LINE HOST
+        "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\n\r\n",
         "GET /hello?a=%00&b=%zz HTTP/1.1\r\n" HOST "\r\n",
         "GET /hello HTTP/1.0\r\nConnection: keep-alive\r\nExpect: miracles\r\n\r\n",
     };

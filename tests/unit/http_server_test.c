@@ -1,5 +1,5 @@
-/* Goal: connections live as RFC 9112 says, whatever the client's pace, and each request ends exactly
- * once, whatever happens to its client. */
+/* Goal: connections live as RFC 9112 says, whatever the client's pace, and each request ends
+ * exactly once, whatever happens to its client. */
 #include "tests/unit/http_fixture.h"
 
 #include <fcntl.h>
@@ -144,11 +144,11 @@ static void upload(const char *path, size_t len, bool chunked)
     for (size_t i = 0; i < len; i++)
         data[i] = pattern(i);
     if (chunked)
-        snprintf(text, sizeof text, "POST %s HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
-                 path);
+        snprintf(text, sizeof text,
+                 "POST %s HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", path);
     else
-        snprintf(text, sizeof text, "POST %s HTTP/1.1\r\nHost: a\r\nContent-Length: %zu\r\n\r\n", path,
-                 len);
+        snprintf(text, sizeof text, "POST %s HTTP/1.1\r\nHost: a\r\nContent-Length: %zu\r\n\r\n",
+                 path, len);
     send_text(fd, text);
     for (size_t at = 0, n; at < len; at += n) {
         n = chunked ? 1 + at % 30000 : len;
@@ -190,7 +190,8 @@ static void a_client_that_waits_is_told_to_go_on(void **state)
     struct answer answer;
 
     (void)state;
-    send_text(fd, "PUT /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-Continue\r\n\r\n");
+    send_text(fd,
+              "PUT /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-Continue\r\n\r\n");
     assert_true(read_head(fd, &answer));
     assert_int_equal(answer.status, 100);
     expect(fd, "abc", 200, NULL);
@@ -199,9 +200,10 @@ static void a_client_that_waits_is_told_to_go_on(void **state)
            "PUT /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\nabc",
            200, NULL);
     /* Refused at once: the client need not send it, so the connection ends here. */
-    expect(fd,
-           "PUT /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999\r\nExpect: 100-continue\r\n\r\n",
-           413, NULL);
+    expect(
+        fd,
+        "PUT /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999\r\nExpect: 100-continue\r\n\r\n",
+        413, NULL);
     assert_true(at_end(fd));
     close(fd);
 }
@@ -364,7 +366,9 @@ static void large_answers_reach_slow_readers_unchanged(void **state)
     static const struct {
         const char *path;
         uint64_t length;
-    } cases[] = {{"/big", BIG_BYTES}, {"/big-stops", BIG_BYTES}, {"/memory", MEMORY_BYTES},
+    } cases[] = {{"/big", BIG_BYTES},
+                 {"/big-stops", BIG_BYTES},
+                 {"/memory", MEMORY_BYTES},
                  {"/lent", MEMORY_BYTES}};
 
     (void)state;
@@ -671,9 +675,9 @@ static void unix_sockets_and_bad_addresses(void **state)
     struct http_config config = {.workers = 1};
     char directory[] = "/tmp/http_server_test.XXXXXX", address[64], taken[32];
     const char *path = address + 5;
-    const char *const malformed[] = {"",         "80",           "127.0.0.1:", "127.0.0.1:x",
-                                     "1.2.3.4:99999", "::1:80",  "[::1:80",    "unix:",
-                                     "no.such.host.invalid:0"};
+    const char *const malformed[] = {
+        "",       "80",      "127.0.0.1:", "127.0.0.1:x",           "1.2.3.4:99999",
+        "::1:80", "[::1:80", "unix:",      "no.such.host.invalid:0"};
     struct stat status;
     int fd;
 

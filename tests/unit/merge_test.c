@@ -172,6 +172,7 @@ static void of_two_puts_the_later_wins_and_the_higher_origin_breaks_ties(void **
     (void)state;
     by_stamp[0].fields |= EVENT_HAS_TYPE;
     by_stamp[0].type = TEXT("a/a");
+    by_stamp[1].type = TEXT("not said");
     row = fold_all(by_stamp, 2);
     assert_int_equal(row->sha256[0], 2);
     assert_int_equal(row->size, 200);
@@ -289,6 +290,18 @@ static void uploaded_is_said_of_bytes_not_of_ids(void **state)
     assert_int_equal(uploaded->flags, OBJECT_PUT | OBJECT_CLOUD);
     object_destroy(&row);
     object_destroy(&uploaded);
+}
+
+/* A purge leaves zeros in the register; they are not the name of bytes, whoever claims such a put.
+ */
+static void purged_is_not_uploaded_even_of_a_forged_digest(void **state)
+{
+    struct event events[] = {put_at(10, 1, 0), cloud_at(11, 1, CLOUD_PURGED, 0)};
+    struct object *row = fold_all(events, 2);
+
+    (void)state;
+    assert_int_equal(row->flags, OBJECT_PUT | OBJECT_CLOUD);
+    object_destroy(&row);
 }
 
 static void a_started_upload_says_nothing_about_what_the_cloud_holds(void **state)
@@ -543,6 +556,7 @@ int main(void)
         cmocka_unit_test(a_delete_wins_for_ever_and_clears_the_row),
         cmocka_unit_test(a_tombstone_remembers_the_cloud_before_and_after),
         cmocka_unit_test(uploaded_is_said_of_bytes_not_of_ids),
+        cmocka_unit_test(purged_is_not_uploaded_even_of_a_forged_digest),
         cmocka_unit_test(a_started_upload_says_nothing_about_what_the_cloud_holds),
         cmocka_unit_test(the_place_stays_while_the_bytes_are_the_same),
         cmocka_unit_test(an_event_that_changes_nothing_gives_an_equal_row),

@@ -1,0 +1,263 @@
+/*
+ * For the tests of the doors: a whole node on a temporary directory (journal, RAM tier, store, HTTP
+ * server on a free port, control socket), and a client that reads whole answers. Every wait on a
+ * socket has a deadline.
+ */
+#ifndef TESTS_UNIT_API_FIXTURE_H
+#define TESTS_UNIT_API_FIXTURE_H
+
+#include "api/control.h"
+#include "api/public.h"
+#include "base/log.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+#include <arpa/inet.h>
+#include <ftw.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#define UNUSED __attribute__((unused))
+#define WAIT_S 20
+#define LOOPS  2
+
+struct node {
+    char root[64], state[96], files[96], socket[96];
+    uint64_t max_body_bytes; /* set before node_start */
+    struct store_dirs dirs;
+    struct ram *ram;
+    struct journal *journal;
+    struct store *store;
+    struct http_server *server;
+    struct public_api *api;
+    struct control *control;
+    unsigned port;
+};
+
+static void node_start(struct node *node)
+{
+    const struct http_config http = {.workers = LOOPS,
+                                     .operations = public_operations,
+                                     .operation_count = PUBLIC_OPERATIONS};
+    char message[512] = "", address[128];
+
+    int rc = store_dirs_open(&node->dirs, env_system(), node->state, node->files, false, message,
+                             sizeof message);
+    if (rc)
+        fail_msg("%s", message);
+    assert_int_equal(ram_create(&node->ram, 8 * MIB), 0);
+    const struct journal_config journal = {.dirs = &node->dirs, .ram = node->ram, .sync = true};
+    rc = journal_open(&node->journal, &journal, message, sizeof message);
+    if (rc)
+        fail_msg("%s", message);
+    assert_int_equal(journal_start(node->journal), 0);
+    const struct store_config store = {.journal = node->journal,
+                                       .ram = node->ram,
+                                       .env = env_system(),
+                                       .max_body_bytes = node->max_body_bytes};
+    assert_int_equal(store_create(&node->store, &store), 0);
+    assert_int_equal(http_server_create(&node->server, &http), 0);
+    const struct public_config api = {
+        .stats = {.store = node->store,
+                  .server = node->server,
+                  .version = "1.2.3-test",
+                  .tag = "a \"tag\"",
+                  .durability = "full",
+                  .started_mono_ms = env_mono_ms(env_system()),
+                  .operations = public_operations,
+                  .operation_count = PUBLIC_OPERATIONS},
+        .loops = LOOPS,
+    };
+    assert_int_equal(public_create(&node->api, &api), 0);
+    assert_int_equal(control_create(&node->control, &api.stats), 0);
+    assert_int_equal(http_server_listen(node->server, "127.0.0.1:0", public_handler(node->api)), 0);
+    (void)snprintf(address, sizeof address, "unix:%s", node->socket);
+    assert_int_equal(http_server_listen(node->server, address, control_handler(node->control)), 0);
+    node->port = http_server_port(node->server, 0);
+}
+
+static void node_stop(struct node *node)
+{
+    (void)http_server_drain(node->server, 5000);
+    control_stop(node->control);
+    http_server_destroy(&node->server);
+    control_destroy(&node->control);
+    public_destroy(&node->api);
+    store_destroy(&node->store);
+    journal_stop(node->journal);
+    journal_close(&node->journal);
+    ram_destroy(&node->ram);
+    store_dirs_close(&node->dirs);
+}
+
+static struct node *node_create(uint64_t max_body_bytes)
+{
+    struct node *node = calloc(1, sizeof *node);
+
+    assert_non_null(node);
+    log_configure(getenv("TEST_LOG") ? LOG_DEBUG : LOG_ERROR, LOG_TEXT);
+    (void)snprintf(node->root, sizeof node->root, "/tmp/api-test-XXXXXX");
+    assert_non_null(mkdtemp(node->root));
+    (void)snprintf(node->state, sizeof node->state, "%s/state", node->root);
+    (void)snprintf(node->files, sizeof node->files, "%s/files", node->root);
+    (void)snprintf(node->socket, sizeof node->socket, "%s/control.sock", node->root);
+    node->max_body_bytes = max_body_bytes;
+    node_start(node);
+    return node;
+}
+
+static int remove_one(const char *path, const struct stat *info, int type, struct FTW *ftw)
+{
+    (void)info;
+    (void)type;
+    (void)ftw;
+    return remove(path);
+}
+
+static void node_destroy(struct node *node)
+{
+    node_stop(node);
+    assert_int_equal(nftw(node->root, remove_one, 16, FTW_DEPTH | FTW_PHYS), 0);
+    free(node);
+}
+
+/* ---- The client ---- */
+
+struct reply {
+    unsigned status;
+    char head[32 * 1024];
+    char *body; /* with a zero behind it */
+    size_t len;
+    bool complete; /* as many bytes as announced */
+};
+
+static void set_deadline(int fd)
+{
+    const struct timeval wait = {.tv_sec = WAIT_S};
+
+    assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof wait), 0);
+    assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof wait), 0);
+}
+
+static int dial(const struct node *node)
+{
+    const struct sockaddr_in address = {.sin_family = AF_INET,
+                                        .sin_port = htons((uint16_t)node->port),
+                                        .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+    assert_true(fd >= 0);
+    set_deadline(fd);
+    assert_int_equal(connect(fd, (const struct sockaddr *)&address, sizeof address), 0);
+    return fd;
+}
+
+UNUSED static int dial_control(const struct node *node)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+    assert_true(fd >= 0);
+    set_deadline(fd);
+    (void)snprintf(address.sun_path, sizeof address.sun_path, "%s", node->socket);
+    assert_int_equal(connect(fd, (const struct sockaddr *)&address, sizeof address), 0);
+    return fd;
+}
+
+static void send_all(int fd, const void *data, size_t len)
+{
+    const char *at = data;
+
+    while (len) {
+        ssize_t n = send(fd, at, len, MSG_NOSIGNAL);
+
+        if (n <= 0)
+            return; /* refused early: the answer tells */
+        at += n;
+        len -= (size_t)n;
+    }
+}
+
+/* A header's value, to the end of its line, in a static buffer; NULL where there is none. */
+UNUSED static const char *value_of(const struct reply *reply, const char *name)
+{
+    static char value[16 * 1024];
+    const char *at = reply->head;
+
+    while ((at = strstr(at, "\r\n")) && at[2]) {
+        at += 2;
+        size_t len = strlen(name);
+        if (strncasecmp(at, name, len) == 0 && at[len] == ':') {
+            const char *end = strstr(at, "\r\n");
+
+            at += len + 2;
+            (void)snprintf(value, sizeof value, "%.*s", (int)(end - at), at);
+            return value;
+        }
+    }
+    return NULL;
+}
+
+static void receive(int fd, struct reply *reply, bool has_body)
+{
+    size_t len = 0;
+
+    memset(reply, 0, sizeof *reply);
+    while (len < 4 || memcmp(reply->head + len - 4, "\r\n\r\n", 4) != 0) {
+        ssize_t n = recv(fd, reply->head + len, 1, 0);
+
+        if (n <= 0)
+            fail_msg("no answer: \"%s\"", reply->head);
+        len++;
+        assert_true(len < sizeof reply->head - 1);
+    }
+    reply->status = (unsigned)atoi(reply->head + 9);
+    const char *length = value_of(reply, "content-length");
+    size_t want = length && has_body && reply->status != 304 ? strtoull(length, NULL, 10) : 0;
+    reply->body = calloc(1, want + 1);
+    assert_non_null(reply->body);
+    while (reply->len < want) {
+        ssize_t n = recv(fd, reply->body + reply->len, want - reply->len, 0);
+
+        if (n <= 0)
+            break;
+        reply->len += (size_t)n;
+    }
+    reply->complete = reply->len == want;
+}
+
+static void reply_free(struct reply *reply)
+{
+    free(reply->body);
+    reply->body = NULL;
+}
+
+/* One request on a connection of its own. HEAD: further lines, each with its CRLF. */
+static void request(const struct node *node, struct reply *reply, const char *method,
+                    const char *path, const char *head, const void *body, size_t len)
+{
+    char text[16 * 1024];
+    int fd = dial(node);
+    bool sends = strcmp(method, "PUT") == 0 || strcmp(method, "POST") == 0;
+    int n = snprintf(text, sizeof text, "%s %s HTTP/1.1\r\nHost: test\r\n%s", method, path,
+                     head ? head : "");
+
+    assert_true(n > 0 && (size_t)n < sizeof text - 64);
+    if (sends)
+        n += snprintf(text + n, sizeof text - (size_t)n, "Content-Length: %zu\r\n", len);
+    n += snprintf(text + n, sizeof text - (size_t)n, "\r\n");
+    send_all(fd, text, (size_t)n);
+    send_all(fd, body, len);
+    receive(fd, reply, strcmp(method, "HEAD") != 0);
+    (void)close(fd);
+}
+
+#endif
