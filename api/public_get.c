@@ -341,9 +341,12 @@ static void get_cold(struct public_request *request)
     }
     request->job.run = run_cold;
     http_suspend(http);
-    request->rc = store_submit(request->api->store, &request->job);
-    if (request->rc)
+    rc = store_submit(request->api->store, &request->job);
+    /* After a success the request is the pool's: it may have been answered already. */
+    if (rc) {
+        request->rc = rc;
         http_post(http, cold_done);
+    }
 }
 
 void public_get(struct public_api *api, struct http_request *http, const struct id128 *id)

@@ -254,7 +254,10 @@ void public_meta(struct public_api *api, struct http_request *http, const struct
     request->id = *id;
     request->job.run = find_meta;
     http_suspend(http);
-    request->rc = store_submit(api->store, &request->job);
-    if (request->rc)
+    int rc = store_submit(api->store, &request->job);
+    /* After a success the request is the pool's: it may have been answered already. */
+    if (rc) {
+        request->rc = rc;
         http_post(http, meta_found);
+    }
 }

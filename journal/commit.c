@@ -332,12 +332,6 @@ static int write_batch(struct journal *journal)
     if (rc) {
         log_error("commit log: batch of %zu changes not written: %s", c->decided_count,
                   err_text(rc));
-        int again = log_begin(journal->log, c->clock.last);
-
-        if (!again && !(again = log_write(journal->log)))
-            again = log_sync(journal->log);
-        if (again)
-            stop_writing(journal, "commit log", again);
         return rc;
     }
     rc = log_sync(journal->log);
@@ -466,6 +460,8 @@ unsigned journal_commit_step(struct journal *journal)
     else
         rc = log_begin(journal->log, c->clock.last);
     if (rc) {
+        if (rc == ERR_READ_ONLY)
+            stop_writing(journal, "commit log", rc);
         refuse_held(journal, rc);
     } else {
         c->batch++;
@@ -473,7 +469,7 @@ unsigned journal_commit_step(struct journal *journal)
         if (c->first) {
             rc = write_batch(journal);
             if (rc)
-                void_batch(journal, &chain, rc == ERR_NO_SPACE ? rc : ERR_READ_ONLY);
+                void_batch(journal, &chain, rc);
             else
                 publish_batch(journal);
         }

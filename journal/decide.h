@@ -22,15 +22,15 @@ struct request {
     uint32_t fields;
     uint8_t sha256[SHA256_BYTES];
     uint64_t size;
-    uint8_t level;
     struct text name, type, user_meta;
     uint64_t expires_ms;
-    bool purge;
+    uint8_t level;
     uint8_t reason;
+    bool purge;
     /* PUT: the copy of the same bytes that the caller has read and found good (verified) or bad
      * (damaged) a moment ago; DROP: the bad one. */
-    struct place checked;
     bool verified, damaged;
+    struct place checked;
 };
 
 enum verdict {

@@ -89,12 +89,11 @@ struct event {
     uint8_t level;                     /* 0 … 2 */
     struct text name, type, user_meta; /* user_meta: compact JSON object of strings, keys sorted */
     uint64_t expires_ms;               /* Unix; 0 = never */
-    uint8_t reason;
-    bool purge;
     struct event_ref follows;
     const struct event_item *items; /* encode: caller's array; decode: inside DATA */
     uint32_t item_count;
-    uint8_t cloud_state, member_state;
+    uint8_t reason, cloud_state, member_state; /* of a delete, cloud, member event */
+    bool purge;
     struct text backend, bucket, key, etag, address;
     struct id128 subject;
     struct text sums; /* raw msgpack map */

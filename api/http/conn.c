@@ -104,8 +104,14 @@ static void finish_request(struct conn *conn)
 /* Give up the socket. A suspended request keeps the rest until its post comes. */
 static void lose(struct conn *conn)
 {
+    struct linger now = {.l_onoff = 1, .l_linger = 0};
+
     if (conn->state == CONN_CLOSED)
         return;
+    /* An answer that is cut off ends in a reset: the client cannot take it for whole, and what the
+     * kernel still holds for a reader that has stalled is freed at once. */
+    if (conn->state == CONN_REQUEST && conn->request.answered && !conn->request.sent)
+        (void)!setsockopt(conn->fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
     close(conn->fd); /* epoll forgets it with that */
     conn->fd = -1;
     wheel_remove(&conn->timer);
@@ -547,7 +553,9 @@ static void resume(struct mail *mail)
 
     assert(request->suspended);
     request->suspended = false;
-    if (request->reading && !request->answered)
+    if (request->answered) /* a source waited: the client has stalled nothing */
+        conn->deadline_ms = conn->loop->now_ms + conn->loop->server->config.write_stall_ms;
+    else if (request->reading)
         conn->deadline_ms += conn->loop->now_ms - conn->suspended_ms;
     conn->unused = conn->input_len - conn->input_at;
     request->run(request);

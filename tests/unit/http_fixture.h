@@ -138,6 +138,17 @@ static void park(struct http_request *request)
     atomic_store(&world.parked, request);
 }
 
+static void read_parked_body(struct http_request *request)
+{
+    http_read_body(request, 8 * MIB);
+}
+
+static void *post_read_body(void *request)
+{
+    http_post(request, read_parked_body);
+    return NULL;
+}
+
 static bool path_is(const struct http_request *request, const char *path)
 {
     struct slice slice = http_request_path(request);
@@ -184,6 +195,12 @@ static void on_request(void *arg, struct http_request *request)
         http_set_operation(request, 1);
         job->stop_body = path_is(request, "/stop");
         http_read_body(request, 8 * MIB);
+    } else if (path_is(request, "/late-body")) {
+        http_suspend(request);
+        in_a_thread(post_read_body, request);
+    } else if (path_is(request, "/close")) {
+        http_close_after(request);
+        answer_text(request, 200, "bye");
     } else if (path_is(request, "/early-body")) {
         job->early = true;
         http_read_body(request, UINT64_MAX);

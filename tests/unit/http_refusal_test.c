@@ -152,11 +152,12 @@ static const struct bad cases[] = {
  * request. Another request behind it must not be answered. */
 static void refused(const char *name, unsigned status, const char *bytes, size_t len)
 {
+    static const char another[] = "GET /hello HTTP/1.1\r\nHost: smuggled\r\n\r\n";
     int fd = client();
     struct answer answer;
 
     assert_true(try_send(fd, bytes, len));
-    (void)try_send(fd, "GET /hello HTTP/1.1\r\nHost: smuggled\r\n\r\n", 41);
+    (void)try_send(fd, another, sizeof another - 1);
     if (!read_answer(fd, &answer) || answer.status != status)
         fail_msg("%s: %u instead of %u", name, answer.status, status);
     if (!strstr(answer.body, "{\"error\":{\"code\":\""))

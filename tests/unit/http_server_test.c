@@ -181,6 +181,8 @@ static void bodies_arrive_whole_in_either_framing(void **state)
         upload("/echo", lengths[i], true);
         upload("/stop", lengths[i], false);
         upload("/stop", lengths[i], true);
+        upload("/late-body", lengths[i], false);
+        upload("/late-body", lengths[i], true);
     }
 }
 
@@ -199,6 +201,11 @@ static void a_client_that_waits_is_told_to_go_on(void **state)
     expect(fd,
            "PUT /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\nabc",
            200, NULL);
+    send_text(fd, "PUT /late-body HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n"
+                  "Expect: 100-continue\r\n\r\n");
+    assert_true(read_head(fd, &answer));
+    assert_int_equal(answer.status, 100);
+    expect(fd, "abc", 200, NULL);
     /* Refused at once: the client need not send it, so the connection ends here. */
     expect(
         fd,
@@ -347,17 +354,23 @@ static void a_client_that_went_away_ends_its_request_once(void **state)
     wait_for(&world.done, done + 2);
 
     fd = client();
-    send_text(fd, "GET /big HTTP/1.1\r\nHost: a\r\n\r\n");
+    send_text(fd, "PUT /stop HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nabc");
     wait_for(&world.requests, done + 3);
     reset(fd);
     wait_for(&world.done, done + 3);
+
+    fd = client();
+    send_text(fd, "GET /big HTTP/1.1\r\nHost: a\r\n\r\n");
+    wait_for(&world.requests, done + 4);
+    reset(fd);
+    wait_for(&world.done, done + 4);
     assert_int_equal(atomic_load(&world.open_sources), 0);
 
     fd = client();
     send_text(fd, "GET /big-stops HTTP/1.1\r\nHost: a\r\n\r\n");
-    wait_for(&world.requests, done + 4);
+    wait_for(&world.requests, done + 5);
     reset(fd);
-    wait_for(&world.done, done + 4);
+    wait_for(&world.done, done + 5);
     assert_int_equal(atomic_load(&world.open_sources), 0);
 }
 
@@ -389,6 +402,44 @@ static void large_answers_reach_slow_readers_unchanged(void **state)
         assert_string_equal(answer.body, "hello");
         close(fd);
     }
+}
+
+static void large_answers_may_be_pipelined(void **state)
+{
+    static const char *const paths[] = {"/memory",    "/lent",  "/big",
+                                        "/long-head", "/hello", "/big-stops"};
+    int fd = new_socket(), small = 4096;
+    struct answer answer;
+    char text[128];
+
+    (void)state;
+    setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
+    connect_to_server(fd);
+    for (size_t i = 0; i < 2 * sizeof paths / sizeof *paths; i++) {
+        snprintf(text, sizeof text, "GET %s HTTP/1.1\r\nHost: a\r\n\r\n", paths[i / 2]);
+        send_text(fd, text);
+    }
+    for (size_t i = 0; i < 2 * sizeof paths / sizeof *paths; i++) {
+        assert_true(read_answer(fd, &answer));
+        assert_int_equal(answer.status, 200);
+        assert_int_equal(answer.body_bytes, answer.length);
+        assert_true(answer.is_pattern || answer.length < 10);
+    }
+    close(fd);
+}
+
+static void a_handler_may_close_after_its_answer(void **state)
+{
+    int fd = client();
+    struct answer answer;
+
+    (void)state;
+    send_text(fd, "GET /close HTTP/1.1\r\nHost: a\r\n\r\n" GET_HELLO);
+    assert_true(read_answer(fd, &answer));
+    assert_string_equal(answer.body, "bye");
+    assert_memory_equal(header_of(&answer, "Connection"), "close", 5);
+    assert_true(at_end(fd));
+    close(fd);
 }
 
 static void a_long_header_is_sent_whole(void **state)
@@ -821,6 +872,8 @@ int main(void)
         WITH_DEFAULT(a_half_closed_client_gets_its_answer),
         WITH_DEFAULT(a_client_that_went_away_ends_its_request_once),
         WITH_DEFAULT(large_answers_reach_slow_readers_unchanged),
+        WITH_DEFAULT(large_answers_may_be_pipelined),
+        WITH_DEFAULT(a_handler_may_close_after_its_answer),
         WITH_DEFAULT(a_long_header_is_sent_whole),
         WITH_DEFAULT(a_source_that_fails_cuts_the_connection),
         WITH_DEFAULT(http_1_0_closes_unless_asked),
