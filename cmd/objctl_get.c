@@ -1,7 +1,7 @@
 /*
  * get: one object to standard output, or to a file that appears under its name only when all of it
- * is there and its SHA-256 is the one that the node promised in the ETag. A connection that breaks is
- * taken up where it broke, with If-Match, so that the rest is of the same bytes.
+ * is there and its SHA-256 is the one that the node promised in the ETag. A connection that breaks
+ * is taken up where it broke, with If-Match, so that the rest is of the same bytes.
  */
 #include "base/env.h"
 #include "base/hash.h"
@@ -177,8 +177,7 @@ static int close_output(struct download *download, int code)
         code = ctl_fail(CTL_IO, "%s: %s", download->output, strerror(errno));
     if (close(download->fd) != 0 && code == CTL_OK)
         code = ctl_fail(CTL_IO, "%s: %s", download->output, strerror(errno));
-    if (code == CTL_OK && download->temporary &&
-        rename(download->temporary, download->output) != 0)
+    if (code == CTL_OK && download->temporary && rename(download->temporary, download->output) != 0)
         code = ctl_fail(CTL_IO, "%s: %s", download->output, strerror(errno));
     if (code && download->temporary)
         (void)unlink(download->temporary);

@@ -245,7 +245,7 @@ int client_call(struct client *client, struct call *call)
     (void)curl_easy_setopt(curl, CURLOPT_BUFFERSIZE, 256L * 1024);
     (void)curl_easy_setopt(curl, CURLOPT_CONNECTTIMEOUT_MS, CONNECT_TIMEOUT_MS);
     (void)curl_easy_setopt(curl, CURLOPT_LOW_SPEED_LIMIT, 1L);
-    (void)curl_easy_setopt(curl, CURLOPT_LOW_SPEED_TIME, STALL_SECONDS);
+    (void)curl_easy_setopt(curl, CURLOPT_LOW_SPEED_TIME, client->patient ? 0L : STALL_SECONDS);
 
     CURLcode code = curl_easy_perform(curl);
     /* The header list and the error text belong to others from here on. */

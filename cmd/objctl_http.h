@@ -21,6 +21,7 @@ struct client {
     char where[320];             /* how messages call the node */
     char error[CURL_ERROR_SIZE]; /* why the last call failed */
     bool reached;                /* it has answered at least once */
+    bool patient;                /* an answer may take any time */
 };
 
 /* A request and its answer. Zero it, fill in the first part; release it with call_release. */

@@ -145,7 +145,6 @@ static int commit_event(struct journal *journal, struct change *change, struct d
                         const struct object *before)
 {
     struct committer *c = &journal->committer;
-    struct event_item item = {.id = change->request.id};
     struct chain chain = c->chain;
     struct record_header header;
     struct log_record record;
@@ -153,12 +152,6 @@ static int commit_event(struct journal *journal, struct change *change, struct d
     struct place place = {.volume = 1, .lsn = UINT64_MAX};
     int rc;
 
-    if (d->event.kind == EVENT_DROP && before) {
-        memcpy(item.sha256, before->sha256, SHA256_BYTES);
-        d->event.fields |= EVENT_HAS_ITEMS;
-        d->event.items = &item;
-        d->event.item_count = 1;
-    }
     if ((rc = seal_event(journal, &chain, &d->event, object_stamp(before))) != 0)
         return rc;
     describe(change, d->store_body, c->event.data, c->event.len, &header, &record);

@@ -126,9 +126,7 @@ void log_give(struct log *log, struct segment *segment)
         segment_free(log, &segment);
 }
 
-/* Choose the open file that was idle longest, to be closed by the caller once the mutex is free; -1
- * where all are in use or the bound is not reached. */
-static int choose_to_close(struct log *log)
+int log_idle_file(struct log *log)
 {
     struct segment *idle = NULL;
 
@@ -193,7 +191,7 @@ int log_need_file(struct log *log, struct segment *segment)
             segment->header_known = true;
         }
         if (segment->fd < 0) {
-            idle = choose_to_close(log);
+            idle = log_idle_file(log);
             segment->fd = fd;
             /* A removed segment is no longer counted: its last reader closes it. */
             log->open_files += !segment->removed;
@@ -537,7 +535,7 @@ static int read_record(struct log *log, const struct segment *segment, uint64_t 
                        const struct id128 *id, uint32_t length, uint8_t *buf, size_t cap,
                        bool nowait, struct record_view *out)
 {
-    if (offset < SEGMENT_HEADER_BYTES || offset % 8 != 0 || offset > INT64_MAX)
+    if (offset < SEGMENT_HEADER_BYTES || offset % 8 != 0 || offset >= LSN_LIMIT)
         return ERR_CORRUPT;
     if (length == 0) {
         int rc = read_length(log, segment, offset, nowait, &length);

@@ -87,6 +87,7 @@ struct log {
     int fill_fd; /* its own descriptor: an error of the disk is told once for each */
     uint32_t fill_volume;
     lsn_t fill_seen;   /* the log's end at its last look */
+    lsn_t fill_mark;   /* the log's end when `ahead` last was enough, or was changed */
     bool fill_refused; /* a warning was written; say it once */
 
     pthread_mutex_t create_mutex; /* held while a segment file is made */
@@ -118,6 +119,10 @@ void log_give(struct log *log, struct segment *segment);
 void log_hold(struct log *log, struct segment *segment);
 /* See to it that a held segment has its file open and its header known. */
 int log_need_file(struct log *log, struct segment *segment) MUST_CHECK;
+
+/* Take the descriptor of the file that was idle longest away from it, where the bound on open files
+ * is reached, to be closed by the caller once the mutex, which is held, is free; otherwise -1. */
+int log_idle_file(struct log *log);
 
 /* Append SEGMENT to the set, which owns it from then on. The mutex is held. */
 int log_insert(struct log *log, struct segment *segment) MUST_CHECK;

@@ -111,9 +111,11 @@ static bool adapt(struct log *log)
     log->fill_seen = end;
     if (log->ahead < LEAST_AHEAD)
         log->ahead = LEAST_AHEAD;
-    if (moved && active && active->filled - active->end < log->ahead / 2 &&
-        log->ahead < ZERO_FILL_AHEAD)
+    if (active && active->filled - active->end < log->ahead / 2 &&
+        end - log->fill_mark >= log->ahead / 2 && log->ahead < ZERO_FILL_AHEAD) {
         log->ahead *= 2;
+        log->fill_mark = end;
+    }
     return moved;
 }
 
@@ -205,13 +207,13 @@ int log_prepare(struct log *log)
     struct segment *segment = choose(log);
     if (segment)
         log_hold(log, segment);
-    else if (!moved && log->ahead > LEAST_AHEAD)
+    if (!segment)
+        log->fill_mark = log->fill_seen;
+    if (!segment && !moved && log->ahead > LEAST_AHEAD)
         log->ahead /= 2;
     pthread_mutex_unlock(&log->mutex);
-    if (!segment) {
-        log_fill_close(log);
+    if (!segment)
         return 0;
-    }
     uint32_t volume = segment->volume;
     int rc = need_fill_file(log, volume);
     if (!rc)

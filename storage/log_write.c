@@ -211,6 +211,7 @@ static int switch_segment(struct log *log)
     if (log->active)
         seal_active(log);
     pthread_mutex_lock(&log->mutex);
+    int idle = log_idle_file(log);
     rc = log_insert(log, log->next);
     if (!rc) {
         log->active = log->next;
@@ -219,6 +220,7 @@ static int switch_segment(struct log *log)
         log->previous = 0;
     }
     pthread_mutex_unlock(&log->mutex);
+    (void)io_close(log->io, &idle); /* sealed: all in it was synced */
 out:
     pthread_mutex_unlock(&log->create_mutex);
     return rc;

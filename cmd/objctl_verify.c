@@ -1,0 +1,183 @@
+/*
+ * verify: reads every body of a stopped node and checks every block of it. Objects come from the
+ * database in the order of their ids, which is about the order in which they lie in the log; what
+ * the log has beyond the database (after a crash) is checked record by record on the way.
+ *
+ * Each damaged body is a line "ID  PLACE  REASON" on standard output. Nothing is written or
+ * repaired.
+ */
+#include "base/env.h"
+#include "cmd/objctl_http.h"
+#include "cmd/objctl_offline.h"
+#include "cmd/objctl_progress.h"
+#include "journal/ulid.h"
+#include "storage/large.h"
+#include "storage/log.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define PAGE_OBJECTS 500
+
+struct check {
+    struct offline offline;
+    struct log *log;
+    struct large_store *large;
+    uint8_t *buf; /* RECORD_MAX_BYTES */
+    uint64_t objects, bytes, absent, bad, tail;
+};
+
+static void report(struct check *check, const struct id128 *id, const struct place *place, int rc)
+{
+    char text[ULID_TEXT_BYTES + 1];
+
+    ulid_format(text, id);
+    check->bad++;
+    if (place->volume == PLACE_LARGE)
+        (void)printf("%s  large/%llu  %s\n", text, (unsigned long long)place->offset, err_text(rc));
+    else
+        (void)printf("%s  log/%08x.seg:%llu  %s\n", text, place->volume,
+                     (unsigned long long)place->offset, err_text(rc));
+}
+
+static int check_large_body(struct check *check, const struct object *object)
+{
+    struct large_reader *reader = NULL;
+
+    int rc = large_reader_open(&reader, check->large, object->place.offset, object->size);
+    for (uint64_t i = 0; rc == 0 && i < block_count(object->size); i++) {
+        size_t len = 0;
+
+        rc = large_read_block(reader, i, check->buf, &len, false);
+        progress_add(len, 0);
+    }
+    large_reader_close(&reader);
+    return rc;
+}
+
+static int check_object(void *arg, const struct object *object)
+{
+    struct check *check = arg;
+    struct record_view view;
+    int rc;
+
+    if (place_is_none(&object->place)) {
+        check->absent++;
+        return 0;
+    }
+    if (object->place.volume == PLACE_LARGE) {
+        rc = check_large_body(check, object);
+    } else {
+        rc = log_read(check->log, &object->place, &object->id, object->record_bytes, check->buf,
+                      RECORD_MAX_BYTES, false, &view);
+        progress_add(object->size, 0);
+    }
+    check->objects++;
+    check->bytes += object->size;
+    if (rc)
+        report(check, &object->id, &object->place, rc);
+    return 0;
+}
+
+static int check_record(void *arg, const struct record_view *view, const struct place *place)
+{
+    struct check *check = arg;
+    int rc = view->body ? record_verify_body(view) : 0;
+
+    check->tail++;
+    if (rc)
+        report(check, &view->header.id, place, rc);
+    return 0;
+}
+
+static int open_files(struct check *check)
+{
+    const struct store_dirs *dirs = &check->offline.dirs;
+    const struct log_config config = {
+        .env = dirs->env, .files_dir = dirs->files_dir, .store = dirs->store, .sync = true};
+    struct db_segment *rows = NULL;
+    struct log_segment *known = NULL;
+    size_t count = 0;
+
+    int rc = db_reader_segments(check->offline.reader, &rows, &count);
+    if (rc == 0 && !(known = calloc(count + 1, sizeof *known)))
+        rc = ERR_NO_MEMORY;
+    for (size_t i = 0; rc == 0 && i < count; i++)
+        known[i] = rows[i].log;
+    if (rc == 0)
+        rc = log_open(&check->log, &config, known, count);
+    if (rc == 0)
+        rc = large_open(&check->large, dirs->env, dirs->files_dir, &dirs->store, dirs->generation,
+                        true);
+    free(known);
+    free(rows);
+    return rc;
+}
+
+static int check_all(const struct ctl *ctl, struct check *check)
+{
+    struct log_recovery found = {.end = 0};
+    struct id128 last;
+    struct db_state state;
+    unsigned count = 0;
+
+    int rc = db_reader_state(check->offline.reader, &state);
+    if (rc == 0)
+        rc = open_files(check);
+    if (rc)
+        return rc;
+    rc = log_recover(check->log, state.position, state.position, true, check_record, NULL, check,
+                     &found);
+    if (rc)
+        return rc;
+    progress_begin(ctl, "verify", state.bytes, false);
+    for (bool first = true; rc == 0 && (first || count > 0); first = false) {
+        struct id128 after = first ? (struct id128){{0}} : last;
+
+        rc = db_each_object(check->offline.reader, first ? NULL : &after, PAGE_OBJECTS,
+                            check_object, check, &last, &count);
+    }
+    progress_end();
+    return rc;
+}
+
+int ctl_verify(struct ctl *ctl, int argc, char **argv)
+{
+    static const struct option options[] = {CTL_OPTIONS};
+    struct check check = {.objects = 0};
+    char size[SIZE_TEXT_BYTES];
+    int code = CTL_OK;
+
+    if (ctl_option(ctl, argc, argv, "", options, &code) != -1)
+        return code;
+    if (optind != argc)
+        return ctl_fail(CTL_USAGE, "verify takes no arguments");
+    code = offline_open(&check.offline, ctl);
+    if (code == CTL_OK)
+        code = offline_reader(&check.offline);
+    if (code == CTL_OK && !(check.buf = malloc(RECORD_MAX_BYTES)))
+        code = ctl_fail(CTL_IO, "out of memory");
+    if (code == CTL_OK) {
+        int rc = check_all(ctl, &check);
+
+        if (rc)
+            code = ctl_fail(ctl_exit_of(rc), "cannot verify: %s", err_text(rc));
+    }
+    if (code == CTL_OK) {
+        ctl_size(size, check.bytes);
+        ctl_say(ctl, "%llu bodies (%s) read, %llu damaged", (unsigned long long)check.objects, size,
+                (unsigned long long)check.bad);
+        if (check.tail)
+            ctl_say(ctl, "and %llu records that the next start will put into the database",
+                    (unsigned long long)check.tail);
+        if (check.absent)
+            ctl_say(ctl, "%llu objects have no body on this node",
+                    (unsigned long long)check.absent);
+        code = check.bad ? CTL_SOME_FAILED : CTL_OK;
+    }
+    free(check.buf);
+    large_close(&check.large);
+    log_close(&check.log);
+    offline_close(&check.offline);
+    return code;
+}
