@@ -108,9 +108,8 @@ static void add_object_fields(struct buf *out, const struct event *event)
 static void add_other_fields(struct buf *out, const struct event *event)
 {
     if (event->fields & EVENT_HAS_FOLLOWS) {
-        buf_text(out, ",\"follows\":{");
+        buf_format(out, ",\"follows\":{\"seq\":%llu", (unsigned long long)event->follows.seq);
         add_id(out, "origin", &event->follows.origin);
-        add_number(out, "seq", event->follows.seq);
         add_hex(out, "hash", event->follows.hash, sizeof event->follows.hash);
         buf_char(out, '}');
     }

@@ -10,7 +10,7 @@
 #include <string.h>
 
 #define RETRY_MS    5000
-#define LABEL_WIDTH 22
+#define LABEL_WIDTH 33
 
 static bool ends_with(const char *text, const char *end)
 {
@@ -34,7 +34,7 @@ static void print_value(const char *label, const char *name, const json_t *value
 {
     char size[SIZE_TEXT_BYTES];
 
-    (void)printf("  %-*s ", LABEL_WIDTH, label);
+    (void)printf("  %-*s ", LABEL_WIDTH, strcmp(name, "uptime_s") == 0 ? "uptime" : label);
     if (json_is_string(value)) {
         (void)puts(json_string_value(value));
     } else if (json_is_boolean(value)) {

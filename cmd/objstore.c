@@ -117,13 +117,13 @@ static int run(const struct options *options)
     block_signals(&set);
     (void)umask(077);
     tune_memory();
-    say_settings(options);
 
     int rc = node_start(&node, options, message, sizeof message);
     if (rc) {
         log_error("%s", message);
         return rc;
     }
+    say_settings(options);
     log_info("serving after %llu ms", (unsigned long long)(env_mono_ms(env_system()) - started_ms));
     notify_send("READY=1\nSTATUS=serving");
     int number = wait_for_end(&set, node);

@@ -41,6 +41,7 @@ int committer_open(struct journal *journal, uint64_t hlc)
             c->chain.follows.origin = o->origin;
             c->chain.follows.seq = o->seq;
             memcpy(c->chain.follows.hash, o->hash, SHA256_BYTES);
+            journal->acked_seq = o->seq;
         }
     }
     return 0;
@@ -358,14 +359,15 @@ static void publish_batch(struct journal *journal)
     if (journal->config.ram)
         for (const struct entry *entry = c->first; entry; entry = entry->next)
             refresh_ram(journal->config.ram, entry);
-    atomic_store(&journal->seq, c->chain.seq);
     if (c->last)
         c->last->batch_end = log_end(journal->log);
 
     pthread_mutex_lock(&journal->lock);
     state_add(&journal->acked, &c->delta);
-    if (c->last)
+    if (c->chain.seq) {
         journal->acked.last_origin = c->chain.origin;
+        journal->acked_seq = c->chain.seq;
+    }
     journal->batches++;
     journal->syncs++;
     journal->records += c->records;

@@ -1,7 +1,7 @@
 /*
  * The SQLite journal: events (append-only, enforced by triggers) and the views kept in the same
- * transactions. WAL, synchronous=NORMAL: after a crash it is some earlier state of itself, and the log
- * from its position on brings it up to date.
+ * transactions. WAL, synchronous=NORMAL: after a crash it is some earlier state of itself, and the
+ * log from its position on brings it up to date.
  *
  * Tables (WITHOUT ROWID where it fits; no index before something queries it):
  *   state(one row: node, store, position, events, objects, deleted, bytes, digest, hlc, clean …)
@@ -25,7 +25,7 @@ struct db_reader;
 
 struct db_state {
     struct id128 node, store;
-    lsn_t position; /* everything below is applied */
+    lsn_t position;            /* everything below is applied */
     uint64_t clean_generation; /* of the run (store_dir) that ended in order, with nothing left to
                                   apply; 0: none. The next run is a clean start only if it is the
                                   very next generation. */
@@ -39,9 +39,9 @@ struct db_state {
 struct db_origin {
     int64_t no; /* row number; given by db_add_origin */
     struct id128 origin, node;
-    uint64_t seq; /* last event held */
+    uint64_t seq;               /* last event held */
     uint8_t hash[SHA256_BYTES]; /* of that event */
-    uint64_t anchor_seq; /* verification starts above this one */
+    uint64_t anchor_seq;        /* verification starts above this one */
     uint8_t anchor_hash[SHA256_BYTES];
     bool ended;
 };
@@ -81,8 +81,8 @@ int db_outbox_set(struct db *db, const struct id128 *id, uint64_t size, uint64_t
                   bool owed) MUST_CHECK;
 int db_segment_set(struct db *db, const struct db_segment *segment) MUST_CHECK;
 int db_segment_remove(struct db *db, uint32_t volume) MUST_CHECK;
-/* Large file FILE is wanted by no row since the record at FREED_AT: it may be unlinked once the durable
- * position is above that. Table garbage(freed_at, file). Adding it again is fine. */
+/* Large file FILE is wanted by no row since the record at FREED_AT: it may be unlinked once the
+ * durable position is above that. Table garbage(freed_at, file). Adding it again is fine. */
 int db_garbage_add(struct db *db, uint64_t file, lsn_t freed_at) MUST_CHECK;
 /* Forget all with freed_at <= THROUGH: they are unlinked. */
 int db_garbage_remove(struct db *db, lsn_t through) MUST_CHECK;
@@ -100,17 +100,19 @@ int db_reader_open(struct db_reader **out, const char *vfs, const char *path) MU
 void db_reader_close(struct db_reader **reader);
 /* The row of ID in a fresh object, or ERR_NOT_FOUND. One short read transaction. */
 int db_find(struct db_reader *reader, const struct id128 *id, struct object **out) MUST_CHECK;
-/* Events of an origin from SEQ on, in order, until EACH returns non-zero (then that is returned). */
+/* Events of an origin from SEQ on, in order, until EACH returns non-zero (then that is returned).
+ */
 int db_each_event(struct db_reader *reader, int64_t origin_no, uint64_t from_seq,
                   int (*each)(void *arg, uint64_t seq, const uint8_t *raw, size_t len),
                   void *arg) MUST_CHECK;
 /* Live objects with id above AFTER (NULL: from the start) in id order, up to MAX of them, handed to
- * EACH (which must not keep them), until it returns non-zero. *LAST: the last id seen. The count. */
+ * EACH (which must not keep them), until it returns non-zero. *LAST: the last id seen. The count.
+ */
 int db_each_object(struct db_reader *reader, const struct id128 *after, unsigned max,
                    int (*each)(void *arg, const struct object *object), void *arg,
                    struct id128 *last, unsigned *count) MUST_CHECK;
-/* Garbage with ABOVE < freed_at < BELOW in that order, up to MAX; EACH's non-zero result ends it and is
- * returned. */
+/* Garbage with ABOVE < freed_at < BELOW in that order, up to MAX; EACH's non-zero result ends it
+ * and is returned. */
 int db_each_garbage(struct db_reader *reader, lsn_t above, lsn_t below, unsigned max,
                     int (*each)(void *arg, uint64_t file, lsn_t freed_at), void *arg) MUST_CHECK;
 int db_reader_origins(struct db_reader *reader, struct db_origin **out, size_t *count) MUST_CHECK;
@@ -118,8 +120,8 @@ int db_reader_state(struct db_reader *reader, struct db_state *out) MUST_CHECK;
 int db_reader_segments(struct db_reader *reader, struct db_segment **out, size_t *count) MUST_CHECK;
 /* Copy the database as of now into a fresh file at PATH (SQLite's backup API), synced. */
 int db_backup(struct db_reader *reader, const char *path) MUST_CHECK;
-/* SQLite's own integrity check plus: counters and digest recomputed from the rows, compared with the
- * stored ones. ERR_CORRUPT with REPORT (CAP bytes) saying what differs. Scans everything. */
+/* SQLite's own integrity check plus: counters and digest recomputed from the rows, compared with
+ * the stored ones. ERR_CORRUPT with REPORT (CAP bytes) saying what differs. Scans everything. */
 int db_check(struct db_reader *reader, char *report, size_t cap) MUST_CHECK;
 
 #endif

@@ -434,11 +434,18 @@ int journal_room(struct journal *journal, uint64_t len)
 
 void journal_stats(struct journal *journal, struct journal_stats *out)
 {
+    struct log_segment *segments;
+    size_t count;
     uint32_t best;
 
     memset(out, 0, sizeof *out);
+    if (log_segments(journal->log, &segments, &count) == 0) {
+        out->segments = count;
+        free(segments);
+    }
     pthread_mutex_lock(&journal->lock);
     out->applied = journal->acked;
+    out->seq = journal->acked_seq;
     out->batches = journal->batches;
     out->records = journal->records;
     out->syncs = journal->syncs;
@@ -452,7 +459,6 @@ void journal_stats(struct journal *journal, struct journal_stats *out)
     out->outbox_bytes = out->applied.outbox_bytes;
     out->digest = out->applied.digest;
     out->origin = out->applied.last_origin;
-    out->seq = atomic_load(&journal->seq);
     out->end = log_end(journal->log);
     out->synced = log_synced(journal->log);
     out->pending = pending_count(journal->pending);

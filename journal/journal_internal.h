@@ -100,6 +100,7 @@ struct journal {
     uint64_t apply_queued; /* entries between them */
     bool room_wanted;      /* the committer waits */
     struct db_state acked; /* counters and digest as acknowledged */
+    uint64_t acked_seq;    /* last event of acked.last_origin */
     uint64_t batches, records, syncs;
     struct id128 node;
     lsn_t durable_position;
@@ -116,7 +117,6 @@ struct journal {
     _Atomic uint64_t bad_blocks, repaired, lost, conflicts, clock_faults, refused;
     _Atomic uint64_t cleaned_segments, moved_records;
     _Atomic uint64_t free_bytes, total_bytes, reserve_bytes;
-    _Atomic uint64_t seq; /* this run's, for stats */
 };
 
 /* ---- journal.c ---- */

@@ -1,7 +1,8 @@
 /*
  * SQLite's files on base/io: a VFS of ours, so that the simulated disk lies under SQLite too. One
  * process owns the database (store_dir's lock), so the shared memory of WAL mode is process memory
- * and file locks are counters under a mutex. Source: sqlite.org/vfs.html, sqlite.org/walformat.html.
+ * and file locks are counters under a mutex. Source: sqlite.org/vfs.html,
+ * sqlite.org/walformat.html.
  */
 #ifndef JOURNAL_VFS_H
 #define JOURNAL_VFS_H

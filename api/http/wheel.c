@@ -78,12 +78,10 @@ static void look(struct wheel *wheel, size_t slot, uint64_t now_ms,
         struct wheel_timer *timer = todo;
 
         wheel_remove(timer);
-        if (timer->tick > wheel->tick)
-            insert(wheel, timer, timer->tick); /* of a later turn */
-        else if (timer->deadline_ms == WHEEL_NEVER)
+        if (timer->deadline_ms == WHEEL_NEVER)
             continue;
-        else if (timer->deadline_ms > now_ms)
-            wheel_set(wheel, timer, timer->deadline_ms); /* it was moved meanwhile */
+        if (timer->deadline_ms > now_ms)
+            wheel_set(wheel, timer, timer->deadline_ms); /* of a later turn, or moved meanwhile */
         else
             fire(timer, arg);
     }

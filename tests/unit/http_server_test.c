@@ -834,6 +834,37 @@ static void an_idle_connection_costs_little(void **state)
     stop_server();
 }
 
+static void the_access_log_has_a_line_for_each_request(void **state)
+{
+    struct http_config config = {.workers = 1, .access_log = true};
+    FILE *file = tmpfile();
+    int before = dup(STDERR_FILENO), fd;
+    char text[2000];
+    size_t len;
+
+    (void)state;
+    assert_non_null(file);
+    start_server(&config);
+    log_configure(LOG_INFO, LOG_TEXT);
+    fd = client();
+    dup2(fileno(file), STDERR_FILENO);
+    expect(fd, GET_HELLO, 200, "hello");
+    expect(fd, "DELETE /a%0ab?secret HTTP/1.1\r\nHost: a\r\n\r\n", 404, NULL);
+    expect(fd, "GET * HTTP/1.1\r\nHost: a\r\n\r\n", 400, NULL);
+    close(fd);
+    stop_server();
+    dup2(before, STDERR_FILENO);
+    close(before);
+    rewind(file);
+    len = fread(text, 1, sizeof text - 1, file);
+    text[len] = 0;
+    fclose(file);
+    assert_non_null(strstr(text, "access GET /hello 200 5 "));
+    assert_non_null(strstr(text, "access DELETE /a%0ab 404 "));
+    assert_non_null(strstr(text, "access GET - 400 "));
+    assert_null(strstr(text, "secret"));
+}
+
 static void *pipeline_of_posts(void *arg)
 {
     (void)arg;
@@ -889,6 +920,7 @@ int main(void)
         cmocka_unit_test(unix_sockets_and_bad_addresses),
         cmocka_unit_test(running_out_of_files_does_not_stop_the_server),
         cmocka_unit_test(an_idle_connection_costs_little),
+        cmocka_unit_test(the_access_log_has_a_line_for_each_request),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
