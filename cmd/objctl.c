@@ -9,6 +9,7 @@
 
 #include "base/err.h"
 #include "base/limits.h"
+#include "base/log.h"
 
 #include <assert.h>
 #include <curl/curl.h>
@@ -219,6 +220,8 @@ static int run_command(const struct command *command, int argc, char **argv)
                       .files_dir = variable_or("OBJSTORE_FILES_DIR", "files")};
     char name[64];
 
+    /* The store's modules log; of that only what is wrong belongs here. */
+    log_configure(LOG_WARN, LOG_TEXT);
     /* getopt begins its messages with argv[0]. */
     (void)snprintf(name, sizeof name, "objctl %s", command->name);
     argv[0] = name;

@@ -37,8 +37,9 @@ struct download {
     struct digest *digest;
     uint64_t received;
     char etag[ETAG_TEXT_BYTES]; /* of the first answer */
-    bool begun;
-    const char *why; /* it cannot be written, or is not what it should be */
+    bool begun;                 /* its first byte is here */
+    bool resumed;               /* this answer goes on where another broke */
+    const char *why;            /* it cannot be written, or is not what it should be */
     int why_code;
 };
 
@@ -59,7 +60,7 @@ static int take(struct call *call, const char *data, size_t len)
         download->begun = true;
         (void)snprintf(download->etag, sizeof download->etag, "%s", call->etag);
         progress_begin(download->ctl, download->id, total, false);
-    } else if (download->received > 0 && call->status != 206) {
+    } else if (download->resumed && call->status != 206) {
         return stop(download, CTL_REFUSED, "the node cannot go on where the connection broke");
     }
     for (size_t done = 0; done < len;) {
@@ -91,7 +92,8 @@ static int receive(struct download *download, struct client *client)
         call.path = path;
         if (download->fetch)
             call_header(&call, "X-Meta-Fetch: 1");
-        if (download->received > 0) {
+        download->resumed = download->received > 0;
+        if (download->resumed) {
             call_header(&call, "Range: bytes=%llu-", (unsigned long long)download->received);
             call_header(&call, "If-Match: \"%s\"", download->etag);
         }

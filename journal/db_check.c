@@ -293,18 +293,18 @@ static int check_all(struct conn *conn, struct report *report)
     return rc;
 }
 
-int db_check(struct db_reader *reader, char *text, size_t cap)
+int db_check(struct db_reader *reader, char *report, size_t cap)
 {
-    struct report report = {.text = text, .cap = cap};
+    struct report findings = {.text = report, .cap = cap};
 
     assert(cap > 0);
-    text[0] = 0;
+    report[0] = 0;
     int rc = conn_exec(&reader->conn, "BEGIN");
     if (rc)
         return rc;
-    rc = check_all(&reader->conn, &report);
+    rc = check_all(&reader->conn, &findings);
     if (rc == ERR_CORRUPT)
-        finding(&report, "%s\n", sqlite3_errmsg(reader->conn.sql));
+        finding(&findings, "%s\n", sqlite3_errmsg(reader->conn.sql));
     if (!sqlite3_get_autocommit(reader->conn.sql)) {
         int ended = conn_exec(&reader->conn, "COMMIT");
         if (!rc)
@@ -312,5 +312,5 @@ int db_check(struct db_reader *reader, char *text, size_t cap)
     }
     if (rc)
         return rc;
-    return report.bad ? ERR_CORRUPT : 0;
+    return findings.bad ? ERR_CORRUPT : 0;
 }

@@ -91,7 +91,7 @@ int64_t object_key(const struct id128 *id);
 /* Bind all members as STATEMENT_OBJECT_SET and _MORE take them. OBJECT must outlive the step. */
 int object_bind(sqlite3_stmt *statement, const struct object *object) MUST_CHECK;
 /* A fresh object from a row of OBJECT_COLUMNS. ERR_CORRUPT: no such values were ever written. */
-int object_from_row(sqlite3_stmt *row, struct object **out) MUST_CHECK;
+int object_from_row(sqlite3_stmt *statement, struct object **out) MUST_CHECK;
 bool row_has_id(sqlite3_stmt *row, const struct id128 *id);
 
 int64_t event_key(int64_t origin_no, uint64_t seq);

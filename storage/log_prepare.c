@@ -205,12 +205,13 @@ int log_prepare(struct log *log)
     pthread_mutex_lock(&log->mutex);
     bool moved = adapt(log);
     struct segment *segment = choose(log);
-    if (segment)
+    if (segment) {
         log_hold(log, segment);
-    if (!segment)
+    } else {
         log->fill_mark = log->fill_seen;
-    if (!segment && !moved && log->ahead > LEAST_AHEAD)
-        log->ahead /= 2;
+        if (!moved && log->ahead > LEAST_AHEAD)
+            log->ahead /= 2;
+    }
     pthread_mutex_unlock(&log->mutex);
     if (!segment)
         return 0;

@@ -182,19 +182,19 @@ static unsigned days_in(unsigned month, unsigned year)
     return month == 2 && leap ? 29 : days[month - 1];
 }
 
-int http_date_parse(uint64_t *unix_s, const char *ptr, size_t len)
+int http_date_parse(uint64_t *unix_s, const char *text, size_t len)
 {
-    struct text text = {ptr, len};
+    struct text rest = {text, len};
     struct civil civil;
     bool full, ok;
 
-    if (!take_day_name(&text, &full) || !text.len)
+    if (!take_day_name(&rest, &full) || !rest.len)
         return ERR_INVALID;
     if (full)
-        ok = take_rfc850(&text, &civil);
+        ok = take_rfc850(&rest, &civil);
     else
-        ok = *text.ptr == ',' ? take_imf(&text, &civil) : take_asctime(&text, &civil);
-    if (!ok || text.len || civil.year < 1970 || !civil.day ||
+        ok = *rest.ptr == ',' ? take_imf(&rest, &civil) : take_asctime(&rest, &civil);
+    if (!ok || rest.len || civil.year < 1970 || !civil.day ||
         civil.day > days_in(civil.month, civil.year) || civil.hour > 23 || civil.minute > 59 ||
         civil.second > 60) /* a leap second is the next one */
         return ERR_INVALID;

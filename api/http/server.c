@@ -300,7 +300,7 @@ static int open_unix(const char *path)
 
 static unsigned port_of(int fd)
 {
-    struct sockaddr_storage addr;
+    struct sockaddr_storage addr = {.ss_family = AF_UNSPEC};
     socklen_t len = sizeof addr;
 
     if (getsockname(fd, (struct sockaddr *)&addr, &len))
@@ -468,6 +468,7 @@ static unsigned connections(const struct http_server *server)
 
 static void order_all(struct http_server *server, unsigned orders)
 {
+    assert(server->loops || !server->workers);
     for (unsigned i = 0; i < server->workers; i++)
         if (server->loops[i].started)
             loop_order(&server->loops[i], orders);
@@ -509,6 +510,7 @@ void http_server_destroy(struct http_server **server_ptr)
     if (!server)
         return;
     *server_ptr = NULL;
+    assert(server->loops || !server->workers);
     if (!server->drained && server->workers && server->loops[server->workers - 1].started)
         http_server_drain(server, 0);
     order_all(server, LOOP_STOP);

@@ -136,7 +136,7 @@ static inline int disk_open(struct io *io, const char *path, unsigned flags)
         if (!name) {
             assert(disk->name_count < DISK_FILES && strlen(path) < sizeof name->path);
             name = &disk->names[disk->name_count++];
-            strcpy(name->path, path);
+            memcpy(name->path, path, strlen(path) + 1);
             name->durable = -1;
         }
         assert(disk->file_count < 64);

@@ -32,8 +32,10 @@ static int setup(void **state)
 {
     struct place_on_disk *at = calloc(1, sizeof *at);
 
-    strcpy(at->dir, "/tmp/db-test-XXXXXX");
-    if (!at || !mkdtemp(at->dir))
+    if (!at)
+        return -1;
+    snprintf(at->dir, sizeof at->dir, "/tmp/db-test-XXXXXX");
+    if (!mkdtemp(at->dir))
         return -1;
     snprintf(at->path, sizeof at->path, "%s/journal.db", at->dir);
     snprintf(at->copy, sizeof at->copy, "%s/copy.db", at->dir);
@@ -540,8 +542,9 @@ static void events_can_be_neither_changed_nor_removed(void **state)
 
 /* ---- A workload whose every state is known ---- */
 
-#define STEPS           12
-#define EVENTS_PER_STEP 6
+#define STEPS            9
+#define EVENTS_PER_STEP  5
+#define OBJECTS_PER_STEP 12
 
 struct model {
     struct db_state states[STEPS + 1];
@@ -575,7 +578,7 @@ static int run_step(struct db *db, struct model *model, unsigned step)
     *next = model->states[step - 1];
     next->position = step;
     /* A small page cache, so that pages go to the WAL before the commit, too. */
-    int rc = conn_exec(&db->conn, "PRAGMA cache_size = 12");
+    int rc = conn_exec(&db->conn, "PRAGMA cache_size = 10");
     if (!rc)
         rc = db_begin(db);
     for (unsigned i = 0; i < EVENTS_PER_STEP && !rc; i++) {
@@ -584,8 +587,8 @@ static int run_step(struct db *db, struct model *model, unsigned step)
         fill(raw, 64);
         rc = db_event_add(db, 1, ++next->events, raw, len);
     }
-    for (unsigned i = 0; i < 30 && !rc; i++) {
-        struct id128 id = model_id((step * 17 + i) % 150);
+    for (unsigned i = 0; i < OBJECTS_PER_STEP && !rc; i++) {
+        struct id128 id = model_id((step * 7 + i) % 50);
         struct object *object = plain_object(&id, step * i, 1), *before;
 
         rc = db_find_writing(db, &id, &before);
@@ -650,7 +653,7 @@ static long rehearse(struct model *model)
     assert_int_equal(db_open(&db, vfs, "/d/journal.db", &node, &store), 0);
     for (unsigned step = 1; step <= STEPS; step++) {
         assert_int_equal(run_step(db, model, step), 0);
-        if (step % 4 == 0)
+        if (step % 3 == 0)
             assert_int_equal(db_checkpoint(db, &complete), 0);
     }
     assert_int_equal(expect_a_state(db, vfs, model), STEPS);
@@ -679,7 +682,7 @@ static void run_until_death(struct disk *disk, struct model *model, unsigned *sa
         for (unsigned step = (unsigned)at.position + 1; step <= STEPS && !rc; step++) {
             *reached = step;
             rc = run_step(db, model, step);
-            if (!rc && step % 4 == 0) {
+            if (!rc && step % 3 == 0) {
                 rc = db_checkpoint(db, &complete);
                 if (!rc && complete)
                     *safe = step;
@@ -744,7 +747,7 @@ static void a_killed_process_loses_no_commit(void **state)
 static void a_power_loss_leaves_a_committed_state_not_older_than_the_checkpoint(void **state)
 {
     (void)state;
-    die_at_every_call(true, 3);
+    die_at_every_call(true, 2);
 }
 
 /* STEP, tried again where it fails: by the same process, and where the disk failed a sync, which is
@@ -797,7 +800,7 @@ static void a_single_failed_call_costs_one_transaction_at_most(void **state)
             }
             for (unsigned step = 1; step <= STEPS; step++) {
                 insist(&db, vfs, disk, &model, step);
-                if (step % 4 == 0 && db_checkpoint(db, &complete) == 0)
+                if (step % 3 == 0 && db_checkpoint(db, &complete) == 0)
                     assert_true(complete);
             }
             assert_int_equal(expect_a_state(db, vfs, &model), STEPS);
@@ -829,7 +832,7 @@ static void write_down(struct disk *disk, const char *call, const char *path)
 
     /* Runs count once. */
     if (len + 1 < sizeof order->text && (len == 0 || order->text[len - 1] != *word))
-        strcat(order->text, word);
+        memcpy(order->text + len, word, 2);
 }
 
 static void a_checkpoint_syncs_the_wal_before_it_copies_and_the_database_after(void **state)
@@ -925,7 +928,7 @@ static void *watch_commits(void *arg)
     }
     while (!atomic_load(watcher->done)) {
         unsigned seen = atomic_fetch_add(&watcher->seen, 1);
-        struct id128 id = model_id(17 + seen % 30);
+        struct id128 id = model_id(7 + seen % OBJECTS_PER_STEP);
         char report[512];
         int rc = db_find(reader, &id, &object);
 
@@ -1146,7 +1149,7 @@ static void exercise(struct place_on_disk *at, const char *path)
 
     if (db_reader_open(&reader, at->vfs, path) == 0) {
         for (unsigned i = 0; i < 20; i++) {
-            struct id128 id = model_id(17 + i);
+            struct id128 id = model_id(7 + i);
             struct object *object;
 
             (void)!db_find(reader, &id, &object);

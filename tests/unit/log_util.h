@@ -14,6 +14,7 @@
 #include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 struct bench {
@@ -81,7 +82,7 @@ static inline void bench_release(struct bench *b)
 
 static inline uint32_t body_len(uint32_t n)
 {
-    const uint32_t lens[] = {0, 1, 100, 1000, 4096, 4097, 9000, 70000};
+    const uint32_t lens[] = {0, 1, 100, 1000, 2000, 4097, 5000, 9000};
 
     return n % 5 == 4 ? 0 : lens[n % 8];
 }
@@ -275,6 +276,8 @@ static inline int bench_start(struct bench *b, const struct log_segment *known, 
     d->stop = stop;
     d->bodies = bodies;
     rc = log_recover(b->log, from, synced, clean, take_record, NULL, d, &b->recovery);
+    d->stop = 0; /* both hold for one start */
+    d->bodies = false;
     if (rc)
         log_close(&b->log);
     return rc;
