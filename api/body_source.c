@@ -4,6 +4,10 @@
  *   read ─► page cache has the block ─────────────────────────────► sent
  *        └► ERR_AGAIN: suspend ─► pool reads and verifies it and some more ─► post ─► read again
  *
+ * Where the block is not in the page cache even then (memory is short, or the file system cannot read
+ * without waiting at all), the pool reads it once more into memory of our own, which goes as soon as
+ * the block is sent; so every second read at least makes progress.
+ *
  * A damaged block ends the answer: the core cuts the connection, so that the client sees too few
  * bytes, never wrong ones. (The first block was checked before the header went out.)
  */
@@ -23,6 +27,10 @@ struct body_source {
     struct http_request *request; /* that waits for the job */
     uint64_t index, last;         /* what the job reads, and how far it may go on */
     int rc;                       /* what the job found */
+    bool waited;                  /* a job has been run for index */
+    bool keeps;                   /* the page cache has let us down: read into `kept` */
+    uint8_t *kept;                /* block number index, or NULL */
+    size_t kept_len;
 };
 
 int body_warm(struct store_body *body, uint64_t index, uint64_t last)
@@ -49,13 +57,26 @@ static void warm(struct store_job *job, struct db_reader *reader)
     struct body_source *source = container_of(job, struct body_source, job);
 
     (void)reader;
-    source->rc = body_warm(source->body, source->index, source->last);
+    if (source->kept)
+        source->rc = store_body_block(source->body, source->index, source->kept, &source->kept_len,
+                                      false);
+    else
+        source->rc = body_warm(source->body, source->index, source->last);
     http_post(source->request, warmed);
 }
 
 static int wait_for(struct body_source *source, struct http_request *request, uint64_t index,
                     uint64_t last)
 {
+    assert(!source->kept);
+    if (source->waited && source->index == index)
+        source->keeps = true;
+    if (source->keeps) {
+        source->kept = malloc(BLOCK_BYTES);
+        if (!source->kept)
+            return ERR_NO_MEMORY;
+    }
+    source->waited = true;
     source->request = request;
     source->index = index;
     source->last = last;
@@ -88,13 +109,21 @@ static int read_source(struct http_source *http, struct http_request *request, u
         return 0;
     }
     uint64_t index = position / BLOCK_BYTES, within = position % BLOCK_BYTES;
-    int rc = store_body_block(source->body, index, scratch, &block_len, true);
-    if (rc == ERR_AGAIN)
-        return wait_for(source, request, index, (position + left - 1) / BLOCK_BYTES);
-    if (rc)
-        return rc;
+    const uint8_t *block = scratch;
+    if (source->kept && source->index == index) {
+        block = source->kept;
+        block_len = source->kept_len;
+    } else {
+        free(source->kept);
+        source->kept = NULL;
+        int rc = store_body_block(source->body, index, scratch, &block_len, true);
+        if (rc == ERR_AGAIN)
+            return wait_for(source, request, index, (position + left - 1) / BLOCK_BYTES);
+        if (rc)
+            return rc;
+    }
     assert(within < block_len);
-    *data = scratch + within;
+    *data = block + within;
     *len = block_len - within < left ? block_len - within : left;
     return 0;
 }
@@ -104,6 +133,7 @@ static void close_source(struct http_source *http)
     struct body_source *source = (struct body_source *)http;
 
     multipart_release(&source->layout);
+    free(source->kept);
     free(source);
 }
 

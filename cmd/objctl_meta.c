@@ -238,10 +238,9 @@ static int remove_listed(struct removal *removal)
 {
     char *line = NULL;
     size_t cap = 0;
-    ssize_t len;
     int code = CTL_OK;
 
-    while (code == CTL_OK && (len = getline(&line, &cap, stdin)) >= 0) {
+    while (code == CTL_OK && getline(&line, &cap, stdin) >= 0) {
         char *id = line + strspn(line, "\\ \t");
 
         id[strcspn(id, " \t\r\n")] = 0;

@@ -50,8 +50,8 @@ static void draw(uint64_t now)
                           "====================", (int)(BAR_CELLS - cells), "", percent);
 
         if (per_second && left && at > 0 && (size_t)at < sizeof middle)
-            (void)snprintf(middle + at, sizeof middle - (size_t)at, "%llu s left  ",
-                           (unsigned long long)(left / per_second + 1));
+            (void)snprintf(middle + at, sizeof middle - (size_t)at, "%u s left  ",
+                           (unsigned)(left / per_second) + 1);
     }
     int len = snprintf(text, sizeof text, "%s  %s%s, %s/s", line.what, middle, done, rate);
     unsigned width = columns() - 1;

@@ -30,6 +30,7 @@
 struct item {
     char *path;
     size_t name_at;
+    bool named; /* on the command line: there a symbolic link is followed */
 };
 
 struct tree {
@@ -48,20 +49,20 @@ struct tree {
 
 /* ---- The queue ---- */
 
-/* False where the command ends. PATH is owned by the queue then and before. */
-static bool give(struct tree *tree, char *path, size_t name_at)
+/* False where the command ends. The item's path is owned by the queue in either case. */
+static bool give(struct tree *tree, struct item item)
 {
     (void)pthread_mutex_lock(&tree->lock);
     while (tree->length == QUEUE_PATHS && !tree->ended)
         (void)pthread_cond_wait(&tree->changed, &tree->lock);
     bool going = !tree->ended;
     if (going) {
-        tree->queue[(tree->first + tree->length++) % QUEUE_PATHS] = (struct item){path, name_at};
+        tree->queue[(tree->first + tree->length++) % QUEUE_PATHS] = item;
         (void)pthread_cond_broadcast(&tree->changed);
     }
     (void)pthread_mutex_unlock(&tree->lock);
     if (!going)
-        free(path);
+        free(item.path);
     return going;
 }
 
@@ -123,7 +124,8 @@ static void store(struct tree *tree, struct uploader *uploader, const struct ite
 {
     struct upload upload = {.path = item->path};
 
-    upload.fd = open(item->path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    upload.fd =
+        open(item->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | (item->named ? 0 : O_NOFOLLOW));
     if (upload.fd < 0) {
         (void)ctl_fail(0, "%s: %s", item->path, strerror(errno));
         count(tree, &tree->failed);
@@ -197,7 +199,7 @@ static bool visit(struct tree *tree, const FTSENT *entry, const char *root)
     case FTS_F:
         path = strdup(entry->fts_path);
         if (path && name_at < strlen(path))
-            return give(tree, path, name_at);
+            return give(tree, (struct item){path, name_at, entry->fts_level == FTS_ROOTLEVEL});
         free(path);
         count(tree, &tree->failed);
         return true;

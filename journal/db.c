@@ -337,7 +337,7 @@ int db_checkpoint(struct db *db, bool *complete)
     *complete = false;
     int code =
         sqlite3_wal_checkpoint_v2(db->conn.sql, NULL, SQLITE_CHECKPOINT_PASSIVE, &in_wal, &copied);
-    if (code == SQLITE_BUSY)
+    if ((code & 0xff) == SQLITE_BUSY)
         return 0; /* incomplete, no failure */
     if (code != SQLITE_OK)
         return conn_error(&db->conn, code);

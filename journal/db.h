@@ -3,12 +3,14 @@
  * transactions. WAL, synchronous=NORMAL: after a crash it is some earlier state of itself, and the
  * log from its position on brings it up to date.
  *
- * Tables (WITHOUT ROWID where it fits; no index before something queries it):
- *   state(one row: node, store, position, events, objects, deleted, bytes, digest, hlc, clean …)
- *   origins(no INTEGER PRIMARY KEY, origin UNIQUE, node, seq, hash, anchor_seq, anchor_hash, ended)
- *   events(origin_no, seq, raw, PRIMARY KEY (origin_no, seq))
- *   objects(id PRIMARY KEY, …)          outbox(kind, id, PRIMARY KEY (kind, id)), since_ms, size)
- *   segments(volume PRIMARY KEY, disk, base, end_bytes, sealed, body_bytes, live_bytes)
+ * Tables (db_schema.c has them in full, and says why the keys are what they are; no index before
+ * something queries it):
+ *   state        one row: struct db_state
+ *   origins      no, origin (unique), node, seq, hash, anchor_seq, anchor_hash, ended
+ *   events       key (origin's no << 40 | seq), raw
+ *   objects      key (the id's top bits), id, …;  objects_more: the few whose key is taken
+ *   outbox       kind, id, since_ms, size          garbage   freed_at, file
+ *   segments     volume, disk, base, end_bytes, sealed, body_bytes, live_bytes
  *
  * Threads: struct db (the one writing connection) belongs to the applier; a db_reader to whoever
  * opened it (query_only). Everything here may block on the disk.
@@ -37,7 +39,7 @@ struct db_state {
 };
 
 struct db_origin {
-    int64_t no; /* row number; given by db_add_origin */
+    int64_t no; /* row number; given by db_origin_set */
     struct id128 origin, node;
     uint64_t seq;               /* last event held */
     uint8_t hash[SHA256_BYTES]; /* of that event */

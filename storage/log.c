@@ -2,9 +2,9 @@
  * The log's set of segments and reading from it. See also log_write.c (the committer's half),
  * log_prepare.c (the janitor's), log_recover.c and log_scan.c (start-up and cleaning).
  *
- * The set is a sorted array under one mutex, held for a look-up only, never during I/O. Whoever uses
- * a segment holds it (readers); a removed segment leaves the set at once, and the last one to give it
- * back closes and frees it, so a reader that came before the removal finishes undisturbed.
+ * The set is a sorted array under one mutex, held for a look-up only, never during I/O. Whoever
+ * uses a segment holds it (readers); a removed segment leaves the set at once, and the last one to
+ * give it back closes and frees it, so a reader that came before the removal finishes undisturbed.
  *
  * Files are opened when first read and stay open, up to LOG_OPEN_FILES of them. A reader that must
  * not wait gets ERR_AGAIN where the file would have to be opened first.
@@ -270,8 +270,8 @@ static int add_known(struct log *log, const struct log_segment *known)
     struct io_stat stat;
     uint32_t last = log->count ? log->segments[log->count - 1]->volume : 0;
 
-    if (known->volume <= last || known->volume == PLACE_LARGE ||
-        known->base % BATCH_ALIGN != 0 || known->base >= LSN_LIMIT)
+    if (known->volume <= last || known->volume == PLACE_LARGE || known->base % BATCH_ALIGN != 0 ||
+        known->base >= LSN_LIMIT)
         return ERR_CORRUPT;
     char *path = log_path(log, known->volume);
     if (!path)
@@ -429,8 +429,8 @@ static void set_limits(struct log *log, uint64_t segment_bytes)
 
     log->segment_bytes = segment_bytes ? segment_bytes : SEGMENT_BYTES;
     assert(log->segment_bytes >= SMALLEST_SEGMENT);
-    log->limit_bytes = log_align(log->segment_bytes > least ? log->segment_bytes : least,
-                                 SEGMENT_HEADER_BYTES);
+    log->limit_bytes =
+        log_align(log->segment_bytes > least ? log->segment_bytes : least, SEGMENT_HEADER_BYTES);
     log->batch_bytes = log->segment_bytes / 4;
     if (log->batch_bytes > LIMIT_BATCH_BYTES)
         log->batch_bytes = LIMIT_BATCH_BYTES;

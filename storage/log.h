@@ -6,9 +6,9 @@
  * is safe from any thread. log_prepare and log_remove belong to the janitor. Recovery runs alone,
  * before anything else.
  *
- * Failure: a failed write or sync poisons the writer (ERR_READ_ONLY from then on) where the state of
- * the disk is unknown, that is after a failed sync; after a failed write the segment is sealed at its
- * last good offset and the next one is used.
+ * Failure: a failed write or sync poisons the writer (ERR_READ_ONLY from then on) where the state
+ * of the disk is unknown, that is after a failed sync; after a failed write the segment is sealed
+ * at its last good offset and the next one is used.
  */
 #ifndef STORAGE_LOG_H
 #define STORAGE_LOG_H
@@ -35,33 +35,32 @@ struct log_segment {
     bool sealed;
 };
 
-/* Open the log. KNOWN (COUNT of them, ascending by number) may be older than the disk: numbers above
- * the last are probed for. A known segment whose file is missing: ERR_NOT_FOUND with a log line that
- * names it (the caller decides). No file is written yet. */
+/* Open the log. KNOWN (COUNT of them, ascending by number) may be older than the disk: numbers
+ * above the last are probed for. A known segment whose file is missing: ERR_NOT_FOUND with a log
+ * line that names it (the caller decides). No file is written yet. */
 int log_open(struct log **out, const struct log_config *config, const struct log_segment *known,
              size_t count) MUST_CHECK;
 void log_close(struct log **log);
 
 struct log_recovery {
-    lsn_t end;               /* the log's end: the next batch begins at or above it */
-    uint64_t hlc;            /* highest HLC in a batch header */
+    lsn_t end;    /* the log's end: the next batch begins at or above it */
+    uint64_t hlc; /* highest HLC in a batch header */
     uint64_t batches, records;
-    uint64_t rotten_bytes;   /* skipped as rot */
+    uint64_t rotten_bytes; /* skipped as rot */
     uint64_t rotten_records;
-    bool cut;                /* a torn tail was found and left behind */
+    bool cut; /* a torn tail was found and left behind */
 };
 
 /*
  * Read every record at or above FROM (the database's applied position; 0 = everything there is) in
- * LSN order and hand it to VISIT, which must not keep pointers. VISIT's error ends the recovery with
- * it. SYNCED: what is known to have been durable (the database's position).
- * Each segment read is synced and dropped from the page cache before it is read. Damage below what is
- * known to be synced (SYNCED, or a later valid batch's synced_through) is rot: skipped, counted,
- * logged; damage above it ends the log. Bodies in batches above it are verified as well: one bad
- * block there ends the log before its batch. Large files that a batch above it names are checked
- * by CHECK_LARGE (NULL: not).
- * After a clean stop (CLEAN) the last segment goes on being written; otherwise it is sealed and
- * the next batch opens a new one.
+ * LSN order and hand it to VISIT, which must not keep pointers. VISIT's error ends the recovery
+ * with it. SYNCED: what is known to have been durable (the database's position). Each segment read
+ * is synced and dropped from the page cache before it is read. Damage below what is known to be
+ * synced (SYNCED, or a later valid batch's synced_through) is rot: skipped, counted, logged; damage
+ * above it ends the log. Bodies in batches above it are verified as well: one bad block there ends
+ * the log before its batch. Large files that a batch above it names are checked by CHECK_LARGE
+ * (NULL: not). After a clean stop (CLEAN) the last segment goes on being written; otherwise it is
+ * sealed and the next batch opens a new one.
  */
 int log_recover(struct log *log, lsn_t from, lsn_t synced, bool clean,
                 int (*visit)(void *arg, const struct record_view *view, const struct place *place),
@@ -78,7 +77,7 @@ struct log_record {
     uint32_t event_bytes;
     const void *body; /* RECORD_HAS_BODY */
     uint32_t body_bytes;
-    const uint64_t *sums; /* of body; block_count(body_bytes) of them */
+    const uint64_t *sums;         /* of body; block_count(body_bytes) of them */
     uint64_t file, size, trailer; /* RECORD_LARGE; size is set from body_bytes otherwise */
     lsn_t from;
 };
@@ -107,21 +106,24 @@ lsn_t log_synced(const struct log *log);
 /* ---- Reading: any thread ---- */
 
 /*
- * Read the record at PLACE (not a large one) into BUF (CAP bytes) and check it: checksum, that it is
- * about ID, and every block of its body. LENGTH: the record's length where the caller knows it, else
- * 0 (costs a second read). ERR_AGAIN: NOWAIT and not in the page cache; ERR_NOT_FOUND: the segment is
- * gone (look up again); ERR_CORRUPT: a bad record, block or another id; ERR_TOO_BIG: CAP is less than
- * the record (at most RECORD_MAX_BYTES).
+ * Read the record at PLACE (not a large one) into BUF (CAP bytes) and check it: checksum, that it
+ * is about ID, and every block of its body. LENGTH: the record's length where the caller knows it,
+ * else 0 (costs a second read). ERR_AGAIN: NOWAIT and not in the page cache; ERR_NOT_FOUND: the
+ * segment is gone (look up again); ERR_CORRUPT: a bad record, block or another id; ERR_TOO_BIG: CAP
+ * is less than the record (at most RECORD_MAX_BYTES).
  */
-#define RECORD_MAX_BYTES (RECORD_HEADER_BYTES + 8 * LIMIT_INLINE_BLOCKS + LIMIT_EVENT_BYTES + LIMIT_INLINE_BODY_BYTES + 16)
+#define RECORD_MAX_BYTES                                                                           \
+    (RECORD_HEADER_BYTES + 8 * LIMIT_INLINE_BLOCKS + LIMIT_EVENT_BYTES + LIMIT_INLINE_BODY_BYTES + \
+     16)
 int log_read(struct log *log, const struct place *place, const struct id128 *id, uint32_t length,
              uint8_t *buf, size_t cap, bool nowait, struct record_view *out) MUST_CHECK;
 
 /* All segments, ascending, in a fresh array the caller frees. */
 int log_segments(struct log *log, struct log_segment **out, size_t *count) MUST_CHECK;
 
-/* Hand every record of sealed segment VOLUME from offset *FROM on to VISIT until it returns non-zero
- * or the end; *FROM moves past what VISIT took with 0. Rot is skipped and counted in *ROTTEN. */
+/* Hand every record of sealed segment VOLUME from offset *FROM on to VISIT until it returns
+ * non-zero or the end; *FROM moves past what VISIT took with 0. Rot is skipped and counted in
+ * *ROTTEN. */
 int log_scan(struct log *log, uint32_t volume, uint64_t *from,
              int (*visit)(void *arg, const struct record_view *view, const struct place *place),
              void *arg, uint64_t *rotten) MUST_CHECK;

@@ -96,7 +96,7 @@ struct log {
     _Atomic lsn_t end, synced;
     _Atomic lsn_t durable; /* really on disk: what a batch header may claim; <= synced */
     _Atomic bool poisoned;
-    bool ready; /* recovery is over */
+    bool ready;        /* recovery is over */
     uint64_t previous; /* checksum of the last batch in the active segment, 0 where unknown */
     struct log_batch batch;
 };
@@ -140,8 +140,8 @@ void log_batch_release(struct log_batch *batch);
 
 /* ---- log_prepare.c ---- */
 
-/* Announce that the writer is about to write [from, to) of SEGMENT. Waits only where zeros are being
- * written right there. */
+/* Announce that the writer is about to write [from, to) of SEGMENT. Waits only where zeros are
+ * being written right there. */
 void log_fill_yield(struct log *log, struct segment *segment, uint64_t from, uint64_t to);
 void log_fill_close(struct log *log);
 
@@ -193,8 +193,8 @@ void scan_release(struct scan *scan);
  * said other than ERR_IO, which counts as damage (window.unreadable). */
 int scan_next(struct scan *scan, struct scan_item *out) MUST_CHECK;
 
-/* Move to the start of the batch that contains or ends at OFFSET, or to OFFSET itself where there is
- * none to be found in reach. */
+/* Move to the start of the batch that contains or ends at OFFSET, or to OFFSET itself where there
+ * is none to be found in reach. */
 int scan_seek(struct scan *scan, uint64_t offset) MUST_CHECK;
 
 /* Walk over the records of a SCAN_BATCH: *AT begins as item.from + BATCH_HEADER_BYTES; true with
@@ -203,8 +203,8 @@ int scan_seek(struct scan *scan, uint64_t offset) MUST_CHECK;
 bool scan_record(struct scan *scan, const struct scan_item *item, uint64_t *at,
                  struct record_view *out, int *rc);
 
-/* Find the next whole record at or after *AT in damage that ends at TO: 1 with *OUT set and *AT after
- * it, 0 where there is none, or an error. */
+/* Find the next whole record at or after *AT in damage that ends at TO: 1 with *OUT set and *AT
+ * after it, 0 where there is none, or an error. */
 int scan_salvage(struct scan *scan, uint64_t *at, uint64_t to, struct record_view *out) MUST_CHECK;
 
 #endif

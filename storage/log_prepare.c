@@ -7,20 +7,22 @@
  * ZERO_FILL_AHEAD; it shrinks again when the writer stands still.
  *
  * Why zeros never overwrite a batch. Segment->filled, under the mutex, is the end of what anybody
- * has written or is about to write. Writer and filler both claim before they write: the writer moves
- * `filled` to its batch's end (log_fill_yield), the filler claims only ranges that begin at or after
- * `filled`. So a zero is never put where a batch was claimed before. The other way round, a batch
- * whose range runs into zeros that are being written at that moment waits until that one write has
- * returned. That happens only when the writer has caught up with the filler, and costs nothing: it
- * is a write of 128 KiB into the page cache, and the file system lets one write at a time into a file
- * in any case. Once the writer has caught up, the filler leaps ahead of it instead of racing it.
+ * has written or is about to write. Writer and filler both claim before they write: the writer
+ * moves `filled` to its batch's end (log_fill_yield), the filler claims only ranges that begin at
+ * or after `filled`. So a zero is never put where a batch was claimed before. The other way round,
+ * a batch whose range runs into zeros that are being written at that moment waits until that one
+ * write has returned. That happens only when the writer has caught up with the filler, and costs
+ * nothing: it is a write of 128 KiB into the page cache, and the file system lets one write at a
+ * time into a file in any case. Once the writer has caught up, the filler leaps ahead of it instead
+ * of racing it.
  *
- * Why fdatasync after each MiB, through a descriptor of its own. Unsynced zeros, and the extension of
- * the file that they cause, would be written by the committer's next sync. Measured with one writer
- * of 64 KiB batches on ext4: extending 4,300 syncs a second; zeros ahead 7,200 with fdatasync here,
- * 6,700 with sync_file_range and a wait, 7,500 with everything prewritten; steps larger than 128 KiB
- * between syncs, or one write of 1 MiB, halve it. The system tells a failed write-back once for each
- * descriptor; on the committer's, this thread could swallow the error of a commit.
+ * Why fdatasync after each MiB, through a descriptor of its own. Unsynced zeros, and the extension
+ * of the file that they cause, would be written by the committer's next sync. Measured with one
+ * writer of 64 KiB batches on ext4: extending 4,300 syncs a second; zeros ahead 7,200 with
+ * fdatasync here, 6,700 with sync_file_range and a wait, 7,500 with everything prewritten; steps
+ * larger than 128 KiB between syncs, or one write of 1 MiB, halve it. The system tells a failed
+ * write-back once for each descriptor; on the committer's, this thread could swallow the error of a
+ * commit.
  */
 #include "storage/log_internal.h"
 

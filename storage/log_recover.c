@@ -3,9 +3,9 @@
  *
  * Two kinds of damage must not be mixed up. A torn tail was never acknowledged: it is cut off, for
  * good, so that no later recovery sees it in another light. Rot hit what was acknowledged: it is
- * skipped, counted and reported, what is whole around it is delivered, and it is never cut. The line
- * between them is the highest position known to have been synced. A batch tells it of all that came
- * before; the last batch with anything to tell is near the end. So recovery goes twice:
+ * skipped, counted and reported, what is whole around it is delivered, and it is never cut. The
+ * line between them is the highest position known to have been synced. A batch tells it of all that
+ * came before; the last batch with anything to tell is near the end. So recovery goes twice:
  *
  *   survey    from the last segment backwards to the first that holds a batch: the highest
  *             synced_through, and where the batches end
@@ -15,11 +15,10 @@
  *
  * FROM may lie inside a batch; delivery then begins with that batch and leaves out what is below.
  *
- *   after an unclean start   every file read is synced and dropped from the cache first; what is read
- *                            is on the disk. All segments are sealed, behind the last batch cut to
- *                            size.
- *   after a clean stop       zeros where the next batch would be are taken for the end; the last
- *                            segment is written further, an empty one after it is the prepared next.
+ *   after an unclean start   every file read is synced and dropped from the cache first; what is
+ * read is on the disk. All segments are sealed, behind the last batch cut to size. after a clean
+ * stop       zeros where the next batch would be are taken for the end; the last segment is written
+ * further, an empty one after it is the prepared next.
  *
  * Where the disk refuses to read (ERR_IO) nothing is ever cut: recovery fails instead.
  */
@@ -222,15 +221,15 @@ static int deliver(struct recovery *r, const struct segment *segment,
     return rc;
 }
 
-static void count_rot(struct recovery *r, const struct segment *segment, uint64_t from, uint64_t to,
-                      uint64_t records)
+static void count_rot(struct recovery *r, const struct segment *segment, uint64_t from,
+                      uint64_t bytes, uint64_t records)
 {
-    r->out->rotten_bytes += to - from;
+    r->out->rotten_bytes += bytes;
     r->out->rotten_records += records;
     if (r->rot_lines++ < ROT_LINES)
-        log_error("log: segment %08" PRIx32 ": %" PRIu64 " bytes at %" PRIu64
-                  " were durable and are damaged now",
-                  segment->volume, to - from, from);
+        log_error("log: segment %08" PRIx32 ": %" PRIu64 " bytes from %" PRIu64
+                  " on were durable and are damaged now",
+                  segment->volume, bytes, from);
 }
 
 /* [FROM, TO) of SEGMENT is damaged and was synced; what claims to begin there has CLAIMED records.
@@ -238,28 +237,32 @@ static void count_rot(struct recovery *r, const struct segment *segment, uint64_
 static int take_rot(struct recovery *r, struct scan *scan, const struct segment *segment,
                     uint64_t from, uint64_t to, uint32_t claimed)
 {
-    uint64_t at = from, kept = 0, lost_from = from;
+    uint64_t at = from, found = 0, saved_bytes = 0;
     struct record_view view;
     int rc;
 
     if (segment->base + to <= r->from)
         return 0;
-    if (segment->base + lost_from < r->from)
-        lost_from = r->from - segment->base;
     while ((rc = scan_salvage(scan, &at, to, &view)) == 1) {
-        kept++;
+        found++;
         if (view.lsn < r->from)
             continue;
         /* What was written after the last sync may have been voided. */
         if (view.lsn >= r->synced)
             break;
+        saved_bytes += record_bytes(&view.header);
         rc = deliver(r, segment, &view);
         if (rc)
             return rc;
     }
     if (rc < 0)
         return rc;
-    count_rot(r, segment, lost_from, to, claimed > kept ? claimed - kept : 1);
+    if (segment->base + from < r->from)
+        from = r->from - segment->base;
+    assert(saved_bytes <= to - from);
+    /* Without a header to ask, somebody's record was there, unless others were found. */
+    uint64_t lost = claimed > found ? claimed - found : claimed == 0 && found == 0;
+    count_rot(r, segment, from, to - from - saved_bytes, lost);
     return 0;
 }
 
@@ -308,7 +311,7 @@ static int take_batch(struct recovery *r, struct scan *scan, const struct segmen
         if (segment->base + before < r->from)
             continue;
         if (rc) {
-            count_rot(r, segment, before, at, 1);
+            count_rot(r, segment, before, at - before, 1);
             continue;
         }
         rc = deliver(r, segment, &view);
@@ -513,7 +516,8 @@ static int continue_last(struct recovery *r, size_t last)
     log->previous = seen->has_batches ? seen->last_checksum : 0;
     log->active = segment;
     log_hold(log, segment);
-    if (last + 2 == log->count && log->segments[last + 1]->base >= segment->base + log->limit_bytes) {
+    if (last + 2 == log->count &&
+        log->segments[last + 1]->base >= segment->base + log->limit_bytes) {
         struct segment *next = log->segments[last + 1];
 
         rc = open_to_write(log, next);
@@ -536,9 +540,9 @@ static bool can_continue(const struct recovery *r, size_t last, lsn_t floor)
     const struct segment *segment = r->log->segments[last];
     const struct seen *seen = &r->seen[last];
 
-    return r->clean && !segment->read_only && !r->out->cut && !r->unreadable && !seen->broken && !seen->dirty &&
-           !segment->exact && seen->end % BATCH_ALIGN == 0 && segment->base + seen->end >= floor &&
-           seen->end <= r->log->segment_bytes;
+    return r->clean && !segment->read_only && !r->out->cut && !r->unreadable && !seen->broken &&
+           !seen->dirty && !segment->exact && seen->end % BATCH_ALIGN == 0 &&
+           segment->base + seen->end >= floor && seen->end <= r->log->segment_bytes;
 }
 
 /* The last segment that holds anything; the first one read where none does. */
@@ -662,7 +666,7 @@ int log_recover(struct log *log, lsn_t from, lsn_t synced, bool clean,
     }
     if (out->rotten_bytes > 0)
         log_error("log: %" PRIu64 " bytes of the log are rotten, %" PRIu64
-                  " records or more are lost here",
+                  " records are known to be lost here",
                   out->rotten_bytes, out->rotten_records);
     if (floor < out->end)
         floor = out->end;

@@ -4,10 +4,10 @@
  * The file is read through a window: forward in growing steps, at most one batch and a step in
  * memory at a time. scan_next names what stands at the present offset. A batch counts when its
  * header bears its own LSN, the heads of its records lead exactly to its end, and the checksum over
- * all of that is right; whether each record's event is whole is told record by record. Where no such
- * batch stands, every multiple of 512 behind is tried, up to the end of the file: so damage never
- * hides what comes after it. Whether damage is rot or a torn tail is the caller's to judge; inside
- * rot, scan_salvage finds the records that are still whole by trying every multiple of 8.
+ * all of that is right; whether each record's event is whole is told record by record. Where no
+ * such batch stands, every multiple of 512 behind is tried, up to the end of the file: so damage
+ * never hides what comes after it. Whether damage is rot or a torn tail is the caller's to judge;
+ * inside rot, scan_salvage finds the records that are still whole by trying every multiple of 8.
  *
  * A part of the file that the disk cannot read (ERR_IO) is treated as damage, 4096 bytes at a time,
  * and remembered in window.unreadable, so that nobody takes it for a torn tail and cuts it off.
@@ -78,7 +78,8 @@ static int window_get(struct window *window, uint64_t offset, size_t len, const 
         window->data = grown;
         window->cap = want;
     }
-    int rc = io_read(window->io, window->fd, window->data + kept, want - kept, offset + kept, false);
+    int rc =
+        io_read(window->io, window->fd, window->data + kept, want - kept, offset + kept, false);
     if (rc == ERR_IO)
         rc = read_pieces(window, window->data + kept, want - kept, offset + kept);
     if (rc)
@@ -124,8 +125,8 @@ static bool record_head(const struct scan *scan, const uint8_t *in, lsn_t lsn, u
            record_header_check(in, scan->salt, lsn) && record_bytes(out) <= left;
 }
 
-/* 1 where a whole batch stands at OFFSET, 0 where not, or an error. *HEADER: what stands there, zero
- * where it is not even plausible. */
+/* 1 where a whole batch stands at OFFSET, 0 where not, or an error. *HEADER: what stands there,
+ * zero where it is not even plausible. */
 static int batch_at(struct scan *scan, uint64_t offset, struct batch_header *header)
 {
     const uint8_t *in;

@@ -7,15 +7,16 @@
  *   log_write   finish the header and write all of it with one call, padded to the next 512
  *   log_sync    one fdatasync
  *
- * A batch lies in one segment and begins on a multiple of 512. A segment is left when a largest batch
- * might not fit into it any more; what it holds is synced before the first batch of the next one, so
- * that a batch's existence says that all earlier segments are complete.
+ * A batch lies in one segment and begins on a multiple of 512. A segment is left when a largest
+ * batch might not fit into it any more; what it holds is synced before the first batch of the next
+ * one, so that a batch's existence says that all earlier segments are complete.
  *
- * Failure. A write that failed may have put all of its bytes on the disk: a later recovery would take
- * them for a batch that counts, though its records were voided and their numbers given out again. So
- * the file is cut back to where the batch began, and that cut is synced, before the failure is told;
- * then the segment is sealed. If the cut fails too, or any sync does, the state of the disk is
- * unknown: the writer is poisoned, and only a restart, which looks at what is there, ends that.
+ * Failure. A write that failed may have put all of its bytes on the disk: a later recovery would
+ * take them for a batch that counts, though its records were voided and their numbers given out
+ * again. So the file is cut back to where the batch began, and that cut is synced, before the
+ * failure is told; then the segment is sealed. If the cut fails too, or any sync does, the state of
+ * the disk is unknown: the writer is poisoned, and only a restart, which looks at what is there,
+ * ends that.
  */
 #include "storage/log_internal.h"
 
@@ -83,8 +84,8 @@ static void raise(_Atomic lsn_t *position, lsn_t to)
 
 /*
  * Sync SEGMENT; on success all below END is durable. The system tells a failed write-back once per
- * descriptor, so two threads that sync one must not do it side by side: the second would be told that
- * all is well, and acknowledge what was lost.
+ * descriptor, so two threads that sync one must not do it side by side: the second would be told
+ * that all is well, and acknowledge what was lost.
  */
 static int sync_segment(struct log *log, struct segment *segment, lsn_t end)
 {
@@ -202,8 +203,8 @@ static int switch_segment(struct log *log)
         if (rc)
             return rc;
     }
-    /* If the janitor is making the next one right now, wait for that: a second one would come before
-     * it in the log and after it in number. */
+    /* If the janitor is making the next one right now, wait for that: a second one would come
+     * before it in the log and after it in number. */
     pthread_mutex_lock(&log->create_mutex);
     int rc = log->next ? 0 : log_create_next(log);
     if (rc)
@@ -299,8 +300,8 @@ static void encode(struct log *log, const struct log_record *record, struct reco
         memcpy(batch->arena + batch->used, record->body, header->body_bytes);
         batch->used += header->body_bytes;
     } else if (!copied) {
-        batch->pieces[batch->piece_count++] = (struct log_piece){
-            .at = batch->used, .data = record->body, .len = header->body_bytes};
+        batch->pieces[batch->piece_count++] =
+            (struct log_piece){.at = batch->used, .data = record->body, .len = header->body_bytes};
     }
     memset(batch->arena + batch->used, 0, body - header->body_bytes);
     batch->used += body - header->body_bytes;
@@ -331,8 +332,8 @@ int log_add(struct log *log, const struct log_record *record, struct place *plac
     header.size = large ? record->size : record->body_bytes;
 
     uint64_t whole = record_bytes(&header);
-    if (batch->records > 0 && (batch->records == LIMIT_BATCH_RECORDS ||
-                               batch->length + whole > log->batch_bytes))
+    if (batch->records > 0 &&
+        (batch->records == LIMIT_BATCH_RECORDS || batch->length + whole > log->batch_bytes))
         return ERR_FULL;
     /* A single record may be larger than a batch of a small segment, and need a fresh one. */
     if (batch->records == 0 && is_full(log, batch->length + whole)) {

@@ -1,24 +1,28 @@
 /*
- * The RAM tier in shards: an id's hash picks the shard, each has a lock, a table of bodies with the
- * two queues of S3-FIFO, a ghost table and a table of locations. Sections under the lock are short:
- * no body is copied and no memory of one freed inside.
+ * The RAM tier in shards: an id's hash picks the shard, each has a lock, two regions of memory with
+ * the queues of S3-FIFO, a table to find the entries in them, a ghost table and a table of
+ * locations. Sections under the lock are short: no new body is copied inside.
  *
- * A body comes in at the small queue (a tenth of the shard), is moved to the main queue when it was
- * asked for more than once by the time it reaches the end, and else leaves behind only a ghost: a
- * fingerprint that sends it straight to the main queue should it come back soon. The main queue
- * gives what was asked for another round. A hit therefore moves nothing.
+ * A region is a FIFO queue by itself: its hand passes over the entries in their order, again and
+ * again (storage/ram_region.h). A body comes in at the small region (a tenth of the shard); when
+ * the hand gets there and it was asked for more than once, it is copied to the main region, else it
+ * leaves behind only a ghost: a fingerprint that sends it straight to the main region should it
+ * come back soon. The main region lets what was asked for stay another round. A hit therefore moves
+ * nothing.
  *
  *   absent --fill--> small --asked twice--> main --not asked for a round--> absent
  *     ^  \--fill, a ghost--------------------^
  *     \-------ghost------/
  *
- * References: the cache holds one on each entry in it, each ram_get another; whoever gives the last
- * one back frees the entry, without a lock. Its bytes count until then, whether it is still in the
- * cache or not, so memory pinned by slow readers leaves less room for others, and where none is
- * left a fill is refused.
+ * Why not malloc: with bodies of mixed sizes coming and going on several threads, it was measured
+ * to take three to four times the limit. A region takes what it was given and not a page more.
  *
- * Memory: each shard has its share of the limit, at most half of it for locations. `used` counts
- * entries with what malloc adds, tables and locations. Nothing is allocated before it is needed.
+ * References: the cache holds one on each entry in it, each ram_get another. Giving one back takes
+ * no lock; the hand finds what has none left. What is read just now can be neither moved nor
+ * evicted, so slow readers leave less room for others, and where none is left a fill is refused.
+ *
+ * Memory: each shard has its share of the limit. Tables and locations (at most half of it) take
+ * theirs from the end of the main region. Nothing is touched before it is needed.
  *
  * Coherence: see ram.h. A counter is shared by the ids of one 512th of a shard: a foreign
  * invalidation may drop a fill, which costs a miss and nothing else.
@@ -30,25 +34,26 @@
 #include "base/hash.h"
 #include "base/limits.h"
 #include "storage/ram_locations.h"
+#include "storage/ram_region.h"
 
 #include <assert.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #define SHARD_BYTES  (4 * MIB)
 #define LIMIT_SHARDS 256u
 #define COUNTERS     512u
+#define PAGE_BYTES   4096u
 
-#define FIRST_BUCKETS    64u
+#define FIRST_BUCKETS    256u
 #define LIMIT_BUCKETS    (1u << 30)
 #define LIMIT_CHAIN      16
 #define LIMIT_HEAD_BYTES (64 * KIB)
 #define GHOST_WAYS       4u
 #define GHOST_MIN        32u
-/* Entries that one fill may pass on or evict, beyond one for each KiB it needs. */
-#define LIMIT_STEPS 256u
 
 #define MAX_ASKED 3
 
@@ -57,17 +62,10 @@ enum where { IN_SMALL, IN_MAIN };
 struct entry {
     struct ram_entry answer; /* first: the caller's pointer is ours */
     uint64_t hash;
-    struct entry *chain;         /* in its bucket */
-    struct entry *older, *newer; /* in its queue; older also links a list of evicted entries */
-    size_t charge_bytes;
+    struct entry *chain; /* in its bucket */
     atomic_uint references;
-    uint8_t asked; /* times since it came into its queue, at most MAX_ASKED */
-    uint8_t where;
-};
-
-struct fifo {
-    struct entry *newest, *oldest;
-    size_t bytes, count;
+    uint8_t asked; /* times since it came in or was passed by, at most MAX_ASKED */
+    bool cached;   /* in the table; else it is being filled, or only read to its end */
 };
 
 struct ghost {
@@ -77,15 +75,16 @@ struct ghost {
 
 struct shard {
     pthread_mutex_t lock;
-    atomic_size_t used_bytes; /* grows under the lock, falls anywhere */
-    size_t limit_bytes;
+    size_t limit_bytes;       /* whole pages */
+    size_t taken_bytes;       /* by tables and locations; whole pages */
+    void *memory;             /* of both regions, small before main; NULL before the first fill */
+    struct region regions[2]; /* by enum where */
     struct entry **buckets;
     struct ghost *ghosts; /* as many as buckets */
     size_t bucket_count;  /* 0 or a power of two */
     uint32_t ghost_time;
-    struct fifo queues[2]; /* by enum where */
     struct location_table locations;
-    uint64_t hits, misses, evictions;
+    uint64_t entries, hits, misses, evictions;
     _Atomic uint64_t counters[COUNTERS];
 } __attribute__((aligned(64)));
 
@@ -155,125 +154,11 @@ int ram_create(struct ram **out, uint64_t limit_bytes)
 
         if (pthread_mutex_init(&shard->lock, NULL) != 0)
             abort(); /* Linux has no reason to refuse */
-        shard->limit_bytes = limit_bytes / shards;
+        shard->limit_bytes = limit_bytes / shards / PAGE_BYTES * PAGE_BYTES;
         locations_init(&shard->locations, shard->limit_bytes / 2);
     }
     *out = ram;
     return 0;
-}
-
-/* ---- Entries ---- */
-
-/* What an allocation of BYTES takes at most: malloc's header and rounding, or whole pages. */
-static size_t charge_of(size_t bytes)
-{
-    size_t unit = bytes >= 128 * KIB ? 4096 : 16;
-
-    return (bytes + 2 * sizeof(size_t) + unit - 1) / unit * unit + 16;
-}
-
-static size_t charge_of_tables(size_t buckets)
-{
-    return buckets ? charge_of(buckets * sizeof(struct entry *)) +
-                         charge_of(buckets * sizeof(struct ghost))
-                   : 0;
-}
-
-static void uncharge(struct shard *shard, size_t bytes)
-{
-    size_t before = atomic_fetch_sub_explicit(&shard->used_bytes, bytes, memory_order_relaxed);
-
-    assert(before >= bytes);
-    (void)before;
-}
-
-static void charge(struct shard *shard, size_t bytes)
-{
-    atomic_fetch_add_explicit(&shard->used_bytes, bytes, memory_order_relaxed);
-}
-
-static bool fits(const struct shard *shard, size_t bytes)
-{
-    size_t used = atomic_load_explicit(&shard->used_bytes, memory_order_relaxed);
-
-    return used <= shard->limit_bytes && bytes <= shard->limit_bytes - used;
-}
-
-static void unreference(struct shard *shard, struct entry *entry)
-{
-    unsigned before = atomic_fetch_sub_explicit(&entry->references, 1, memory_order_acq_rel);
-
-    assert(before > 0);
-    if (before > 1)
-        return;
-    uncharge(shard, entry->charge_bytes);
-    free(entry);
-}
-
-/* Free entries that make_room took out. Not under the lock. */
-static void free_all(struct entry *list)
-{
-    while (list) {
-        struct entry *next = list->older;
-
-        free(list);
-        list = next;
-    }
-}
-
-static struct entry *find(struct shard *shard, uint64_t hash, const struct id128 *id)
-{
-    if (shard->bucket_count == 0)
-        return NULL;
-    struct entry *entry = *bucket_of(shard, hash);
-
-    while (entry && (entry->hash != hash || !id_equal(&entry->answer.id, id)))
-        entry = entry->chain;
-    return entry;
-}
-
-static void unchain(struct shard *shard, struct entry *entry)
-{
-    struct entry **link = bucket_of(shard, entry->hash);
-
-    while (*link != entry) {
-        assert(*link);
-        link = &(*link)->chain;
-    }
-    *link = entry->chain;
-}
-
-static void queue_add(struct shard *shard, struct entry *entry, enum where where)
-{
-    struct fifo *fifo = &shard->queues[where];
-
-    entry->where = (uint8_t)where;
-    entry->newer = NULL;
-    entry->older = fifo->newest;
-    if (fifo->newest)
-        fifo->newest->newer = entry;
-    else
-        fifo->oldest = entry;
-    fifo->newest = entry;
-    fifo->bytes += entry->charge_bytes;
-    fifo->count++;
-}
-
-static void queue_remove(struct shard *shard, struct entry *entry)
-{
-    struct fifo *fifo = &shard->queues[entry->where];
-
-    assert(fifo->count > 0 && fifo->bytes >= entry->charge_bytes);
-    if (entry->newer)
-        entry->newer->older = entry->older;
-    else
-        fifo->newest = entry->older;
-    if (entry->older)
-        entry->older->newer = entry->newer;
-    else
-        fifo->oldest = entry->newer;
-    fifo->bytes -= entry->charge_bytes;
-    fifo->count--;
 }
 
 /* ---- Ghosts: a set-associative table that forgets by age ---- */
@@ -310,7 +195,6 @@ static bool ghost_take(struct shard *shard, uint64_t hash)
 {
     uint32_t fingerprint = (uint32_t)(hash >> 32);
     struct ghost *set = ghost_set(shard, fingerprint);
-    size_t window = shard->queues[IN_SMALL].count + shard->queues[IN_MAIN].count;
 
     for (unsigned i = 0; i < GHOST_WAYS; i++) {
         if (set[i].time == 0 || set[i].fingerprint != fingerprint)
@@ -318,64 +202,248 @@ static bool ghost_take(struct shard *shard, uint64_t hash)
         uint32_t age = shard->ghost_time - set[i].time;
 
         set[i].time = 0;
-        return age <= (window > GHOST_MIN ? window : GHOST_MIN);
+        return age <= (shard->entries > GHOST_MIN ? shard->entries : GHOST_MIN);
     }
     return false;
 }
 
-/* ---- Eviction ---- */
+/* ---- Entries ---- */
 
-static void take_out(struct shard *shard, struct entry *entry)
+static struct entry *find(struct shard *shard, uint64_t hash, const struct id128 *id)
 {
-    queue_remove(shard, entry);
-    unchain(shard, entry);
+    if (shard->bucket_count == 0)
+        return NULL;
+    struct entry *entry = *bucket_of(shard, hash);
+
+    while (entry && (entry->hash != hash || !id_equal(&entry->answer.id, id)))
+        entry = entry->chain;
+    return entry;
 }
 
-/* One step of S3-FIFO: move the oldest entry of a queue on, or evict it onto LIST. FORCE: evict it
- * whether or not it was asked for. What somebody is reading stays: it would free nothing. */
-static void evict_step(struct shard *shard, bool force, struct entry **list)
+/* What points to ENTRY, which need not be readable: it has HASH. */
+static struct entry **link_of(struct shard *shard, uint64_t hash, const struct entry *entry)
 {
-    const struct fifo *small = &shard->queues[IN_SMALL], *mains = &shard->queues[IN_MAIN];
-    bool from_small = small->count > 0 && small->bytes >= mains->bytes / 9; /* a tenth of both */
-    struct entry *entry = from_small ? small->oldest : mains->oldest;
+    struct entry **link = bucket_of(shard, hash);
 
-    assert(entry); /* the caller has seen that one queue is not empty */
-    bool read_now = atomic_load_explicit(&entry->references, memory_order_acquire) > 1;
-    bool asked = from_small ? entry->asked > 1 : entry->asked > 0;
-
-    if (read_now || (asked && !force)) {
-        queue_remove(shard, entry);
-        if (from_small)
-            entry->asked = 0;
-        else if (entry->asked > 0)
-            entry->asked--;
-        queue_add(shard, entry, IN_MAIN);
-        return;
+    while (*link != entry) {
+        assert(*link);
+        link = &(*link)->chain;
     }
-    if (from_small)
-        ghost_add(shard, entry->hash);
+    return link;
+}
+
+/* Take ENTRY out of the table. The cache's reference is the caller's to give back. */
+static void take_out(struct shard *shard, struct entry *entry)
+{
+    assert(entry->cached && shard->entries > 0);
+    *link_of(shard, entry->hash, entry) = entry->chain;
+    entry->cached = false;
+    shard->entries--;
+}
+
+static void unreference(struct entry *entry)
+{
+    unsigned before = atomic_fetch_sub_explicit(&entry->references, 1, memory_order_release);
+
+    assert(before > 0);
+    (void)before;
+}
+
+static size_t entry_bytes(const struct entry *entry)
+{
+    return sizeof *entry + entry->answer.head_bytes + entry->answer.body_bytes;
+}
+
+/* Set the pointers of an entry that lies at its place, head and body behind it. */
+static void set_pointers(struct entry *entry)
+{
+    const char *text = (const char *)(entry + 1);
+
+    entry->answer.head = text;
+    entry->answer.body = (const uint8_t *)text + entry->answer.head_bytes;
+}
+
+/* ---- S3-FIFO: what becomes of an entry that a region's hand has met ---- */
+
+/* True where ENTRY goes or stays whatever the policy says: *FATE tells which. */
+static bool is_settled(struct entry *entry, enum block_fate *fate)
+{
+    /* Acquire: whoever gave back the last reference has read all that he wanted to. */
+    unsigned references = atomic_load_explicit(&entry->references, memory_order_acquire);
+
+    *fate = references == 0 ? BLOCK_GOES : BLOCK_STAYS;
+    return references != 1 || !entry->cached;
+}
+
+static void evict(struct shard *shard, struct entry *entry)
+{
     take_out(shard, entry);
-    /* The cache's reference was the only one, so nobody can reach it any more. Its bytes are given
-     * back here and freed after the unlock, before anything is allocated in their place. */
-    uncharge(shard, entry->charge_bytes);
-    entry->older = *list;
-    *list = entry;
+    unreference(entry);
     shard->evictions++;
 }
 
-/* Evict onto LIST until BYTES more fit. False where what is pinned leaves no room. */
-static bool make_room(struct shard *shard, size_t bytes, struct entry **list)
+static void entry_moved(void *arg, void *block, const void *from)
 {
-    size_t steps = LIMIT_STEPS + bytes / KIB;
+    struct entry *entry = block;
 
-    if (bytes > shard->limit_bytes)
-        return false;
-    for (size_t step = 0; step < 2 * steps && !fits(shard, bytes); step++) {
-        if (shard->queues[IN_SMALL].count + shard->queues[IN_MAIN].count == 0)
-            return false;
-        evict_step(shard, step >= steps, list);
+    *link_of(arg, entry->hash, from) = entry;
+    set_pointers(entry);
+}
+
+static enum block_fate judge_main(void *arg, void *block, bool force)
+{
+    struct entry *entry = block;
+    enum block_fate fate;
+
+    if (is_settled(entry, &fate))
+        return fate;
+    if (entry->asked > 0 && !force) {
+        entry->asked--;
+        return BLOCK_LIVES;
     }
-    return fits(shard, bytes);
+    evict(arg, entry);
+    return BLOCK_GOES;
+}
+
+static struct region_owner owner_of(struct shard *shard, enum where where);
+
+static enum block_fate judge_small(void *arg, void *block, bool force)
+{
+    struct shard *shard = arg;
+    struct entry *entry = block, *copy = NULL;
+    enum block_fate fate;
+
+    if (is_settled(entry, &fate))
+        return fate;
+    /* What the main region never touched is free for all: until then, nothing need go. */
+    const struct region *mains = &shard->regions[IN_MAIN];
+    bool fresh = mains->end - mains->top >= region_block_bytes(entry_bytes(entry));
+    if (fresh || (entry->asked > 1 && !force)) {
+        const struct region_owner owner = owner_of(shard, IN_MAIN);
+
+        copy = region_alloc(&shard->regions[IN_MAIN], entry_bytes(entry), &owner);
+    }
+    if (!copy) {
+        ghost_add(shard, entry->hash);
+        evict(shard, entry);
+        return BLOCK_GOES;
+    }
+    memcpy(copy, entry, entry_bytes(entry));
+    copy->asked = 0;
+    entry_moved(shard, copy, entry);
+    return BLOCK_GOES;
+}
+
+static struct region_owner owner_of(struct shard *shard, enum where where)
+{
+    return (struct region_owner){
+        .judge = where == IN_SMALL ? judge_small : judge_main,
+        .moved = entry_moved,
+        .arg = shard,
+    };
+}
+
+/* ---- Memory ---- */
+
+/* Take BYTES (whole pages) for a table from the bodies. False where what is read just now is in the
+ * way, or they would be left with nothing. */
+static bool take_memory(struct shard *shard, size_t bytes)
+{
+    struct region *region = &shard->regions[IN_MAIN];
+    const struct region_owner owner = owner_of(shard, IN_MAIN);
+
+    assert(bytes % PAGE_BYTES == 0);
+    if (!shard->memory) {
+        if (bytes > shard->limit_bytes / 2 || shard->taken_bytes > shard->limit_bytes / 2 - bytes)
+            return false;
+    } else if (bytes >= region->end || !region_shrink(region, region->end - bytes, &owner)) {
+        return false;
+    }
+    shard->taken_bytes += bytes;
+    return true;
+}
+
+static void give_memory(struct shard *shard, size_t bytes)
+{
+    assert(shard->taken_bytes >= bytes);
+    shard->taken_bytes -= bytes;
+    if (shard->memory)
+        region_extend(&shard->regions[IN_MAIN], shard->regions[IN_MAIN].end + bytes);
+}
+
+/* Reserve the address space for bodies. */
+static void begin_regions(struct shard *shard)
+{
+    size_t small = shard->limit_bytes / 10 / PAGE_BYTES * PAGE_BYTES;
+
+    if (shard->limit_bytes < small + shard->taken_bytes + PAGE_BYTES)
+        return;
+    void *memory = mmap(NULL, shard->limit_bytes, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED)
+        return;
+    shard->memory = memory;
+    region_init(&shard->regions[IN_SMALL], memory, small);
+    region_init(&shard->regions[IN_MAIN], (uint8_t *)memory + small,
+                shard->limit_bytes - small - shard->taken_bytes);
+}
+
+static size_t page_bytes(size_t bytes)
+{
+    return (bytes + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
+}
+
+static size_t table_bytes(size_t buckets)
+{
+    return page_bytes(buckets * (sizeof(struct entry *) + sizeof(struct ghost)));
+}
+
+/* Twice the buckets and ghosts where the entries outnumber them, and room is left. A table that
+ * could not grow goes on with longer chains, up to their limit. */
+static void grow_tables(struct shard *shard)
+{
+    size_t old_count = shard->bucket_count, new_count = old_count ? 2 * old_count : FIRST_BUCKETS;
+
+    if (shard->entries < old_count || old_count >= LIMIT_BUCKETS ||
+        !take_memory(shard, table_bytes(new_count)))
+        return;
+    struct entry **old_buckets = shard->buckets;
+    struct ghost *old_ghosts = shard->ghosts;
+    struct entry **buckets = calloc(new_count, sizeof(struct entry *));
+    struct ghost *ghosts = calloc(new_count, sizeof *ghosts);
+    if (!buckets || !ghosts) {
+        free(buckets);
+        free(ghosts);
+        give_memory(shard, table_bytes(new_count));
+        return;
+    }
+    shard->buckets = buckets;
+    shard->ghosts = ghosts;
+    shard->bucket_count = new_count;
+    for (size_t i = 0; i < old_count; i++) {
+        for (struct entry *entry = old_buckets[i]; entry;) {
+            struct entry *next = entry->chain, **bucket = bucket_of(shard, entry->hash);
+
+            entry->chain = *bucket;
+            *bucket = entry;
+            entry = next;
+        }
+        if (old_ghosts[i].time)
+            ghost_put(shard, old_ghosts[i].fingerprint, old_ghosts[i].time);
+    }
+    free(old_buckets);
+    free(old_ghosts);
+    give_memory(shard, table_bytes(old_count));
+}
+
+static void check_unread(void *arg, void *block)
+{
+    const struct entry *entry = block;
+
+    /* A caller would go on reading what is about to vanish. */
+    assert(atomic_load_explicit(&entry->references, memory_order_acquire) == entry->cached);
+    (void)arg;
+    (void)entry;
 }
 
 void ram_destroy(struct ram **ram)
@@ -385,20 +453,14 @@ void ram_destroy(struct ram **ram)
     for (unsigned i = 0; i < (*ram)->shard_count; i++) {
         struct shard *shard = &(*ram)->shards[i];
 
-        for (int where = IN_SMALL; where <= IN_MAIN; where++) {
-            for (struct entry *entry = shard->queues[where].oldest; entry;) {
-                struct entry *next = entry->newer;
-
-                unreference(shard, entry);
-                entry = next;
-            }
+        if (shard->memory) {
+            region_visit(&shard->regions[IN_SMALL], check_unread, NULL);
+            region_visit(&shard->regions[IN_MAIN], check_unread, NULL);
+            (void)munmap(shard->memory, shard->limit_bytes);
         }
         free(shard->buckets);
         free(shard->ghosts);
-        uncharge(shard, charge_of_tables(shard->bucket_count) + locations_bytes(&shard->locations));
         locations_release(&shard->locations);
-        /* What is left is pinned by a caller who would release it into freed memory. */
-        assert(atomic_load(&shard->used_bytes) == 0);
         (void)pthread_mutex_destroy(&shard->lock);
     }
     free((*ram)->shards);
@@ -431,7 +493,8 @@ void ram_release(struct ram *ram, const struct ram_entry *entry)
 {
     struct entry *mine = (struct entry *)(uintptr_t)entry;
 
-    unreference(shard_of(ram, mine->hash), mine);
+    (void)ram; /* the hand finds it where it lies */
+    unreference(mine);
 }
 
 uint64_t ram_token(struct ram *ram, const struct id128 *id)
@@ -444,45 +507,6 @@ uint64_t ram_token(struct ram *ram, const struct id128 *id)
 static bool is_current(struct shard *shard, uint64_t hash, uint64_t token)
 {
     return atomic_load(counter_of(shard, hash)) == token;
-}
-
-/* Twice the buckets and ghosts where the entries outnumber them, and room is left. A table that
- * could not grow goes on with longer chains, up to their limit. */
-static void grow_tables(struct shard *shard)
-{
-    size_t count = shard->queues[IN_SMALL].count + shard->queues[IN_MAIN].count;
-    size_t old_count = shard->bucket_count, new_count = old_count ? 2 * old_count : FIRST_BUCKETS;
-
-    if (count < old_count || old_count >= LIMIT_BUCKETS ||
-        !fits(shard, charge_of_tables(new_count)))
-        return;
-    struct entry **old_buckets = shard->buckets;
-    struct ghost *old_ghosts = shard->ghosts;
-    struct entry **buckets = calloc(new_count, sizeof(struct entry *));
-    struct ghost *ghosts = calloc(new_count, sizeof *ghosts);
-    if (!buckets || !ghosts) {
-        free(buckets);
-        free(ghosts);
-        return;
-    }
-    charge(shard, charge_of_tables(new_count));
-    shard->buckets = buckets;
-    shard->ghosts = ghosts;
-    shard->bucket_count = new_count;
-    for (size_t i = 0; i < old_count; i++) {
-        for (struct entry *entry = old_buckets[i]; entry;) {
-            struct entry *next = entry->chain, **bucket = bucket_of(shard, entry->hash);
-
-            entry->chain = *bucket;
-            *bucket = entry;
-            entry = next;
-        }
-        if (old_ghosts[i].time)
-            ghost_put(shard, old_ghosts[i].fingerprint, old_ghosts[i].time);
-    }
-    free(old_buckets);
-    free(old_ghosts);
-    uncharge(shard, charge_of_tables(old_count));
 }
 
 /* Whether an entry for ID may come in: what it rests on still holds, it is not there yet, and its
@@ -499,20 +523,32 @@ static bool may_fill(struct shard *shard, uint64_t token, uint64_t hash, const s
     return true;
 }
 
-/* Set BYTES aside for an entry, evicting others where it must. */
-static bool reserve(struct shard *shard, uint64_t token, uint64_t hash, const struct id128 *id,
-                    size_t bytes)
+/* Room for an entry, which is not in the table yet and which nobody but the caller touches; or
+ * NULL. */
+static struct entry *reserve(struct shard *shard, uint64_t token, uint64_t hash,
+                             const struct id128 *id, size_t bytes)
 {
-    struct entry *evicted = NULL;
+    struct entry *entry = NULL;
 
     lock(shard);
-    grow_tables(shard);
-    bool ok = may_fill(shard, token, hash, id) && make_room(shard, bytes, &evicted);
-    if (ok)
-        charge(shard, bytes);
+    if (!shard->memory)
+        begin_regions(shard);
+    if (shard->memory)
+        grow_tables(shard);
+    if (shard->memory && may_fill(shard, token, hash, id)) {
+        enum where where = ghost_take(shard, hash) ? IN_MAIN : IN_SMALL;
+        struct region_owner owner = owner_of(shard, where);
+
+        entry = region_alloc(&shard->regions[where], bytes, &owner);
+        if (!entry && where == IN_SMALL) { /* it is larger than that, or slow readers fill it */
+            owner = owner_of(shard, IN_MAIN);
+            entry = region_alloc(&shard->regions[IN_MAIN], bytes, &owner);
+        }
+    }
+    if (entry)
+        *entry = (struct entry){.answer = {.id = *id}, .hash = hash, .references = 1};
     unlock(shard);
-    free_all(evicted);
-    return ok;
+    return entry;
 }
 
 void ram_fill(struct ram *ram, uint64_t token, const struct id128 *id, const char *head,
@@ -524,45 +560,33 @@ void ram_fill(struct ram *ram, uint64_t token, const struct id128 *id, const cha
 
     if (body_bytes > LIMIT_INLINE_BODY_BYTES || head_bytes > LIMIT_HEAD_BYTES)
         return;
-    size_t bytes = sizeof(struct entry) + head_bytes + body_bytes, charged = charge_of(bytes);
-    if (!reserve(shard, token, hash, id, charged))
+    struct entry *entry = reserve(shard, token, hash, id, sizeof *entry + head_bytes + body_bytes);
+    if (!entry)
         return;
-    struct entry *entry = malloc(bytes);
-    if (!entry) {
-        uncharge(shard, charged);
-        return;
-    }
-    char *text = (char *)(entry + 1);
-    *entry = (struct entry){
-        .answer = {.id = *id,
-                   .head = text,
-                   .head_bytes = (uint32_t)head_bytes,
-                   .body_bytes = (uint32_t)body_bytes,
-                   .body = (const uint8_t *)text + head_bytes,
-                   .modified_s = modified_s,
-                   .expires_ms = expires_ms},
-        .hash = hash,
-        .charge_bytes = charged,
-        .references = 1,
-    };
+    entry->answer.head_bytes = (uint32_t)head_bytes;
+    entry->answer.body_bytes = (uint32_t)body_bytes;
+    entry->answer.modified_s = modified_s;
+    entry->answer.expires_ms = expires_ms;
     assert(strlen(etag) < sizeof entry->answer.etag);
     strcpy(entry->answer.etag, etag);
+    set_pointers(entry);
+    char *text = (char *)(entry + 1);
     memcpy(text, head, head_bytes);
     if (body_bytes > 0)
         memcpy(text + head_bytes, body, body_bytes);
 
     lock(shard);
-    bool ok = may_fill(shard, token, hash, id); /* much may have happened meanwhile */
-    if (ok) {
+    if (may_fill(shard, token, hash, id)) { /* much may have happened meanwhile */
         struct entry **bucket = bucket_of(shard, hash);
 
         entry->chain = *bucket;
         *bucket = entry;
-        queue_add(shard, entry, ghost_take(shard, hash) ? IN_MAIN : IN_SMALL);
+        entry->cached = true;
+        shard->entries++;
+    } else {
+        unreference(entry);
     }
     unlock(shard);
-    if (!ok)
-        unreference(shard, entry);
 }
 
 /* ---- Locations ---- */
@@ -583,24 +607,17 @@ void ram_place(struct ram *ram, uint64_t token, const struct id128 *id,
 {
     uint64_t hash = hash_of(id);
     struct shard *shard = shard_of(ram, hash);
-    struct entry *evicted = NULL;
 
     lock(shard);
     if (is_current(shard, hash, token)) {
         size_t growth = locations_growth(&shard->locations);
 
-        /* Where it cannot grow it replaces. Growing touches the memory at once, so what made room
-         * for it goes first: some twenty times in a shard's life, so the lock may wait for it. */
-        if (growth > 0 && make_room(shard, growth, &evicted)) {
-            free_all(evicted);
-            evicted = NULL;
-            if (locations_grow(&shard->locations) == 0)
-                charge(shard, growth);
-        }
+        /* Where it cannot grow it replaces. */
+        if (growth > 0 && take_memory(shard, growth) && locations_grow(&shard->locations) != 0)
+            give_memory(shard, growth);
         (void)locations_put(&shard->locations, hash, location);
     }
     unlock(shard);
-    free_all(evicted);
 }
 
 void ram_invalidate(struct ram *ram, const struct id128 *id)
@@ -611,12 +628,12 @@ void ram_invalidate(struct ram *ram, const struct id128 *id)
     lock(shard);
     atomic_fetch_add(counter_of(shard, hash), 1);
     struct entry *entry = find(shard, hash, id);
-    if (entry)
+    if (entry) {
         take_out(shard, entry);
+        unreference(entry);
+    }
     locations_remove(&shard->locations, hash);
     unlock(shard);
-    if (entry)
-        unreference(shard, entry);
 }
 
 void ram_stats(struct ram *ram, struct ram_stats *out)
@@ -626,10 +643,11 @@ void ram_stats(struct ram *ram, struct ram_stats *out)
         struct shard *shard = &ram->shards[i];
 
         lock(shard);
-        out->used_bytes += atomic_load_explicit(&shard->used_bytes, memory_order_relaxed);
+        out->used_bytes += shard->taken_bytes + page_bytes(shard->regions[IN_SMALL].top) +
+                           page_bytes(shard->regions[IN_MAIN].top);
         out->hits += shard->hits;
         out->misses += shard->misses;
-        out->entries += shard->queues[IN_SMALL].count + shard->queues[IN_MAIN].count;
+        out->entries += shard->entries;
         out->locations += shard->locations.count;
         out->evictions += shard->evictions;
         unlock(shard);

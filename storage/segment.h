@@ -7,10 +7,12 @@
  *
  * All integers are little-endian. A record's checksum covers its header, block checksums and event
  * (a second one its header alone); a batch's covers its header and the checksums of its records, so
- * one rotten record does not take its neighbours with it. Both are seeded with the segment's random salt, so that nothing of another
- * segment or store is ever taken for ours. Bodies are covered by the block checksums alone.
+ * one rotten record does not take its neighbours with it. Both are seeded with the segment's random
+ * salt, so that nothing of another segment or store is ever taken for ours. Bodies are covered by
+ * the block checksums alone.
  *
- * LSN: a position in the log, counted in bytes over all segments: segment base + offset in the file.
+ * LSN: a position in the log, counted in bytes over all segments: segment base + offset in the
+ * file.
  */
 #ifndef STORAGE_SEGMENT_H
 #define STORAGE_SEGMENT_H
@@ -73,12 +75,12 @@ void batch_header_encode(uint8_t out[BATCH_HEADER_BYTES], struct batch_header *h
 int batch_header_decode(struct batch_header *out, const uint8_t in[BATCH_HEADER_BYTES],
                         lsn_t expected_lsn) MUST_CHECK;
 /* The checksum of the header bytes IN with the records' checksums. */
-uint64_t batch_checksum(const uint8_t in[BATCH_HEADER_BYTES], uint64_t salt,
-                        const uint64_t *checks, uint32_t count);
+uint64_t batch_checksum(const uint8_t in[BATCH_HEADER_BYTES], uint64_t salt, const uint64_t *checks,
+                        uint32_t count);
 
 enum record_type {
-    RECORD_EVENT = 1,    /* one event, ours or a peer's, with or without a body */
-    RECORD_MOVE = 2,     /* what cleaning took from `from`: the event verbatim, the body if it lives */
+    RECORD_EVENT = 1, /* one event, ours or a peer's, with or without a body */
+    RECORD_MOVE = 2,  /* what cleaning took from `from`: the event verbatim, the body if it lives */
     RECORD_SNAPSHOT = 3, /* one chunk of a snapshot; the "event" is the chunk */
     RECORD_MERGE = 4,    /* rows received by merge; the "event" is their encoding */
     RECORD_VECTOR = 5,   /* a vector adopted after a merge */
@@ -92,7 +94,7 @@ enum record_flags {
 
 struct record_header {
     uint8_t type, flags;
-    uint16_t blocks;     /* block checksums that follow: of the inline body */
+    uint16_t blocks; /* block checksums that follow: of the inline body */
     uint32_t event_bytes;
     uint32_t body_bytes; /* inline */
     struct id128 id;     /* the object; zero where there is none */
@@ -122,7 +124,8 @@ struct record_view {
 };
 
 /* Header only: lengths in their limits. ERR_CORRUPT otherwise. */
-int record_header_decode(struct record_header *out, const uint8_t in[RECORD_HEADER_BYTES]) MUST_CHECK;
+int record_header_decode(struct record_header *out,
+                         const uint8_t in[RECORD_HEADER_BYTES]) MUST_CHECK;
 /* Whether a header's own checksum is right, so that its lengths can be trusted even where the event
  * is rotten. SALT, LSN: as given to record_encode. */
 bool record_header_check(const uint8_t in[RECORD_HEADER_BYTES], uint64_t salt, lsn_t lsn);

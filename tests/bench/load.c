@@ -281,6 +281,7 @@ static void read_header(struct connection *c, size_t header_bytes)
     c->answer[header_bytes - 1] = 0;
     const char *length = strcasestr(c->answer, "\ncontent-length:");
 
+    c->answer[header_bytes - 1] = '\n';
     c->ok = strncmp(c->answer, "HTTP/1.1 2", 10) == 0;
     c->body_left = length ? strtoull(length + 16, NULL, 10) : 0;
     c->header_done = true;
@@ -291,7 +292,8 @@ static void receive(struct load *load, struct connection *c)
     static char sink[256 * 1024];
 
     for (;;) {
-        bool more = c->header_done; /* the rest of a large body, which nobody looks at */
+        /* The rest of a large body, which nobody looks at. */
+        bool more = c->header_done && !load->write_ids;
         size_t room = more ? sizeof sink : ANSWER_BYTES - 1 - c->answer_len;
         ssize_t n = recv(c->fd, more ? sink : c->answer + c->answer_len, room, MSG_DONTWAIT);
 

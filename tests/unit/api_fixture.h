@@ -31,7 +31,8 @@
 
 struct node {
     char root[64], state[96], files[96], socket[96];
-    uint64_t max_body_bytes; /* set before node_start */
+    uint64_t max_body_bytes; /* set before node_start, as is env */
+    struct env *env;
     struct store_dirs dirs;
     struct ram *ram;
     struct journal *journal;
@@ -49,7 +50,7 @@ static void node_start(struct node *node)
                                      .operation_count = PUBLIC_OPERATIONS};
     char message[512] = "", address[128];
 
-    int rc = store_dirs_open(&node->dirs, env_system(), node->state, node->files, false, message,
+    int rc = store_dirs_open(&node->dirs, node->env, node->state, node->files, false, message,
                              sizeof message);
     if (rc)
         fail_msg("%s", message);
@@ -61,7 +62,7 @@ static void node_start(struct node *node)
     assert_int_equal(journal_start(node->journal), 0);
     const struct store_config store = {.journal = node->journal,
                                        .ram = node->ram,
-                                       .env = env_system(),
+                                       .env = node->env,
                                        .max_body_bytes = node->max_body_bytes};
     assert_int_equal(store_create(&node->store, &store), 0);
     assert_int_equal(http_server_create(&node->server, &http), 0);
@@ -71,7 +72,7 @@ static void node_start(struct node *node)
                   .version = "1.2.3-test",
                   .tag = "a \"tag\"",
                   .durability = "full",
-                  .started_mono_ms = env_mono_ms(env_system()),
+                  .started_mono_ms = env_mono_ms(node->env),
                   .operations = public_operations,
                   .operation_count = PUBLIC_OPERATIONS},
         .loops = LOOPS,
@@ -98,7 +99,7 @@ static void node_stop(struct node *node)
     store_dirs_close(&node->dirs);
 }
 
-static struct node *node_create(uint64_t max_body_bytes)
+static struct node *node_create(uint64_t max_body_bytes, struct env *env)
 {
     struct node *node = calloc(1, sizeof *node);
 
@@ -110,6 +111,7 @@ static struct node *node_create(uint64_t max_body_bytes)
     (void)snprintf(node->files, sizeof node->files, "%s/files", node->root);
     (void)snprintf(node->socket, sizeof node->socket, "%s/control.sock", node->root);
     node->max_body_bytes = max_body_bytes;
+    node->env = env;
     node_start(node);
     return node;
 }

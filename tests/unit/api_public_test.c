@@ -14,7 +14,7 @@
 
 static int setup(void **state)
 {
-    *state = node_create(0);
+    *state = node_create(0, env_system());
     return 0;
 }
 
@@ -335,7 +335,7 @@ static void acks_say_what_was_reached(void **state)
 
 static void an_upload_over_the_limit_is_refused(void **state)
 {
-    struct node *node = node_create(1000);
+    struct node *node = node_create(1000, env_system());
     uint8_t *body = make_body(2000, 1);
     struct reply reply;
 

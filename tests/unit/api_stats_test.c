@@ -9,7 +9,7 @@
 
 static int setup(void **state)
 {
-    *state = node_create(0);
+    *state = node_create(0, env_system());
     return 0;
 }
 

@@ -275,6 +275,29 @@ static void every_member_of_an_object_survives(void **state)
     assert_int_equal(sql_number(at, "SELECT count(*) FROM objects_more"), GROUPS * MEMBERS - 101);
 }
 
+static void keys_are_in_the_order_of_ids(void **state)
+{
+    (void)state;
+    dice = 5;
+    for (int i = 0; i < 100000; i++) {
+        struct id128 a, b;
+
+        fill(&a, sizeof a);
+        b = a;
+        if (roll() % 2)
+            a.bytes[0] = b.bytes[0] = 1; /* a time of ours */
+        b.bytes[roll() % sizeof b.bytes] = (uint8_t)(roll() >> 20);
+        assert_true(object_key(&a) >= 0);
+        if (id_compare(&a, &b) < 0)
+            assert_true(object_key(&a) <= object_key(&b));
+        else
+            assert_true(object_key(&a) >= object_key(&b));
+    }
+    /* Ids of one millisecond have keys of their own, as a rule. */
+    struct id128 low = {{1}}, high = {{1, [8] = 8}};
+    assert_int_equal(object_key(&high) - object_key(&low), 1);
+}
+
 struct listing {
     struct id128 ids[512];
     unsigned count, stop_after;
@@ -1218,6 +1241,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         ON_FILES(a_fresh_database_bears_its_identity_and_keeps_it),
         ON_FILES(every_member_of_an_object_survives),
+        cmocka_unit_test(keys_are_in_the_order_of_ids),
         ON_FILES(live_objects_are_listed_in_id_order_page_by_page),
         ON_FILES(events_are_kept_in_order_and_only_once),
         ON_FILES(small_tables_hold_what_they_are_told),

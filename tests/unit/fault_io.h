@@ -19,7 +19,7 @@ struct fault_io {
     int error;        /* with this */
     bool write_first; /* a failing write puts all its bytes on the disk all the same */
     bool keep_failing;
-    bool skip_sync;   /* syncs do nothing: for tests that make many files */
+    bool skip_sync; /* syncs do nothing: for tests that make many files */
     /* Reads that touch [bad_from, bad_to) of any file fail with ERR_IO. */
     uint64_t bad_from, bad_to;
     /* Called before each pread, if set. */

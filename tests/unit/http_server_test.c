@@ -408,7 +408,7 @@ static void large_answers_may_be_pipelined(void **state)
 {
     static const char *const paths[] = {"/memory",    "/lent",  "/big",
                                         "/long-head", "/hello", "/big-stops"};
-    int fd = new_socket(), small = 4096;
+    int fd = new_socket(), small = 65536;
     struct answer answer;
     char text[128];
 

@@ -1,6 +1,6 @@
-/* Goal: what the committer wrote is read back to the byte from any thread; a failed write is as if it
- * had never been, a failed sync is final; segments come, fill up and go without a reader noticing;
- * writing zeros ahead never costs a byte of data. */
+/* Goal: what the committer wrote is read back to the byte from any thread; a failed write is as if
+ * it had never been, a failed sync is final; segments come, fill up and go without a reader
+ * noticing; writing zeros ahead never costs a byte of data. */
 #include "storage/log.h"
 
 #include <setjmp.h>
@@ -80,8 +80,7 @@ static void a_read_checks_what_it_was_asked_for(void **state)
     id = id_of(3);
     other = place;
     other.volume = 77;
-    assert_int_equal(log_read(b.log, &other, &id, 0, buf, sizeof buf, false, &view),
-                     ERR_NOT_FOUND);
+    assert_int_equal(log_read(b.log, &other, &id, 0, buf, sizeof buf, false, &view), ERR_NOT_FOUND);
     const uint64_t wrong[] = {0, 1, place.offset + 8, place.offset + 1, UINT64_MAX, INT64_MAX & ~7};
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         other = place;

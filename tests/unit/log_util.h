@@ -231,8 +231,8 @@ struct delivered {
     uint32_t count;
     uint32_t numbers[4096];
     struct place places[4096];
-    bool bodies;    /* check them, too */
-    uint32_t stop;  /* fail at the delivery of that many, 0: never */
+    bool bodies;   /* check them, too */
+    uint32_t stop; /* fail at the delivery of that many, 0: never */
 };
 
 static inline int take_record(void *arg, const struct record_view *view, const struct place *place)

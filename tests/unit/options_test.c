@@ -382,7 +382,7 @@ static void help_names_every_option_but_the_hidden_ones(void **state)
 static void addresses_are_printed_as_they_are_parsed(void **state)
 {
     static const char *const same[] = {"a:1", "[::1]:2", ":3", "10.0.0.1:65535"};
-    struct addr addr;
+    struct addr addr = {.port = 0};
     char text[ADDR_HOST_BYTES + 16];
 
     (void)state;

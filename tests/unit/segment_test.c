@@ -170,7 +170,7 @@ static void assert_same(const struct record_header *a, const struct record_heade
 static void records_of_all_sizes_come_back(void **state)
 {
     const uint32_t events[] = {0, 1, 7, 8, 300, LIMIT_EVENT_BYTES};
-    const uint32_t bodies[] = {0,     1,      7,      8,      65535,
+    const uint32_t bodies[] = {0,     1,     7,      8,      65535,
                                65536, 65537, 131072, 200001, LIMIT_INLINE_BODY_BYTES};
 
     (void)state;

@@ -116,10 +116,15 @@ static void a_wal_frame_is_one_write(void **state)
     assert_memory_equal(buf, header, 24);
     assert_int_equal(m->xWrite(wal, header, 24, 3000), SQLITE_OK);
     assert_int_equal(m->xWrite(wal, header, 24, 3024), SQLITE_OK); /* where its page would be */
-    assert_int_equal(m->xWrite(wal, page, 512, 4000), SQLITE_OK);  /* elsewhere */
+    assert_int_equal(m->xWrite(wal, header, 24, 3100), SQLITE_OK);
+    assert_int_equal(m->xWrite(wal, page, 512, 4000), SQLITE_OK); /* elsewhere */
     assert_int_equal(m->xRead(other, buf, 48, 3000), SQLITE_OK);
     assert_memory_equal(buf, header, 24);
     assert_memory_equal(buf + 24, header, 24);
+    assert_int_equal(m->xRead(other, buf, 24, 3100), SQLITE_OK);
+    assert_memory_equal(buf, header, 24);
+    assert_int_equal(m->xRead(other, buf, 512, 4000), SQLITE_OK);
+    assert_memory_equal(buf, page, 512);
     assert_int_equal(m->xWrite(wal, header, 24, 5000), SQLITE_OK);
     assert_int_equal(m->xSync(wal, SQLITE_SYNC_NORMAL), SQLITE_OK);
     assert_int_equal(m->xRead(other, buf, 24, 5000), SQLITE_OK);

@@ -1,0 +1,51 @@
+"""What every case needs: the report, the pace, and a directory that is gone afterwards."""
+
+import contextlib
+import dataclasses
+import pathlib
+
+from report import Report
+from servers import Nginx, Node
+
+
+@dataclasses.dataclass
+class Context:
+    report: Report
+    data: pathlib.Path
+    quick: bool
+    rounds: int
+    seconds: float
+
+    def pick(self, quick, full):
+        return quick if self.quick else full
+
+    @contextlib.contextmanager
+    def node(self, name, *options):
+        """A fresh node that runs, removed at the end."""
+        node = Node(self.data, name, *options)
+        try:
+            node.start()
+            yield node
+        finally:
+            node.remove()
+
+    @contextlib.contextmanager
+    def nginx(self, files):
+        """nginx with FILES (name → bytes)."""
+        server = Nginx(self.data)
+        for name, body in files.items():
+            server.add(name, body)
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop()
+
+    def alternate(self, runs):
+        """RUNS (name → function) in turn, ROUNDS times, so that a noisy neighbour hits all of
+        them alike; the figures by name, medians reported."""
+        found = {name: [] for name in runs}
+        for _ in range(self.rounds):
+            for name, run in runs.items():
+                found[name].append(run())
+        return {name: self.report.case(name, rounds) for name, rounds in found.items()}

@@ -1,0 +1,93 @@
+#!/usr/bin/env python3
+"""make bench: what a node costs and how long it takes, beside nginx on the same machine in the
+same run. Prints a table and writes build/bench/results.json. Servers listen on the loopback alone,
+and their data lies on the disk of this checkout and is removed at the end.
+
+    make bench BENCH="--quick"             a minute or two
+    make bench BENCH="--only get,put"      some cases
+"""
+
+import argparse
+import os
+import pathlib
+import shutil
+import signal
+import sys
+
+import case_get
+import case_memory
+import case_put
+import case_scale
+import machine
+import tools
+from context import Context
+from report import Report
+
+CASES = {
+    "get": case_get.get_hot,
+    "put": case_put.put_small,
+    "put-medium": case_put.put_medium,
+    "open-loop": case_put.put_open_loop,
+    "idle": case_memory.idle,
+    "through": case_memory.through,
+    "scale": case_scale.scale,
+    "scale-random": case_scale.scale_random,
+}
+DATA = tools.TOP / "build/bench-data"
+
+
+def parse():
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="shorter runs, fewer objects")
+    parser.add_argument("--rounds", type=int, help="rounds of each comparison (3; quick: 1)")
+    parser.add_argument("--seconds", type=float, help="length of one run (4; quick: 2)")
+    parser.add_argument("--only", default="", help="cases, by comma: " + ", ".join(CASES))
+    parser.add_argument("--json", type=pathlib.Path, default=tools.BUILD / "results.json")
+    options = parser.parse_args()
+    options.only = [name for name in options.only.split(",") if name]
+    unknown = set(options.only) - set(CASES)
+    if unknown:
+        parser.error(f"no such case: {', '.join(sorted(unknown))}")
+    options.rounds = options.rounds or (1 if options.quick else 3)
+    options.seconds = int(options.seconds or (2 if options.quick else 4))
+    return options
+
+
+def describe_machine(report):
+    p50, p99 = machine.sync_latency_us(DATA)
+    report.machine(processor=machine.processor(), cpus=os.cpu_count(),
+                   load_average=os.getloadavg()[0],
+                   **{"fdatasync of 2 KiB, p50 / p99": f"{p50:.0f} / {p99:.0f} us"})
+
+
+def main():
+    options = parse()
+    tools.build_load()
+    shutil.rmtree(DATA, ignore_errors=True)
+    DATA.mkdir(parents=True)
+    report = Report(options.json, {"quick": options.quick, "rounds": options.rounds,
+                                   "seconds": options.seconds})
+    ctx = Context(report, DATA, options.quick, options.rounds, options.seconds)
+    # So that an end from outside stops the servers, too.
+    signal.signal(signal.SIGTERM, lambda *ignored: sys.exit(1))
+    try:
+        describe_machine(report)
+        before = machine.cpu_ticks()
+        for name, case in CASES.items():
+            if options.only and name not in options.only:
+                continue
+            try:
+                case(ctx)
+            except (tools.Failed, RuntimeError) as error:
+                report.failed(name, error)
+        busy, stolen, total = (b - a for a, b in zip(before, machine.cpu_ticks()))
+        report.machine(**{"CPU busy / stolen": f"{busy / total:.0%} / {stolen / total:.1%}"})
+        report.write()
+    finally:
+        shutil.rmtree(DATA, ignore_errors=True)
+    return 1 if report.document["failed"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

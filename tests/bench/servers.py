@@ -1,0 +1,191 @@
+"""The servers under measurement: processes, their CPU time and memory."""
+
+import contextlib
+import os
+import pathlib
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+
+TOP = pathlib.Path(__file__).resolve().parents[2]
+OBJSTORE = os.environ.get("OBJSTORE_BIN", str(TOP / "build/objstore"))
+PATIENCE_S = 60
+
+
+def free_port():
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+def answers(port, path="/"):
+    """The status of a GET, None where nobody answers."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), 1) as sock:
+            sock.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+                         .encode())
+            found = re.match(rb"HTTP/1\.1 (\d+)", sock.recv(4096))
+            return int(found.group(1)) if found else None
+    except OSError:
+        return None
+
+
+class Server:
+    """A process, and what the kernel counts of it."""
+
+    process = None
+    port = None
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.port}"
+
+    def pids(self):
+        return [self.process.pid]
+
+    def cpu_ns(self):
+        """CPU time of all its threads so far, in the kernel and outside."""
+        total = 0
+        for pid in self.pids():
+            for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
+                with contextlib.suppress(OSError):  # a thread that ends is not one of the hot ones
+                    total += int((task / "schedstat").read_text().split()[0])
+        return total
+
+    def memory(self):
+        """Sizes of /proc/PID/status in bytes: VmRSS, RssAnon, VmHWM …"""
+        text = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
+        return {k: int(v) << 10 for k, v in re.findall(r"^(\w+):\s+(\d+) kB$", text, re.M)}
+
+    def wait_ready(self, path, pause_s=0.001):
+        end = time.monotonic() + PATIENCE_S
+        while answers(self.port, path) != 200:
+            if self.process.poll() is not None or time.monotonic() > end:
+                raise RuntimeError(f"{self.name} does not answer:\n{self.log()}")
+            time.sleep(pause_s)
+
+    def log(self):
+        return self.log_path.read_text(errors="replace")
+
+    def stop(self, number=signal.SIGTERM):
+        """End it and its workers; how long that took."""
+        if not self.process:
+            return 0
+        process, self.process = self.process, None
+        start = time.monotonic()
+        process.send_signal(number)
+        try:
+            process.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        return time.monotonic() - start
+
+    def kill(self):
+        self.stop(signal.SIGKILL)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *ignored):
+        self.stop()
+
+
+class Node(Server):
+    """objstore with its directories below BASE."""
+
+    def __init__(self, base, name, *options):
+        self.name = f"objstore ({name})"
+        self.base = base / name
+        self.options = options
+        self.base.mkdir(parents=True, exist_ok=True)
+        self.log_path = self.base / "log"
+        self.ids = self.base / "ids"
+
+    def start(self):
+        """Start it; milliseconds from exec to the first answer of /readyz."""
+        self.port = self.port or free_port()
+        environment = {k: v for k, v in os.environ.items()
+                       if not k.startswith(("OBJSTORE_", "APP_", "NET_", "S3_"))}
+        with open(self.log_path, "ab") as log:
+            begun = time.monotonic()
+            self.process = subprocess.Popen(
+                [OBJSTORE, "--public-addr", f"127.0.0.1:{self.port}", "--state-dir",
+                 str(self.base / "state"), "--files-dir", str(self.base / "files"), *self.options],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
+        self.wait_ready("/readyz")
+        return (time.monotonic() - begun) * 1000
+
+    def stats(self):
+        import json
+        import urllib.request
+        with urllib.request.urlopen(self.url + "/api/v1/stats", timeout=10) as answer:
+            return json.load(answer)
+
+    def remove(self):
+        self.stop()
+        shutil.rmtree(self.base, ignore_errors=True)
+
+
+_NGINX = """
+daemon off;
+worker_processes auto;
+pid {dir}/pid;
+error_log {dir}/error.log;
+{user}
+events {{ worker_connections 4096; }}
+http {{
+    access_log off;
+    sendfile on;
+    tcp_nopush on;
+    tcp_nodelay on;
+    keepalive_requests 1000000000;
+    keepalive_timeout 3600s;
+    open_file_cache max=20000 inactive=3600s;
+    open_file_cache_valid 3600s;
+    open_file_cache_min_uses 1;
+    client_body_temp_path {dir}/tmp;
+    proxy_temp_path {dir}/tmp;
+    fastcgi_temp_path {dir}/tmp;
+    uwsgi_temp_path {dir}/tmp;
+    scgi_temp_path {dir}/tmp;
+    server {{
+        listen 127.0.0.1:{port};
+        root {dir}/www;
+    }}
+}}
+"""
+
+
+class Nginx(Server):
+    """The yardstick: plain files, as fast as its manual says how."""
+
+    def __init__(self, base):
+        self.name = "nginx"
+        self.base = base / "nginx"
+        (self.base / "www").mkdir(parents=True, exist_ok=True)
+        (self.base / "tmp").mkdir(exist_ok=True)
+        self.log_path = self.base / "error.log"
+
+    def add(self, name, body):
+        (self.base / "www" / name).write_bytes(body)
+
+    def start(self):
+        self.port = free_port()
+        user = "user root;" if os.geteuid() == 0 else ""
+        config = self.base / "nginx.conf"
+        config.write_text(_NGINX.format(dir=self.base, port=self.port, user=user))
+        (self.base / "www" / "ready").write_text("ready\n")
+        self.log_path.touch()
+        program = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin")
+        self.process = subprocess.Popen([program, "-p", str(self.base), "-c", str(config)],
+                                        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                        stderr=subprocess.DEVNULL)
+        self.wait_ready("/ready")
+
+    def pids(self):
+        children = pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return [self.process.pid, *map(int, children.read_text().split())]
