@@ -4,9 +4,9 @@
  *   read ─► page cache has the block ─────────────────────────────► sent
  *        └► ERR_AGAIN: suspend ─► pool reads and verifies it and some more ─► post ─► read again
  *
- * Where the block is not in the page cache even then (memory is short, or the file system cannot read
- * without waiting at all), the pool reads it once more into memory of our own, which goes as soon as
- * the block is sent; so every second read at least makes progress.
+ * Where the block is not in the page cache even then (memory is short, or the file system cannot
+ * read without waiting at all), the pool reads it once more into memory of our own, which goes as
+ * soon as the block is sent; so every second read at least makes progress.
  *
  * A damaged block ends the answer: the core cuts the connection, so that the client sees too few
  * bytes, never wrong ones. (The first block was checked before the header went out.)
@@ -22,6 +22,7 @@ struct body_source {
     struct http_source http; /* first: the core hands it back */
     struct store *store;
     struct store_body *body;
+    const uint8_t *memory; /* all of a small body, or NULL */
     struct multipart layout;
     struct store_job job;
     struct http_request *request; /* that waits for the job */
@@ -58,8 +59,8 @@ static void warm(struct store_job *job, struct db_reader *reader)
 
     (void)reader;
     if (source->kept)
-        source->rc = store_body_block(source->body, source->index, source->kept, &source->kept_len,
-                                      false);
+        source->rc =
+            store_body_block(source->body, source->index, source->kept, &source->kept_len, false);
     else
         source->rc = body_warm(source->body, source->index, source->last);
     http_post(source->request, warmed);
@@ -108,6 +109,11 @@ static int read_source(struct http_source *http, struct http_request *request, u
         *len = (size_t)left;
         return 0;
     }
+    if (source->memory) {
+        *data = source->memory + position;
+        *len = (size_t)left;
+        return 0;
+    }
     uint64_t index = position / BLOCK_BYTES, within = position % BLOCK_BYTES;
     const uint8_t *block = scratch;
     if (source->kept && source->index == index) {
@@ -138,7 +144,7 @@ static void close_source(struct http_source *http)
 }
 
 int body_source_create(struct http_source **out, struct store *store, struct store_body *body,
-                       struct multipart *layout)
+                       const uint8_t *memory, struct multipart *layout)
 {
     *out = NULL;
     struct body_source *source = calloc(1, sizeof *source);
@@ -149,6 +155,7 @@ int body_source_create(struct http_source **out, struct store *store, struct sto
     source->http = (struct http_source){read_source, close_source};
     source->store = store;
     source->body = body;
+    source->memory = memory;
     source->layout = *layout;
     *out = &source->http;
     return 0;

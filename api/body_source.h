@@ -1,4 +1,4 @@
-/* A large object's body, or ranges of it, as the source of an HTTP answer. */
+/* An object's body, or ranges of it, as the source of an HTTP answer. */
 #ifndef API_BODY_SOURCE_H
 #define API_BODY_SOURCE_H
 
@@ -10,11 +10,11 @@
 
 /*
  * A source that sends what LAYOUT says of BODY (lent; a large one, touched by nobody else until the
- * source is closed). LAYOUT is given away. The source frees itself when it is closed. ERR_NO_MEMORY
- * (LAYOUT is released then, too).
+ * source is closed), or of MEMORY where that is not NULL (lent as long). LAYOUT is given away. The
+ * source frees itself when it is closed. ERR_NO_MEMORY (LAYOUT is released then, too).
  */
 int body_source_create(struct http_source **out, struct store *store, struct store_body *body,
-                       struct multipart *layout) MUST_CHECK;
+                       const uint8_t *memory, struct multipart *layout) MUST_CHECK;
 
 /* Read block INDEX of a large body, and a few more up to LAST, blocking: it is then verified and in
  * the page cache. The rc is the first block's. */

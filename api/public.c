@@ -99,7 +99,7 @@ static void give_back(struct public_request *request)
 uint8_t *public_scratch(struct public_request *request)
 {
     if (!request->loop->scratch)
-        request->loop->scratch = malloc(RECORD_MAX_BYTES);
+        request->loop->scratch = malloc(STORE_SCRATCH_BYTES);
     return request->loop->scratch;
 }
 

@@ -147,7 +147,7 @@ static int lay_out(struct public_request *request, struct slice base, uint64_t s
               : multipart_init(layout, plan->ranges, plan->count, size, type_line(base), boundary);
 }
 
-/* Several parts of a body in memory, put together in request->text. */
+/* Several parts of a body in the loop's scratch, put together in request->text. */
 static int gather(struct public_request *request, const struct multipart *layout,
                   const uint8_t *body)
 {
@@ -175,11 +175,11 @@ static void answer_ranges(struct public_request *request, struct slice base, con
         return;
     }
     answer.length = layout.length;
-    if (!body) {
-        rc = body_source_create(&answer.source, request->api->store, request->body, &layout);
-    } else if (layout.count == 1) {
+    if (body && layout.count == 1) {
         answer.body = body + layout.ranges[0].first;
         multipart_release(&layout);
+    } else if (!body || lent) {
+        rc = body_source_create(&answer.source, request->api->store, request->body, body, &layout);
     } else {
         rc = gather(request, &layout, body);
         answer.body = request->text.data;
@@ -202,7 +202,7 @@ static int whole_source(struct public_request *request, uint64_t size, struct ht
     struct multipart layout;
     int rc = multipart_init(&layout, &all, 1, size, (struct slice){NULL, 0}, "");
 
-    return rc ? rc : body_source_create(out, request->api->store, request->body, &layout);
+    return rc ? rc : body_source_create(out, request->api->store, request->body, NULL, &layout);
 }
 
 /* Do as the plan says. BASE: the header lines of a 200; BODY: NULL where it is large (or not
@@ -382,6 +382,6 @@ void public_get(struct public_api *api, struct http_request *http, const struct 
     } else {
         fill(request);
         answer_plan(request, base_of(request), store_body_inline(request->body),
-                    store_body_object(request->body)->size, false);
+                    store_body_object(request->body)->size, store_body_stays(request->body));
     }
 }

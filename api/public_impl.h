@@ -30,7 +30,7 @@ struct public_request;
 struct public_loop {
     struct public_request *idle; /* requests to be used again */
     unsigned idle_count;
-    uint8_t *scratch; /* RECORD_MAX_BYTES, made when first needed */
+    uint8_t *scratch; /* STORE_SCRATCH_BYTES, made when first needed */
 } __attribute__((aligned(64)));
 
 struct public_api {

@@ -78,7 +78,7 @@ void store_destroy(struct store **store)
     pool_stop(&it->readers);
     pool_stop(&it->writers);
     store_put_drain(it);
-    assert(atomic_load(&it->upload_bytes) == 0);
+    assert(atomic_load(&it->upload_bytes) == 0 && atomic_load(&it->read_bytes) == 0);
     (void)pthread_mutex_destroy(&it->lock);
     free(it);
     *store = NULL;

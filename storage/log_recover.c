@@ -346,10 +346,30 @@ static int told_end(struct recovery *r, size_t i, uint64_t *out)
     return rc;
 }
 
+/* [FROM, TO) of segment I is damaged; what claims to begin there has CLAIMED records. It is rot as
+ * far as it is known to have been synced, a torn tail beyond. */
+static int take_damage(struct recovery *r, struct scan *scan, size_t i, uint64_t from, uint64_t to,
+                       uint32_t claimed)
+{
+    const struct segment *segment = r->log->segments[i];
+    uint64_t line = 0;
+
+    if (r->synced > segment->base)
+        line = log_align(r->synced - segment->base, BATCH_ALIGN);
+    if (from < line) {
+        int rc = take_rot(r, scan, segment, from, to < line ? to : line, claimed);
+        if (rc)
+            return rc;
+    }
+    if (to <= line)
+        return 0;
+    r->seen[i].end = from < line ? line : from;
+    return CUT;
+}
+
 /* The rest of segment I, from ITEM on, holds no batch: 0, CUT, or an error. */
 static int take_tail(struct recovery *r, struct scan *scan, size_t i, const struct scan_item *item)
 {
-    struct segment *segment = r->log->segments[i];
     struct seen *seen = &r->seen[i];
     uint64_t used = item->to, told;
     int rc = told_end(r, i, &told);
@@ -362,10 +382,10 @@ static int take_tail(struct recovery *r, struct scan *scan, size_t i, const stru
     seen->dirty = used > item->from;
     if (!seen->dirty)
         return 0;
-    if (segment->base + item->from >= r->synced)
-        return CUT;
-    seen->end = log_align(used, BATCH_ALIGN);
-    return take_rot(r, scan, segment, item->from, used, item->header.records);
+    rc = take_damage(r, scan, i, item->from, used, item->header.records);
+    if (!rc)
+        seen->end = log_align(used, BATCH_ALIGN);
+    return rc;
 }
 
 /* Deliver segment I: 0, CUT with seen->end set to where, or an error. */
@@ -401,13 +421,11 @@ static int take_segment(struct recovery *r, size_t i)
             rc = take_batch(r, &scan, segment, &item);
             seen->has_batches = true;
             seen->last_checksum = item.header.checksum;
+            if (rc == CUT)
+                seen->end = item.from;
         } else {
-            rc = segment->base + item.from >= r->synced
-                     ? CUT
-                     : take_rot(r, &scan, segment, item.from, item.to, item.header.records);
+            rc = take_damage(r, &scan, i, item.from, item.to, item.header.records);
         }
-        if (rc == CUT)
-            seen->end = item.from;
     }
     end_scan(r, i, &scan);
     return rc;
@@ -440,45 +458,44 @@ static int cut_segment(struct recovery *r, size_t i, uint64_t end)
     return rc ? rc : closed;
 }
 
-/* The torn tail begins in segment LAST: take it, and all segments after, off the disk. */
+/* The torn tail begins in segment LAST: nothing from there on shall ever be seen again. */
 static int cut_tail(struct recovery *r, size_t last)
 {
     struct log *log = r->log;
-    uint64_t end = r->seen[last].end;
 
     r->out->cut = true;
     log_warn("log: the tail from byte %" PRIu64 " of segment %08" PRIx32
              " on was being written when the node died, and was never acknowledged: cut off",
-             end, log->segments[last]->volume);
-    for (size_t i = log->count; i-- > last + 1;) {
+             r->seen[last].end, log->segments[last]->volume);
+    for (size_t i = last + 1; i < log->count; i++) {
         int rc = prepare_segment(r, i);
-        if (!rc && !r->seen[i].broken) {
-            r->seen[i].end = SEGMENT_HEADER_BYTES;
-            rc = cut_segment(r, i, SEGMENT_HEADER_BYTES);
-        }
         if (rc)
             return rc;
+        r->seen[i].end = SEGMENT_HEADER_BYTES;
     }
-    return cut_segment(r, last, end);
+    return 0;
 }
 
-/* Every segment read is complete; give back the zeros that were written ahead of the last. */
+/* Every segment read is complete. From segment LAST on the files are cut to their end: it takes off
+ * a torn tail, or gives back the zeros that were written ahead. Backwards, so that a crash in
+ * between leaves a torn tail that is found again. */
 static int seal_all(struct recovery *r, size_t last)
 {
     struct log *log = r->log;
 
-    for (size_t i = r->first; i < log->count; i++) {
+    for (size_t i = log->count; i-- > r->first;) {
         const struct seen *seen = &r->seen[i];
+        struct segment *segment = log->segments[i];
 
-        if (seen->broken)
+        if (seen->broken || segment == log->active)
             continue;
-        if (i >= last && !log->segments[i]->read_only) {
+        if (i >= last && (r->out->cut || !segment->read_only)) {
             int rc = cut_segment(r, i, seen->end);
             if (rc)
                 return rc;
         }
-        log->segments[i]->end = seen->end;
-        log->segments[i]->exact = true;
+        segment->end = seen->end;
+        segment->exact = true;
     }
     return 0;
 }
@@ -528,10 +545,8 @@ static int continue_last(struct recovery *r, size_t last)
         log->next = next;
         log->count--;
         log->open_files--;
-    } else if (last + 1 != log->count) {
-        return seal_all(r, log->count); /* the empty ones stay as they are */
     }
-    return 0;
+    return seal_all(r, log->count);
 }
 
 /* Whether the log can be continued where it ended. */

@@ -223,7 +223,8 @@ def test_kill_in_the_middle_of_an_upload(nodes):
         wait_for(node.temporaries, "the upload's file")
         node.kill()
     node.start()
-    assert not node.temporaries() and len(node.large_files()) == 1
+    assert not node.temporaries()
+    wait_for(lambda: len(node.large_files()) == 1, "the other file alone to be left")
     assert node.http.get(kept).body == noise(1 << 20, 52)
     assert node.stats()["objects"]["count"] == 1
 
@@ -308,21 +309,26 @@ def other_database(path):
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_database(nodes, damage):
     """A damaged or missing journal.db: the node does not start as if nothing were stored, says in one
-    line what is wrong and what helps; a rebuild from the log brings back everything."""
+    line what is wrong and what helps; a rebuild from the log brings back everything. (Of an empty file
+    it knows that nothing was in it, and replays the log.)"""
     node, kept, gone = filled(nodes)
     digest, objects = node.stats()["journal"]["digest"], node.stats()["objects"]
     node.stop()
     for path in node.state.glob("journal.db-*"):
         path.unlink()
     DAMAGE[damage](node.state / "journal.db")
-    code, log = node.fails()
-    assert code in (74, 78), log
-    errors = [line for line in log.splitlines() if " ERROR " in line]
-    assert any("journal.db" in line for line in errors), log
-    assert any("rebuild" in line for line in errors), log
-    done = node.ctl("journal", "rebuild")
-    assert done.returncode == 0, done
-    node.start()
+    if damage == "empty":
+        # As after a crash in the very first start: it may rebuild by itself.
+        node.start()
+    else:
+        code, log = node.fails()
+        assert code in (74, 78), log
+        errors = [line for line in log.splitlines() if " ERROR " in line]
+        assert any("journal.db" in line for line in errors), log
+        assert any("rebuild" in line for line in errors), log
+        done = node.ctl("journal", "rebuild")
+        assert done.returncode == 0, done
+        node.start()
     assert (node.stats()["journal"]["digest"], node.stats()["objects"]) == (digest, objects)
     for object_id, body in kept.items():
         assert node.http.get(object_id).body == body
@@ -374,7 +380,7 @@ def test_space_is_freed(nodes):
         if i % 30 == 0:
             kept[node.http.stored(noise(30000, 5000 + i))["id"]] = noise(30000, 5000 + i)
     gone += [node.http.stored(noise(1 << 20, 2000 + i))["id"] for i in range(5)]
-    assert len(node.large_files()) == 5
+    wait_for(lambda: len(node.large_files()) == 5, "the large files to get their names")
     for object_id in gone:
         assert node.http.delete(object_id).status == 200
 
@@ -382,10 +388,8 @@ def test_space_is_freed(nodes):
         return sum(p.stat().st_size for p in node.segments()) + sum(p.stat().st_size for p in node.large_files())
 
     full = used()
-    # Freeing waits for a checkpoint, which comes with writing or a clean stop.
-    node.restart()
-    wait_for(lambda: not node.large_files() and used() < full // 2 or node.http.put(noise(1000)).status != 200,
-             "the space to be freed")
+    # Freeing waits for checkpoints, which come when the node is idle.
+    wait_for(lambda: not node.large_files() and used() < full // 2, "the space to be freed")
     for object_id, body in kept.items():
         assert node.http.get(object_id).body == body
     digest = node.stats()["journal"]["digest"]

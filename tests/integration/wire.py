@@ -90,10 +90,18 @@ class Connection:
         return version, int(status), reason, headers
 
     def _exactly(self, count):
-        data = self.stream.read(count)
+        data = bytearray()
+        try:
+            while len(data) < count:
+                part = self.stream.read1(min(count - len(data), 1 << 18))
+                if not part:
+                    break
+                data += part
+        except ConnectionResetError:
+            pass  # a cut may look like this, too
         if len(data) != count:
-            raise Broken(f"{len(data)} bytes of {count}", data)
-        return data
+            raise Broken(f"{len(data)} bytes of {count}", bytes(data))
+        return bytes(data)
 
     def read(self, method="GET", until_continue=False):
         """The next answer; interim ones are listed in it. UNTIL_CONTINUE: a 100 is an answer, too."""

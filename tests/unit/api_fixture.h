@@ -45,9 +45,8 @@ struct node {
 
 static void node_start(struct node *node)
 {
-    const struct http_config http = {.workers = LOOPS,
-                                     .operations = public_operations,
-                                     .operation_count = PUBLIC_OPERATIONS};
+    const struct http_config http = {
+        .workers = LOOPS, .operations = public_operations, .operation_count = PUBLIC_OPERATIONS};
     char message[512] = "", address[128];
 
     int rc = store_dirs_open(&node->dirs, node->env, node->state, node->files, false, message,

@@ -52,7 +52,7 @@ static void other_sites_pages_change_nothing(void **state)
     static const struct {
         const char *site;
         bool refused;
-    } cases[] = {{"cross-site", true},  {"Cross-Site", true}, {"same-site", false},
+    } cases[] = {{"cross-site", true},   {"Cross-Site", true}, {"same-site", false},
                  {"same-origin", false}, {"none", false},      {"", false}};
 
     (void)state;

@@ -1,5 +1,5 @@
-/* Goal: every header a client can send is read as it is meant or refused with its own code, and what
- * describes an object in an answer is right to the byte. */
+/* Goal: every header a client can send is read as it is meant or refused with its own code, and
+ * what describes an object in an answer is right to the byte. */
 #include "api/document.h"
 #include "api/headers.h"
 #include "journal/ulid.h"
@@ -124,8 +124,12 @@ static void names_are_utf8_raw_or_encoded(void **state)
 
     (void)state;
     assert_string_equal(parse(&out, both, HEADERS_FOR_PUT), "");
-    assert_int_equal(out.name.len, strlen("\xc3\xbc" "ber uns.txt"));
-    assert_memory_equal(out.name.ptr, "\xc3\xbc" "ber uns.txt", out.name.len);
+    assert_int_equal(out.name.len, strlen("\xc3\xbc"
+                                          "ber uns.txt"));
+    assert_memory_equal(out.name.ptr,
+                        "\xc3\xbc"
+                        "ber uns.txt",
+                        out.name.len);
     headers_release(&out);
 
     memset(longest, 'n', sizeof longest);
@@ -175,7 +179,7 @@ static void user_meta_is_a_map_of_strings(void **state)
     char *big = malloc(LIMIT_USER_META_BYTES + 64);
     size_t len = (size_t)snprintf(big, 16, "{\"a\":\"");
     memset(big + len, 'x', LIMIT_USER_META_BYTES);
-    strcpy(big + len + LIMIT_USER_META_BYTES, "\"}");
+    memcpy(big + len + LIMIT_USER_META_BYTES, "\"}", 3);
     expect_code("X-Meta-UserMeta", big, "invalid_user_meta");
     free(big);
 }
@@ -246,10 +250,14 @@ static void acks_need_the_level_they_count_on(void **state)
     static const struct {
         const char *ack, *level, *code;
     } cases[] = {
-        {"local", "0", ""},           {"quorum", "2", ""},
-        {"one", "1", "ack_needs_level_2"}, {"all", "0", "ack_needs_level_2"},
-        {"cloud", "1", ""},           {"cloud", "0", "ack_needs_level_1"},
-        {"some", "2", "invalid_ack"}, {"", "2", "invalid_ack"},
+        {"local", "0", ""},
+        {"quorum", "2", ""},
+        {"one", "1", "ack_needs_level_2"},
+        {"all", "0", "ack_needs_level_2"},
+        {"cloud", "1", ""},
+        {"cloud", "0", "ack_needs_level_1"},
+        {"some", "2", "invalid_ack"},
+        {"", "2", "invalid_ack"},
     };
 
     (void)state;
@@ -294,7 +302,8 @@ static void a_purge_is_a_boolean(void **state)
     static const struct {
         const char *text, *code;
         bool purge;
-    } cases[] = {{"1", "", true}, {"true", "", true}, {"0", "", false}, {"yes", "invalid_purge", 0}};
+    } cases[] = {
+        {"1", "", true}, {"true", "", true}, {"0", "", false}, {"yes", "invalid_purge", 0}};
 
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -332,18 +341,17 @@ static void a_get_describes_its_object(void **state)
     buf_char(&out, 0);
     assert_int_equal(buf_check(&out), 0);
     assert_string_equal(
-        out.data,
-        "Content-Type: text/plain; charset=utf-8\r\n"
-        "Accept-Ranges: bytes\r\n"
-        "ETag: \"ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\"\r\n"
-        "Last-Modified: Tue, 29 Aug 2017 00:11:35 GMT\r\n"
-        "X-Meta-Id: " ID "\r\n"
-        "X-Meta-Name: t\xc3\xa4st.txt\r\n"
-        "X-Meta-Name*: UTF-8''t%C3%A4st.txt\r\n"
-        "X-Meta-UserMeta: {\"a\":\"b\"}\r\n"
-        "X-Meta-ConsistencyLevel: 0\r\n"
-        "X-Content-Type-Options: nosniff\r\n"
-        "Content-Security-Policy: sandbox\r\n");
+        out.data, "Content-Type: text/plain; charset=utf-8\r\n"
+                  "Accept-Ranges: bytes\r\n"
+                  "ETag: \"ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\"\r\n"
+                  "Last-Modified: Tue, 29 Aug 2017 00:11:35 GMT\r\n"
+                  "X-Meta-Id: " ID "\r\n"
+                  "X-Meta-Name: t\xc3\xa4st.txt\r\n"
+                  "X-Meta-Name*: UTF-8''t%C3%A4st.txt\r\n"
+                  "X-Meta-UserMeta: {\"a\":\"b\"}\r\n"
+                  "X-Meta-ConsistencyLevel: 0\r\n"
+                  "X-Content-Type-Options: nosniff\r\n"
+                  "Content-Security-Policy: sandbox\r\n");
     buf_release(&out);
     object_destroy(&object);
 }

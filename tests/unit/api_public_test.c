@@ -1,5 +1,5 @@
-/* Goal: what the public API promises, over a real socket on a real journal: what was put is read back
- * byte by byte, is refused where it must be, and no damaged byte ever leaves. */
+/* Goal: what the public API promises, over a real socket on a real journal: what was put is read
+ * back byte by byte, is refused where it must be, and no damaged byte ever leaves. */
 #include "api_fixture.h"
 
 #include "base/text.h"
@@ -753,7 +753,10 @@ static void wrong_paths_and_methods_are_told(void **state)
         {"GET", "/api/v1/ids", 404, "no_such_path", NULL},
         {"GET", "/api/v1/get/", 400, "invalid_id", NULL},
         {"GET", "/api/v1/get/" ID "/", 400, "invalid_id", NULL},
-        {"GET", "/api/v1/get/%30" "1BRNMMS1DK3CBD4ZZM2TQ8C5B", 400, "invalid_id", NULL},
+        {"GET",
+         "/api/v1/get/%30"
+         "1BRNMMS1DK3CBD4ZZM2TQ8C5B",
+         400, "invalid_id", NULL},
         {"GET", "/api/v1/get/" ID, 404, "not_found", NULL},
         {"GET", "/api/v1/meta/" ID, 404, "not_found", NULL},
         {"GET", "/api/v1/put", 405, "method_not_allowed", "POST, PUT"},

@@ -78,8 +78,7 @@ static void the_document_counts_what_happened(void **state)
         (void)snprintf(all, sizeof all, "%s_all", units[i]);
         (void)snprintf(used, sizeof used, "%s_used", units[i]);
         (void)snprintf(unused, sizeof unused, "%s_free", units[i]);
-        json_int_t sum =
-            figure(json, "disk_stats", used) + figure(json, "disk_stats", unused);
+        json_int_t sum = figure(json, "disk_stats", used) + figure(json, "disk_stats", unused);
         assert_in_range(figure(json, "disk_stats", all), sum, sum + 1);
     }
     assert_true(figure(json, "disk_stats", "bytes_all") > 0);
@@ -203,8 +202,9 @@ static void control(struct node *node, struct reply *reply, const char *method, 
 {
     char text[1024];
     int fd = dial_control(node);
-    int n = snprintf(text, sizeof text, "%s %s HTTP/1.1\r\nHost: c\r\nContent-Length: %zu\r\n\r\n%s",
-                     method, path, strlen(body), body);
+    int n =
+        snprintf(text, sizeof text, "%s %s HTTP/1.1\r\nHost: c\r\nContent-Length: %zu\r\n\r\n%s",
+                 method, path, strlen(body), body);
 
     send_all(fd, text, (size_t)n);
     receive(fd, reply, true);

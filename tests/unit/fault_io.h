@@ -25,7 +25,7 @@ struct fault_io {
     /* Called before each pread, if set. */
     void (*before_read)(void *arg);
     void *arg;
-    _Atomic int writes, syncs, truncates, opens, open_now, most_open;
+    _Atomic int writes, syncs, drops, truncates, opens, open_now, most_open;
     _Atomic uint64_t bytes_read;
 };
 
@@ -111,6 +111,12 @@ static inline int fault_sync_dir(struct io *io, const char *path)
     return fault->skip_sync ? 0 : fault->real->sync_dir(fault->real, path);
 }
 
+static inline int fault_drop_cache(struct io *io, int fd)
+{
+    fault_of(io)->drops++;
+    return fault_of(io)->real->drop_cache(fault_of(io)->real, fd);
+}
+
 static inline int fault_truncate(struct io *io, int fd, uint64_t size)
 {
     struct fault_io *fault = fault_of(io);
@@ -133,6 +139,7 @@ static inline void fault_io_init(struct fault_io *fault)
     fault->io.pwritev = fault_pwritev;
     fault->io.fdatasync = fault_sync;
     fault->io.fsync = fault_sync;
+    fault->io.drop_cache = fault_drop_cache;
     fault->io.sync_dir = fault_sync_dir;
     fault->io.truncate = fault_truncate;
     fault->error = ERR_IO;

@@ -17,9 +17,10 @@ struct faulty {
     long calls;
     long fail_at; /* which call fails, from 1; 0: none */
     int rc;       /* with what */
-    size_t step;  /* most bytes a transfer moves; 0: all */
-    bool cold;    /* NOWAIT reads find nothing */
-    bool sparse;  /* writes of zeros that are 64 KiB or longer become holes */
+    unsigned synced_dirs;
+    size_t step; /* most bytes a transfer moves; 0: all */
+    bool cold;   /* NOWAIT reads find nothing */
+    bool sparse; /* writes of zeros that are 64 KiB or longer become holes */
     void (*on_open)(struct faulty *faulty, const char *path);
     void *arg;
 };
@@ -74,6 +75,7 @@ static inline int faulty_sync_dir(struct io *io, const char *path)
 
     if (faulty_fails(io))
         return faulty_of(io)->rc;
+    faulty_of(io)->synced_dirs += rc == 0;
     return rc;
 }
 

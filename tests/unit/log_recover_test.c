@@ -409,28 +409,127 @@ static void an_unsynced_batch_counts_only_with_its_bodies_and_large_files(void *
     bench_release(&b);
 }
 
+/* Put a batch of record N at OFFSET of segment VOLUME, as the writer would have. */
+static void forge_batch(const struct bench *b, uint32_t volume, uint64_t offset, uint64_t previous,
+                        lsn_t synced_through, uint32_t n)
+{
+    uint8_t bytes[SEGMENT_HEADER_BYTES], batch_bytes[1024] = {0};
+    struct segment_header segment;
+    char path[128];
+    struct made m;
+
+    segment_path(b, volume, path);
+    int fd = open(path, O_RDONLY);
+    assert_int_equal(read(fd, bytes, sizeof bytes), sizeof bytes);
+    close(fd);
+    assert_int_equal(segment_header_decode(&segment, bytes), 0);
+    struct batch_header batch = {.records = 1,
+                                 .lsn = segment.base + offset,
+                                 .previous = previous,
+                                 .synced_through = synced_through};
+    struct record_header record = {
+        .type = RECORD_EVENT, .id = id_of(n), .event_bytes = event_len(n)};
+    make_sized(&m, n, 0);
+    record_encode(batch_bytes + BATCH_HEADER_BYTES, &record, segment.salt,
+                  batch.lsn + BATCH_HEADER_BYTES, NULL, m.event);
+    batch.length_bytes = BATCH_HEADER_BYTES + record_bytes(&record);
+    batch_header_encode(batch_bytes, &batch, segment.salt, &record.check);
+    patch(b, volume, offset, batch_bytes, 512);
+    free(m.body);
+}
+
+static void a_batch_that_follows_another_than_is_there_does_not_count(void **state)
+{
+    struct bench b;
+
+    (void)state;
+    for (int chained = 0; chained < 2; chained++) {
+        bench_init(&b, 0);
+        start(&b, 0, 0, false);
+        (void)write_one(b.log, 0);
+        lsn_t end = log_end(b.log);
+        log_close(&b.log);
+        /* 0: a writer that continued after a restart; anything else must be right. */
+        forge_batch(&b, 1, end, chained ? 4711 : 0, 0, 4);
+        start(&b, 0, 0, false);
+        assert_delivered(&d, 0, chained ? 1 : 2);
+        bench_release(&b);
+    }
+}
+
+/* The last batch that is known to be synced is rotten, and right behind it lies a torn one, of
+ * which some records are whole: those were never acknowledged, and their numbers may be given out
+ * again. */
+static void rot_ends_where_the_torn_tail_begins(void **state)
+{
+    struct bench b;
+
+    (void)state;
+    for (int more = 0; more < 2; more++) {
+        bench_init(&b, 0);
+        start(&b, 0, 0, false);
+        struct place last = write_one(b.log, 4);
+        lsn_t synced = log_end(b.log);
+        struct place torn = write_one(b.log, 5);
+        lsn_t end = log_end(b.log);
+        log_close(&b.log);
+        flip(&b, 1, last.offset + 2);
+        flip(&b, 1, torn.offset - 2);
+        if (more) /* whole, but behind the torn one, and it does not say that it was synced */
+            forge_batch(&b, 1, end, 1, synced, 6);
+        start(&b, 0, synced, false);
+        assert_int_equal(d.count, 0);
+        assert_true(b.recovery.cut);
+        assert_int_equal(b.recovery.end, synced);
+        assert_int_equal(b.recovery.rotten_records, 1);
+        assert_int_equal(file_size(&b, 1), synced);
+        write_batch(b.log, 7, 8, NULL, true);
+        log_close(&b.log);
+        start(&b, 0, 0, false);
+        assert_int_equal(d.count, 1);
+        assert_int_equal(d.numbers[0], 7);
+        bench_release(&b);
+    }
+}
+
+static void an_unclean_start_asks_the_disk_not_the_cache(void **state)
+{
+    struct bench b;
+
+    (void)state;
+    bench_init(&b, 0);
+    start(&b, 0, 0, false);
+    for (uint32_t n = 0; n < 3; n++) {
+        (void)write_one(b.log, n);
+        assert_int_equal(log_rotate(b.log), 0);
+    }
+    lsn_t end = log_end(b.log);
+    log_close(&b.log);
+    b.fault.syncs = b.fault.drops = 0;
+    start(&b, 0, 0, false);
+    assert_int_equal(b.fault.syncs, 3);
+    assert_int_equal(b.fault.drops, 3);
+    log_close(&b.log);
+    /* Below FROM nothing is read, nothing needs a sync. */
+    b.fault.syncs = b.fault.drops = 0;
+    start(&b, end, end, false);
+    assert_int_equal(b.fault.syncs, 1);
+    assert_int_equal(b.fault.drops, 1);
+    bench_release(&b);
+}
+
 /* A segment that our writer would never have begun: its batch says that nothing was synced. */
 static void forge_segment(const struct bench *b, uint32_t volume, lsn_t base, uint32_t n)
 {
-    uint8_t bytes[SEGMENT_HEADER_BYTES + 8192] = {0};
+    uint8_t bytes[SEGMENT_HEADER_BYTES];
     struct segment_header segment = {
         .store = b->config.store, .volume = volume, .salt = 42, .base = base};
-    struct batch_header batch = {.records = 1, .lsn = base + SEGMENT_HEADER_BYTES};
-    uint8_t *at = bytes + SEGMENT_HEADER_BYTES;
-    struct made m;
     char path[128];
 
-    make_sized(&m, n, 0);
-    struct record_header record = {.type = RECORD_EVENT, .id = id_of(n)};
-    record.event_bytes = event_len(n);
     segment_header_encode(bytes, &segment);
-    record_encode(at + BATCH_HEADER_BYTES, &record, 42, batch.lsn + BATCH_HEADER_BYTES, NULL,
-                  m.event);
-    batch.length_bytes = BATCH_HEADER_BYTES + record_bytes(&record);
-    batch_header_encode(at, &batch, 42, &record.check);
     segment_path(b, volume, path);
     assert_int_equal(io_replace(io_system(), path, bytes, sizeof bytes), 0);
-    free(m.body);
+    forge_batch(b, volume, SEGMENT_HEADER_BYTES, 0, 0, n);
 }
 
 static void what_an_unsynced_later_segment_holds_goes_with_the_tail(void **state)
@@ -864,7 +963,7 @@ static void garbage_never_crashes_and_is_never_delivered(void **state)
                 continue;
             uint64_t size = file_size(&b, volume);
             size_t len = 1 + (size_t)rand() % (rand() % 2 ? 16 : sizeof noise);
-            uint64_t at = (uint64_t)rand() % size;
+            uint64_t at = (uint64_t)rand() % (size + 1);
             if (rand() % 8)
                 at = at / 512 * 512 + (uint64_t)(rand() % 3) * 8;
             memset(noise, 0, len);
@@ -881,9 +980,11 @@ static void garbage_never_crashes_and_is_never_delivered(void **state)
         int rc = log_recover(b.log, from, synced, rand() % 2, take_anything, NULL, &delivered,
                              &b.recovery);
         assert_int_equal(rc, 0);
-        uint64_t at = 0, rotten = 0;
-        for (uint32_t volume = 1; volume <= segments; volume++)
+        for (uint32_t volume = 1; volume <= segments; volume++) {
+            uint64_t at = (uint64_t)rand() % (64 * KIB), rotten = 0;
+
             (void)!log_scan(b.log, volume, &at, take_anything, &delivered, &rotten);
+        }
         if (log_begin(b.log, 1) == 0)
             assert_int_equal(log_write(b.log), 0);
         log_close(&b.log);
@@ -906,6 +1007,9 @@ int main(void)
         cmocka_unit_test(a_tail_torn_at_any_sector_is_cut_and_stays_away),
         cmocka_unit_test(a_file_shortened_anywhere_yields_a_prefix_of_whole_batches),
         cmocka_unit_test(an_unsynced_batch_counts_only_with_its_bodies_and_large_files),
+        cmocka_unit_test(a_batch_that_follows_another_than_is_there_does_not_count),
+        cmocka_unit_test(rot_ends_where_the_torn_tail_begins),
+        cmocka_unit_test(an_unclean_start_asks_the_disk_not_the_cache),
         cmocka_unit_test(what_an_unsynced_later_segment_holds_goes_with_the_tail),
         cmocka_unit_test(rot_in_the_middle_is_skipped_and_counted),
         cmocka_unit_test(rot_at_the_end_is_told_from_a_torn_tail_by_what_is_known),

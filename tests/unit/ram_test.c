@@ -393,6 +393,27 @@ static void a_scan_does_not_flush_what_is_hot(void **state)
     ram_destroy(&ram);
 }
 
+static void what_is_asked_for_again_and_again_stays(void **state)
+{
+    enum { HOT = 100, PASSING = 30000, BYTES = 1000 };
+    struct ram *ram = with_limit(4 * MIB);
+    unsigned missed = 0;
+
+    (void)state;
+    /* Each of the passing ones is asked for twice, so it enters the main region as well. */
+    for (uint64_t n = 0; n < PASSING; n++) {
+        if (!has(ram, n % HOT)) {
+            missed++;
+            fill(ram, n % HOT, BYTES);
+        }
+        fill(ram, HOT + n, BYTES);
+        assert_true(has(ram, HOT + n) && has(ram, HOT + n));
+    }
+    assert_true(missed < HOT + HOT / 10);
+    assert_true(stats_of(ram).evictions > PASSING / 2);
+    ram_destroy(&ram);
+}
+
 static void what_came_back_soon_after_it_went_is_kept(void **state)
 {
     enum { BYTES = 1000, SCAN = 20000 };
@@ -640,6 +661,7 @@ int main(void)
         cmocka_unit_test(the_process_takes_no_more_either),
         cmocka_unit_test(pinned_bytes_leave_less_room_for_others),
         cmocka_unit_test(a_scan_does_not_flush_what_is_hot),
+        cmocka_unit_test(what_is_asked_for_again_and_again_stays),
         cmocka_unit_test(what_came_back_soon_after_it_went_is_kept),
         cmocka_unit_test(a_million_locations_fit_into_64_mib),
         cmocka_unit_test(locations_make_room_among_the_bodies),

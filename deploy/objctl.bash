@@ -1,0 +1,35 @@
+# bash completion for objctl(1)
+_objctl() {
+    local current=$2 previous=$3 command=${COMP_WORDS[1]}
+    local common='--addr --state-dir --files-dir --quiet --help'
+    local words=$common i
+    COMPREPLY=()
+
+    if [ "$COMP_CWORD" -eq 1 ]; then
+        words='put get meta rm stats journal verify backup help --help --version'
+        COMPREPLY=($(compgen -W "$words" -- "$current"))
+        return
+    fi
+    case $previous in
+    --level) COMPREPLY=($(compgen -W 'local s3 full' -- "$current")); return ;;
+    --state-dir | --files-dir) compopt -o filenames; COMPREPLY=($(compgen -d -- "$current")); return ;;
+    -o | --output) compopt -o filenames; COMPREPLY=($(compgen -f -- "$current")); return ;;
+    --addr | --id | --name | --type | --meta | --retry | -j | --jobs) return ;;
+    esac
+    case $command in
+    put) words="$common --recursive --jobs --id --name --type --level --meta --retry" ;;
+    get) words="$common --output --fetch" ;;
+    meta) words="$common --name --level --meta" ;;
+    rm) words="$common --purge" ;;
+    stats) words="$common --json" ;;
+    journal) [[ $current == -* ]] || words='verify dump rebuild' ;;
+    help) words='put get meta rm stats journal verify backup' ;;
+    esac
+    if [[ $current != -* && ( $command == put || $command == backup ) ]]; then
+        compopt -o filenames
+        COMPREPLY=($(compgen -f -- "$current"))
+    elif [[ $current == -* || $command == journal || $command == help ]]; then
+        COMPREPLY=($(compgen -W "$words" -- "$current"))
+    fi
+}
+complete -F _objctl objctl

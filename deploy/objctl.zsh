@@ -1,0 +1,51 @@
+#compdef objctl
+# zsh completion for objctl(1): install it as _objctl in a directory of $fpath.
+
+_objctl() {
+    local -a common commands
+    common=(
+        '--addr=[the node]:host\:port:_hosts'
+        '--state-dir=[state directory]:directory:_directories'
+        '--files-dir=[files directory]:directory:_directories'
+        '(-q --quiet)'{-q,--quiet}'[no progress and no summary]'
+        '(-h --help)'{-h,--help}'[help]'
+    )
+    commands=(
+        'put:store files, print their ids'
+        'get:fetch an object'
+        'meta:show or change what is known about an object'
+        'rm:delete objects'
+        'stats:show the figures of the node'
+        'journal:verify, dump or rebuild the journal'
+        'verify:read and check every body'
+        'backup:copy the node into a new directory'
+        'help:show help'
+    )
+    if (( CURRENT == 2 )); then
+        _describe -t commands 'objctl command' commands
+        return
+    fi
+    local command=$words[2]
+    shift words
+    (( CURRENT-- ))
+    case $command in
+    put) _arguments -s $common \
+        '(-r --recursive)'{-r,--recursive}'[store whole trees]' \
+        '(-j --jobs)'{-j+,--jobs=}'[uploads at a time]:number:' \
+        '--id=[the id]:id:' '--name=[the name]:name:' '--type=[media type]:type:' \
+        '--level=[consistency level]:level:(local s3 full)' \
+        '*--meta=[user meta data]:key=value:' '--retry=[patience]:duration:' '*:file:_files' ;;
+    get) _arguments -s $common '(-o --output)'{-o+,--output=}'[file to write]:file:_files' \
+        '--fetch[look in the cloud, too]' '1:id:' ;;
+    meta) _arguments -s $common '--name=[new name]:name:' \
+        '--level=[new level]:level:(local s3 full)' '*--meta=[new meta data]:key=value:' '1:id:' ;;
+    rm) _arguments -s $common '--purge[delete the copy in the cloud, too]' '*:id:' ;;
+    stats) _arguments -s $common '--json[as JSON]' ;;
+    journal) _arguments -s $common '1:verb:(verify dump rebuild)' ;;
+    backup) _arguments -s $common '1:directory:_directories' ;;
+    verify) _arguments -s $common ;;
+    help) _describe -t commands 'objctl command' commands ;;
+    esac
+}
+
+_objctl "$@"
