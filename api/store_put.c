@@ -420,7 +420,7 @@ static int submit(struct store_put *put)
         rc = digest_create(&put->md5, DIGEST_MD5);
     if (rc)
         return rc;
-    if (!digests_match(put) && !put)
+    if (!digests_match(put))
         return ERR_MISMATCH;
     change->request.size = put->received;
     change->done = committed;

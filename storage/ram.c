@@ -567,8 +567,9 @@ void ram_fill(struct ram *ram, uint64_t token, const struct id128 *id, const cha
     entry->answer.body_bytes = (uint32_t)body_bytes;
     entry->answer.modified_s = modified_s;
     entry->answer.expires_ms = expires_ms;
-    assert(strlen(etag) < sizeof entry->answer.etag);
-    strcpy(entry->answer.etag, etag);
+    size_t etag_bytes = strlen(etag) + 1;
+    assert(etag_bytes <= sizeof entry->answer.etag);
+    memcpy(entry->answer.etag, etag, etag_bytes);
     set_pointers(entry);
     char *text = (char *)(entry + 1);
     memcpy(text, head, head_bytes);

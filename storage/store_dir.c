@@ -279,7 +279,7 @@ static int try_parent(struct opening *opening, int which)
         else if (slash)
             *slash = 0;
         else
-            strcpy(parent, "."); /* in place of a name, which is not empty */
+            memcpy(parent, ".", 2); /* in place of a name, which is not empty */
         rc = io->stat(io, parent, &stat);
     } while (rc == ERR_NOT_FOUND && strcmp(parent, ".") != 0 && strcmp(parent, "/") != 0);
     if (rc)

@@ -299,6 +299,62 @@ static void a_body_must_be_as_long_as_announced(void **state)
     }
 }
 
+/* One look at ID, straight from the journal and the log. */
+static void expect_stored(struct node *node, struct db_reader *reader, const char *text,
+                          const uint8_t *want, size_t len)
+{
+    struct store_body *body;
+    struct id128 id;
+
+    assert_int_equal(ulid_parse(&id, text, 26), 0);
+    int rc = store_open(&body, node->store, reader, &id, true);
+    if (rc)
+        fail_msg("%s: %s", text, err_text(rc));
+    assert_int_equal(store_body_object(body)->size, len);
+    assert_memory_equal(store_body_inline(body), want, len);
+    store_body_close(&body);
+}
+
+static void reads_follow_what_cleaning_moves(void **state)
+{
+    enum { OBJECTS = 60, SIZE = 20000 };
+    struct node *node = *state;
+    uint8_t *body = make_body(SIZE);
+    char ids[OBJECTS][27], path[64];
+    struct db_reader *reader;
+    struct journal_stats stats;
+    time_t until = time(NULL) + WAIT_S;
+
+    node_stop(node);
+    node->segment_bytes = 256 * KIB;
+    node_start(node);
+    assert_int_equal(journal_reader_open(node->journal, &reader), 0);
+    for (int i = 0; i < OBJECTS; i++)
+        put(node, body, SIZE, ids[i]);
+    for (int i = 0; i < OBJECTS; i++) {
+        (void)snprintf(path, sizeof path, "/api/v1/delete/%s", ids[i]);
+        if (i % 3)
+            expect_status(node, "POST", path, 200, NULL);
+    }
+    do {
+        for (int i = 0; i < OBJECTS; i += 3)
+            expect_stored(node, reader, ids[i], body, SIZE);
+        journal_stats(node->journal, &stats);
+        assert_true(time(NULL) < until);
+    } while (stats.cleaned_segments < 3);
+    assert_int_equal(stats.bad_blocks, 0);
+    for (int i = 0; i < OBJECTS; i += 3) {
+        struct reply reply;
+
+        get(node, &reply, ids[i], NULL);
+        assert_int_equal(reply.status, 200);
+        assert_memory_equal(reply.body, body, SIZE);
+        reply_free(&reply);
+    }
+    db_reader_close(&reader);
+    free(body);
+}
+
 /* Any split into pieces is the same body, also across the border to a file of its own. */
 static void pieces_make_one_body(void **state)
 {
@@ -340,6 +396,7 @@ int main(void)
         NODE_TEST(uploads_take_bounded_memory),
         NODE_TEST(a_body_must_be_as_long_as_announced),
         NODE_TEST(pieces_make_one_body),
+        NODE_TEST(reads_follow_what_cleaning_moves),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

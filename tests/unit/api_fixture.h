@@ -33,6 +33,7 @@ struct node {
     char root[64], state[96], files[96], socket[96];
     uint64_t max_body_bytes; /* set before node_start, as is env */
     struct env *env;
+    uint64_t segment_bytes; /* 0: the default */
     struct store_dirs dirs;
     struct ram *ram;
     struct journal *journal;
@@ -54,7 +55,8 @@ static void node_start(struct node *node)
     if (rc)
         fail_msg("%s", message);
     assert_int_equal(ram_create(&node->ram, 8 * MIB), 0);
-    const struct journal_config journal = {.dirs = &node->dirs, .ram = node->ram, .sync = true};
+    const struct journal_config journal = {
+        .dirs = &node->dirs, .ram = node->ram, .sync = true, .segment_bytes = node->segment_bytes};
     rc = journal_open(&node->journal, &journal, message, sizeof message);
     if (rc)
         fail_msg("%s", message);

@@ -57,8 +57,7 @@ static int setup(void **state)
     struct node *node = calloc(1, sizeof *node);
 
     strcpy(node->root, "/tmp/journal-test-XXXXXX");
-    if (!mkdtemp(node->root))
-        return -1;
+    assert_non_null(mkdtemp(node->root));
     snprintf(node->state, sizeof node->state, "%s/state", node->root);
     snprintf(node->files, sizeof node->files, "%s/files", node->root);
     *state = node;

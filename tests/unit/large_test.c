@@ -91,7 +91,7 @@ static int store_body(struct fixture *fixture, uint64_t size, size_t piece, stru
 
 static struct stored stored_body(struct fixture *fixture, uint64_t size, size_t piece)
 {
-    struct stored stored;
+    struct stored stored = {0};
 
     assert_int_equal(store_body(fixture, size, piece, &stored), 0);
     assert_int_equal(stored.size, size);

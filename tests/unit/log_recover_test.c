@@ -450,7 +450,7 @@ static void a_batch_that_follows_another_than_is_there_does_not_count(void **sta
         lsn_t end = log_end(b.log);
         log_close(&b.log);
         /* 0: a writer that continued after a restart; anything else must be right. */
-        forge_batch(&b, 1, end, chained ? 4711 : 0, 0, 4);
+        forge_batch(&b, 1, end, chained ? 4711 : 0, 0, 1);
         start(&b, 0, 0, false);
         assert_delivered(&d, 0, chained ? 1 : 2);
         bench_release(&b);

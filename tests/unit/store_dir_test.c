@@ -218,11 +218,11 @@ static void directories_of_different_stores_are_told_apart(void **state)
     char files[128];
 
     starts(fixture, 1);
-    strcpy(files, fixture->files);
+    memcpy(files, fixture->files, sizeof files);
     (void)snprintf(fixture->state, sizeof fixture->state, "%s/c", fixture->dir);
     (void)snprintf(fixture->files, sizeof fixture->files, "%s/d", fixture->dir);
     starts(fixture, 1);
-    strcpy(fixture->files, files);
+    memcpy(fixture->files, files, sizeof files);
     refuses(fixture, ERR_WRONG_STORE);
     assert_int_equal(open_with(fixture, true), ERR_WRONG_STORE);
 
