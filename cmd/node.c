@@ -47,7 +47,8 @@ struct node {
     struct gate gate;
     struct http_server *server;
     struct store_dirs dirs;
-    bool dirs_open, made_state, made_files;
+    bool dirs_open;
+    size_t made_state, made_files; /* first_missing of each, before we came */
     struct ram *ram;
     struct journal *journal;
     struct store *store;
@@ -94,11 +95,23 @@ static unsigned loops_for(uint64_t wanted)
     return loops > MAX_LOOPS ? MAX_LOOPS : loops;
 }
 
-static bool exists(const char *path)
+/* The length of the shortest part of PATH that does not exist yet; 0: all of it does. */
+static size_t first_missing(const char *path)
 {
+    char *part = strdup(path);
+    size_t len = strlen(path), missing = 0;
     struct stat ignored;
 
-    return lstat(path, &ignored) == 0;
+    while (part && len > 0 && lstat(part, &ignored) != 0) {
+        missing = len;
+        while (len > 0 && part[len - 1] != '/')
+            len--;
+        while (len > 0 && part[len - 1] == '/')
+            len--;
+        part[len] = 0;
+    }
+    free(part);
+    return missing;
 }
 
 /* Ends what is running, in the order that its users need. */
@@ -131,13 +144,20 @@ static int remove_one(const char *path, const struct stat *stat, int kind, struc
     return at->level > 0 ? remove(path) : 0;
 }
 
-/* Remove what is in PATH, which was empty when we came, and PATH where we MADE it. The only place
- * that does not go through base/io: it knows no rmdir, since nothing else ever needs one. */
-static void remove_fresh(const char *path, bool made)
+/* Remove what is in PATH, which was empty when we came, and PATH down to its first MADE bytes where
+ * we made that. The only place that does not go through base/io: it knows no rmdir, since nothing
+ * else ever needs one. */
+static void remove_fresh(const char *path, size_t made)
 {
+    char *part = strdup(path);
+
     (void)nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS | FTW_MOUNT);
-    if (made)
-        (void)rmdir(path);
+    while (part && made > 0 && strlen(part) >= made && rmdir(part) == 0) {
+        char *slash = strrchr(part, '/');
+
+        *(slash ? slash : part) = 0;
+    }
+    free(part);
 }
 
 /* Undo a start that failed. */
@@ -145,7 +165,7 @@ static void give_up(struct node **node)
 {
     const struct options *options = (*node)->options;
     bool fresh = (*node)->dirs_open && (*node)->dirs.fresh;
-    bool made_state = (*node)->made_state, made_files = (*node)->made_files;
+    size_t made_state = (*node)->made_state, made_files = (*node)->made_files;
 
     free_node(node);
     if (fresh) {
@@ -182,8 +202,8 @@ static int open_store(struct node *node, struct refusal_line *line)
 {
     const struct options *options = node->options;
 
-    node->made_state = !exists(options->state_dir);
-    node->made_files = !exists(options->files_dir);
+    node->made_state = first_missing(options->state_dir);
+    node->made_files = first_missing(options->files_dir);
     int rc = store_dirs_open(&node->dirs, node->env, options->state_dir, options->files_dir,
                              options->accept_data_loss, line->text, line->cap);
     if (rc)

@@ -18,6 +18,7 @@
 #include <string.h>
 
 #define IDLE_CHECKPOINT_MS 3000
+#define COMPLAIN_MS        60000
 
 int applier_open(struct journal *journal)
 {
@@ -307,9 +308,14 @@ int applier_checkpoint(struct journal *journal)
     if (rc == 0)
         rc = db_checkpoint(a->db, &complete);
     if (rc) {
-        log_error("journal: checkpoint failed: %s", err_text(rc));
+        if (env_mono_ms(journal->env) >= a->complain_ms) {
+            log_error("journal: checkpoint failed: %s", err_text(rc));
+            a->complain_ms = env_mono_ms(journal->env) + COMPLAIN_MS;
+        }
+        a->checkpoint_after_ms = env_mono_ms(journal->env) + IDLE_CHECKPOINT_MS;
         return rc;
     }
+    a->checkpoint_after_ms = 0;
     if (complete) {
         pthread_mutex_lock(&journal->lock);
         journal->durable_position = a->state.position;
@@ -459,7 +465,7 @@ unsigned journal_apply_step(struct journal *journal)
         atomic_store(&journal->read_only, false);
     }
     applied(journal, first);
-    if (db_wal_pages(a->db) >= CHECKPOINT_PAGES)
+    if (db_wal_pages(a->db) >= CHECKPOINT_PAGES && now_ms >= a->checkpoint_after_ms)
         (void)applier_checkpoint(journal);
     return count;
 }

@@ -120,7 +120,7 @@ static int take_directory(struct backup *backup, const char *files, const char *
 static int seal_active(struct journal *journal)
 {
     atomic_store(&journal->rotate, true);
-    if (!journal->started) {
+    if (!journal->threaded) {
         journal_commit_step(journal);
         return atomic_load(&journal->rotate) ? ERR_IO : 0;
     }

@@ -231,7 +231,7 @@ static bool collect_garbage(struct journal *journal)
     return rc == 0;
 }
 
-static void check_disk(struct journal *journal)
+void check_disk(struct journal *journal)
 {
     struct cleaner *cleaner = &journal->cleaner;
     struct io *io = journal->env->io;
@@ -259,8 +259,6 @@ bool journal_upkeep_step(struct journal *journal)
     bool more;
 
     check_disk(journal);
-    if (!journal->started)
-        return false;
     more = log_prepare(journal->log) > 0;
     more |= cleaner_step(journal);
     more |= collect_garbage(journal);

@@ -91,6 +91,20 @@ static int open_database(struct journal *journal, char *message, size_t cap)
     return 0;
 }
 
+/* Whether the segment's file is there; one that an accepted loss took need not be. */
+static bool has_file(struct journal *journal, uint32_t volume)
+{
+    struct io_stat stat;
+    char name[32];
+
+    snprintf(name, sizeof name, "log/%08x.seg", volume);
+    char *path = io_join(journal->config.dirs->files_dir, name);
+    bool there = path && journal->env->io->stat(journal->env->io, path, &stat) == 0;
+
+    free(path);
+    return there;
+}
+
 static int open_log(struct journal *journal, char *message, size_t cap)
 {
     const struct store_dirs *dirs = journal->config.dirs;
@@ -107,7 +121,8 @@ static int open_log(struct journal *journal, char *message, size_t cap)
     if (rc == 0 && !(known = calloc(count ? count : 1, sizeof *known)))
         rc = ERR_NO_MEMORY;
     for (size_t i = 0; rc == 0 && i < count; i++)
-        known[kept++] = rows[i].log;
+        if (!dirs->files_behind || has_file(journal, rows[i].log.volume))
+            known[kept++] = rows[i].log;
     if (rc == 0)
         rc = log_open(&journal->log, &config, known, kept);
     free(known);
@@ -138,6 +153,8 @@ static int recover(struct journal *journal, char *message, size_t cap)
     rc = committer_open(journal, journal->applier.state.hlc);
     if (rc == 0)
         rc = journal_reader_open(journal, &journal->cleaner.reader);
+    if (rc == 0 && dirs->files_behind)
+        rc = journal_reconcile(journal);
     if (rc)
         return say(message, cap, rc, journal->db_path, "");
     return 0;
@@ -182,9 +199,13 @@ int journal_open(struct journal **out, const struct journal_config *config, char
     if (rc == 0 && (rc = journal_load_node(journal, message, cap)) == 0 &&
         (rc = open_database(journal, message, cap)) == 0 &&
         (rc = open_log(journal, message, cap)) == 0 && (rc = recover(journal, message, cap)) == 0) {
-        (void)journal_upkeep_step(journal); /* the disk's figures, before anyone asks */
-        *out = journal;
-        return 0;
+        rc = config->dirs->fresh ? 0 : store_dirs_begin(config->dirs);
+        if (rc == 0) {
+            journal->applier.idle_since_ms = env_mono_ms(journal->env);
+            check_disk(journal); /* its figures, before anyone asks */
+            *out = journal;
+            return 0;
+        }
     }
     if (!message[0])
         say(message, cap, rc, config->dirs->state_dir, "");
@@ -198,7 +219,7 @@ void journal_close(struct journal **journal_ptr)
 
     if (!journal)
         return;
-    assert(!journal->started);
+    assert(!journal->threaded);
     scrub_release(&journal->scrub);
     committer_close(journal);
     db_reader_close(&journal->cleaner.reader);
@@ -320,8 +341,8 @@ int journal_start(struct journal *journal)
     static const char *const names[] = {"committer", "applier", "janitor"};
     pthread_attr_t attr;
 
-    assert(!journal->started);
-    journal->applier.idle_since_ms = env_mono_ms(journal->env);
+    assert(!journal->threaded);
+    journal->threaded = true;
     pthread_attr_init(&attr);
     pthread_attr_setstacksize(&attr, 512 * KIB);
     for (int i = 0; i < 3; i++) {
@@ -334,16 +355,19 @@ int journal_start(struct journal *journal)
         pthread_setname_np(journal->threads[i], names[i]);
     }
     pthread_attr_destroy(&attr);
-    journal->started = true;
     return 0;
 }
 
-void journal_stop(struct journal *journal)
+/* Let the threads finish what is queued, and join them; or, where there are none, do it here. */
+static void drain(struct journal *journal)
 {
-    struct applier *a = &journal->applier;
-
-    if (!journal->started)
+    if (!journal->threaded) {
+        queue_close(journal->queue);
+        while (journal_commit_step(journal) || journal_apply_step(journal))
+            ;
+        committer_mark(journal);
         return;
+    }
     pthread_mutex_lock(&journal->lock);
     atomic_store(&journal->stopping, true);
     pthread_cond_broadcast(&journal->upkeep);
@@ -354,8 +378,16 @@ void journal_stop(struct journal *journal)
     queue_wake(journal->queue);
     pthread_join(journal->threads[0], NULL);
     pthread_join(journal->threads[1], NULL);
-    journal->started = false;
+    journal->threaded = false;
+}
 
+void journal_stop(struct journal *journal)
+{
+    struct applier *a = &journal->applier;
+
+    if (queue_closed(journal->queue))
+        return;
+    drain(journal);
     if (a->failures || atomic_load(&journal->read_only) || journal->apply_first)
         return; /* the next start replays what is missing */
     a->state.clean_generation = journal->config.dirs->generation;

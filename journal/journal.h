@@ -64,9 +64,9 @@ struct change {
 int journal_open(struct journal **out, const struct journal_config *config, char *message,
                  size_t cap) MUST_CHECK;
 
-/* Start committer, applier and janitor. */
+/* Start committer, applier and janitor. Without it (tests, the simulator, tools) the caller takes
+ * their steps itself, all from one thread; journal_stop then takes the last ones. */
 int journal_start(struct journal *journal) MUST_CHECK;
-
 /* Refuse new changes (ERR_CLOSED), commit and apply what is queued, write an empty batch,
  * checkpoint, mark the database clean, join the threads. */
 void journal_stop(struct journal *journal);

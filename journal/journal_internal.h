@@ -58,7 +58,9 @@ struct applier {
     uint32_t removed_volume;     /* unlinked by the janitor; its row is to go (sums_lock) */
     lsn_t removed_files_through; /* large files freed below it are unlinked (sums_lock) */
     uint64_t idle_since_ms;
-    unsigned failures; /* in a row */
+    uint64_t checkpoint_after_ms; /* after a failed one: not before */
+    uint64_t complain_ms;         /* next log line about that */
+    unsigned failures;            /* in a row */
 };
 
 /* The janitor's own: one segment being cleaned. */
@@ -107,7 +109,7 @@ struct journal {
     uint64_t recovered_records, rotten_bytes;
 
     pthread_t threads[3];
-    bool started;
+    bool threaded;          /* journal_start was called; without it the caller takes the steps */
     _Atomic bool stopping;  /* the janitor ends */
     _Atomic bool draining;  /* the committer ends once its queue is empty */
     _Atomic bool committed; /* the committer has ended: the applier ends once its queue is empty */
@@ -171,7 +173,14 @@ void committer_close(struct journal *journal);
 /* When idle: an empty batch that carries synced_through, once. */
 void committer_mark(struct journal *journal);
 
+/* ---- reconcile.c ---- */
+
+/* Journal a drop for each row whose bytes are gone. Before the threads start. */
+int journal_reconcile(struct journal *journal) MUST_CHECK;
+
 /* ---- clean.c ---- */
 bool cleaner_step(struct journal *journal);
+/* Take note of the disk's free space, at most once a second. */
+void check_disk(struct journal *journal);
 
 #endif

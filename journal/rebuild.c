@@ -25,7 +25,6 @@ static int add_segment(struct found *found, uint32_t volume, const char *path)
     struct io *io = found->journal->env->io;
     uint8_t bytes[SEGMENT_HEADER_BYTES];
     struct segment_header header;
-    struct io_stat stat;
     int fd = io_open(io, path, IO_READ), rc;
 
     if (fd < 0)
@@ -33,8 +32,6 @@ static int add_segment(struct found *found, uint32_t volume, const char *path)
     rc = io_read(io, fd, bytes, sizeof bytes, 0, false);
     if (rc == 0)
         rc = segment_header_decode(&header, bytes);
-    if (rc == 0)
-        rc = io->stat_fd(io, fd, &stat);
     io_close(io, &fd);
     if (rc == ERR_CORRUPT) {
         log_warn("rebuild: %s has no readable header; skipped", path);
@@ -52,8 +49,7 @@ static int add_segment(struct found *found, uint32_t volume, const char *path)
     grown[found->count++] = (struct log_segment){.volume = volume,
                                                  .disk = header.disk,
                                                  .base = header.base,
-                                                 .end_bytes = stat.size_bytes,
-                                                 .sealed = true};
+                                                 .end_bytes = SEGMENT_HEADER_BYTES};
     return 0;
 }
 

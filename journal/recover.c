@@ -101,6 +101,15 @@ int journal_recover(struct journal *journal, bool clean, char *message, size_t c
     int rc =
         log_recover(journal->log, position, position, clean, visit, check_large, &replay, &found);
 
+    if (rc == 0 && found.end < position && !journal->config.dirs->files_behind) {
+        snprintf(message, cap,
+                 "%s: its log ends before what %s has applied: it was lost or is an older copy; "
+                 "restore it, or start with --accept-data-loss",
+                 journal->config.dirs->files_dir, journal->config.dirs->state_dir);
+        if (replay.in_transaction)
+            applier_rollback(journal);
+        return ERR_WRONG_STORE;
+    }
     if (rc == 0)
         rc = end_transaction(&replay, found.end > position ? found.end : position);
     else if (replay.in_transaction)

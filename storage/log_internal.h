@@ -82,7 +82,8 @@ struct log {
     uint32_t trim_volume;    /* sealed with much unused zeros behind it; 0: none */
     struct segment *filling; /* a range of zeros is being written to it, [fill_from, fill_to) */
     uint64_t fill_from, fill_to;
-    uint64_t ahead; /* how far the zeros shall be ahead of the writer */
+    uint64_t ahead;      /* how far the zeros shall be ahead of the writer */
+    uint64_t batch_mean; /* bytes of the last batches: the latest counts an eighth */
     /* The janitor's own. */
     int fill_fd; /* its own descriptor: an error of the disk is told once for each */
     uint32_t fill_volume;

@@ -35,6 +35,7 @@
 #define STEP_BYTES  (1 * MIB)
 #define LEAST_AHEAD (4 * MIB)
 #define LEAP_BYTES  (1 * MIB)
+#define LARGE_BATCH (256 * KIB)
 #define PAGE        4096
 
 static uint8_t zeros[CHUNK_BYTES]; /* never written: costs no memory */
@@ -124,8 +125,8 @@ static bool adapt(struct log *log)
 /* Whether SEGMENT wants zeros. The mutex is held. */
 static bool wants_zeros(const struct log *log, const struct segment *segment)
 {
-    return segment && !segment->sealed && segment->filled < log->segment_bytes &&
-           segment->filled - segment->end < log->ahead;
+    return segment && !segment->sealed && log->batch_mean < LARGE_BATCH &&
+           segment->filled < log->segment_bytes && segment->filled - segment->end < log->ahead;
 }
 
 /* The segment to fill now, NULL where there is nothing to do. The mutex is held. */

@@ -438,6 +438,7 @@ int log_write(struct log *log)
         log->previous = header.checksum;
         pthread_mutex_lock(&log->mutex);
         segment->end = end;
+        log->batch_mean = (7 * log->batch_mean + (end - batch->offset)) / 8;
         atomic_store(&log->end, segment->base + end);
         pthread_mutex_unlock(&log->mutex);
     }

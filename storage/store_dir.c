@@ -340,17 +340,17 @@ static int write_store(struct opening *opening, int which, const struct id128 *s
     return 0;
 }
 
-static int begin_generation(struct opening *opening, struct store_dirs *dirs)
+static int choose_generation(struct opening *opening, struct store_dirs *dirs)
 {
-    int first = opening->behind ? STATE : FILES;
-
     dirs->store = opening->sides[STATE].store;
     if (opening->fresh)
         opening->env->random(opening->env, dirs->store.bytes, sizeof dirs->store.bytes);
     /* One above the state's even where the files are ahead: nothing was done in that generation. */
     dirs->generation = opening->fresh ? 1 : opening->sides[STATE].generation + 1;
-    int rc = write_store(opening, first, &dirs->store, dirs->generation);
-    return rc ? rc : write_store(opening, SIDES - 1 - first, &dirs->store, dirs->generation);
+    if (!opening->fresh)
+        return 0; /* store_dirs_begin writes it, once the start has succeeded */
+    int rc = write_store(opening, FILES, &dirs->store, dirs->generation);
+    return rc ? rc : write_store(opening, STATE, &dirs->store, dirs->generation);
 }
 
 /* Remove what this call made. Best effort: what brought us here may be a failing disk. */
@@ -430,7 +430,7 @@ static int open_both(struct opening *opening, struct store_dirs *dirs)
         dirs->store = opening->sides[STATE].store;
         dirs->generation = opening->sides[STATE].generation;
     } else if (!rc) {
-        rc = begin_generation(opening, dirs);
+        rc = choose_generation(opening, dirs);
     }
     return rc;
 }
@@ -472,6 +472,24 @@ static int open_dirs(struct store_dirs *dirs, struct env *env, const char *state
         free(opening.sides[i].store_path);
         free(opening.sides[i].lock_path);
         free(paths[i]);
+    }
+    return rc;
+}
+
+int store_dirs_begin(const struct store_dirs *dirs)
+{
+    const char *const paths[SIDES] = {[STATE] = dirs->state_dir, [FILES] = dirs->files_dir};
+    int first = dirs->files_behind ? STATE : FILES;
+    int rc = 0;
+
+    for (int i = 0; i < SIDES && rc == 0; i++) {
+        int which = i == 0 ? first : SIDES - 1 - first;
+        uint8_t bytes[STORE_BYTES];
+        char *path = io_join(paths[which], "STORE");
+
+        encode_store(bytes, &dirs->store, dirs->generation, which);
+        rc = path ? io_replace(dirs->env->io, path, bytes, sizeof bytes) : ERR_NO_MEMORY;
+        free(path);
     }
     return rc;
 }

@@ -11,6 +11,7 @@ MIB = 1 << 20
 
 def put_small(ctx):
     ctx.report.heading("PUT 1 KiB, full durability and async")
+    ctx.disk_now()
     report, seconds = ctx.report, ctx.seconds
     with ctx.node("put-full") as full, ctx.node("put-async", "--durability=async") as fast:
         for node in full, fast:
@@ -30,6 +31,7 @@ def put_small(ctx):
 
 def put_medium(ctx):
     ctx.report.heading("PUT 64 KiB x 16, PUT 16 MiB x 4")
+    ctx.disk_now()
     with ctx.node("put-medium") as node:
         found = ctx.alternate({
             "PUT 64 KiB x 16": lambda: wrk(node, PUT, 16, ctx.seconds, 64 * KIB, threads=1),
@@ -50,6 +52,7 @@ def put_open_loop(ctx):
     segments are made smaller for it."""
     seconds = ctx.pick(10, 40)
     ctx.report.heading(f"PUT 1 KiB at 10,000/s, open loop, {seconds} s")
+    ctx.disk_now()
     with ctx.node("open-loop", f"--segment-bytes={64 * MIB}") as node:
         _open_loop(node, 2)
         before = node.stats()["journal"]

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import pathlib
 
+import machine
 from report import Report
 from servers import Nginx, Node
 
@@ -15,6 +16,11 @@ class Context:
     quick: bool
     rounds: int
     seconds: float
+
+    def disk_now(self):
+        """What the disk does at this moment, beside the figures that depend on it."""
+        p50, p99 = machine.sync_latency_us(self.data, 200)
+        self.report.note("  bare fdatasync just now, us", p50=p50, p99=p99)
 
     def pick(self, quick, full):
         return quick if self.quick else full

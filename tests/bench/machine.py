@@ -28,6 +28,22 @@ def sync_latency_us(directory, count=400):
     return times[count // 2], times[count * 99 // 100]
 
 
+def write_mb_s(directory, size=256 << 20):
+    """Writing one large file in a row and waiting for the disk: the bound of all large uploads."""
+    path = directory / "write-speed"
+    block = os.urandom(1 << 20)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+    try:
+        begun = time.perf_counter()
+        for _ in range(size >> 20):
+            os.write(fd, block)
+        os.fdatasync(fd)
+        return size / (time.perf_counter() - begun) / 1e6
+    finally:
+        os.close(fd)
+        path.unlink()
+
+
 def cpu_ticks():
     """Busy, stolen and all ticks of the machine so far."""
     fields = pathlib.Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]

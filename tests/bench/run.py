@@ -57,8 +57,9 @@ def parse():
 def describe_machine(report):
     p50, p99 = machine.sync_latency_us(DATA)
     report.machine(processor=machine.processor(), cpus=os.cpu_count(),
-                   load_average=os.getloadavg()[0],
-                   **{"fdatasync of 2 KiB, p50 / p99": f"{p50:.0f} / {p99:.0f} us"})
+                   load_average=round(os.getloadavg()[0], 2),
+                   **{"fdatasync of 2 KiB, p50 / p99": f"{p50:.0f} / {p99:.0f} us",
+                      "writing and syncing 256 MiB": f"{machine.write_mb_s(DATA):.0f} MB/s"})
 
 
 def main():

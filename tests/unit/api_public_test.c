@@ -84,7 +84,7 @@ static void get(struct node *node, struct reply *reply, const char *id, const ch
 {
     char path[64];
 
-    (void)snprintf(path, sizeof path, "/api/v1/get/%s", id);
+    (void)snprintf(path, sizeof path, "/api/v1/get/%.26s", id);
     request(node, reply, "GET", path, head, NULL, 0);
 }
 
@@ -514,7 +514,7 @@ static void a_head_has_a_gets_headers_alone(void **state)
         struct reply reply;
 
         put(node, NULL, body, sizes[s], 200, id);
-        (void)snprintf(path, sizeof path, "/api/v1/get/%s", id);
+        (void)snprintf(path, sizeof path, "/api/v1/get/%.26s", id);
         (void)snprintf(length, sizeof length, "%zu", sizes[s]);
         for (int round = 0; round < 3; round++) {
             request(node, &reply, "HEAD", path, round == 1 ? "Range: bytes=0-1\r\n" : NULL, NULL,

@@ -49,9 +49,9 @@ static void work(struct node *node)
 
     request(node, &reply, "PUT", "/api/v1/put", "X-Meta-ConsistencyLevel: 1\r\n", "12345", 5);
     assert_int_equal(reply.status, 202);
-    (void)snprintf(id, sizeof id, "%s", value_of(&reply, "X-Meta-Id"));
+    (void)snprintf(id, sizeof id, "%.26s", value_of(&reply, "X-Meta-Id"));
     reply_free(&reply);
-    (void)snprintf(path, sizeof path, "/api/v1/get/%s", id);
+    (void)snprintf(path, sizeof path, "/api/v1/get/%.26s", id);
     for (int i = 0; i < 3; i++) {
         request(node, &reply, "GET", path, NULL, NULL, 0);
         assert_int_equal(reply.status, 200);

@@ -22,8 +22,9 @@ struct fault_io {
     bool skip_sync; /* syncs do nothing: for tests that make many files */
     /* Reads that touch [bad_from, bad_to) of any file fail with ERR_IO. */
     uint64_t bad_from, bad_to;
-    /* Called before each pread, if set. */
+    /* Called before each pread and pwritev, if set. */
     void (*before_read)(void *arg);
+    void (*before_write)(void *arg);
     void *arg;
     _Atomic int writes, syncs, drops, truncates, opens, open_now, most_open;
     _Atomic uint64_t bytes_read;
@@ -85,6 +86,8 @@ static inline ssize_t fault_pwritev(struct io *io, int fd, const struct iovec *i
 {
     struct fault_io *fault = fault_of(io);
 
+    if (fault->before_write)
+        fault->before_write(fault->arg);
     fault->writes++;
     if (fault_hits(fault, &fault->fail_write)) {
         if (fault->write_first)

@@ -24,18 +24,27 @@ struct node {
     bool threads;
 };
 
-static void node_open(struct node *node, bool threads)
+static int node_try(struct node *node, bool accept_loss)
 {
     struct journal_config config = {.dirs = &node->dirs, .sync = true, .segment_bytes = SEGMENT};
-    int rc = store_dirs_open(&node->dirs, env_system(), node->state, node->files, false,
+    int rc = store_dirs_open(&node->dirs, env_system(), node->state, node->files, accept_loss,
                              node->message, sizeof node->message);
 
     if (rc)
-        fail_msg("%s", node->message);
+        return rc;
     assert_int_equal(ram_create(&node->ram, 8 * MIB), 0);
     config.ram = node->ram;
     rc = journal_open(&node->journal, &config, node->message, sizeof node->message);
-    if (rc)
+    if (rc) {
+        ram_destroy(&node->ram);
+        store_dirs_close(&node->dirs);
+    }
+    return rc;
+}
+
+static void node_open(struct node *node, bool threads)
+{
+    if (node_try(node, false) != 0)
         fail_msg("%s", node->message);
     node->threads = threads;
     if (threads)
@@ -418,7 +427,6 @@ static void settle(struct node *node)
     struct journal_stats stats;
     uint64_t before = UINT64_MAX;
 
-    node->journal->started = true; /* upkeep runs with threads only; here we are the threads */
     for (int quiet = 0, i = 0; quiet < 5 && i < 2000; i++) {
         journal_upkeep_step(node->journal);
         journal_commit_step(node->journal);
@@ -428,7 +436,6 @@ static void settle(struct node *node)
         quiet = stats.moved_records + stats.cleaned_segments == before ? quiet + 1 : 0;
         before = stats.moved_records + stats.cleaned_segments;
     }
-    node->journal->started = false;
 }
 
 static void space_of_deleted_bodies_comes_back(void **state)
@@ -517,6 +524,75 @@ static void a_backup_of_a_running_node_starts_as_that_node(void **state)
     node_close(node, true);
 }
 
+#define shell(...)                                                                                 \
+    do {                                                                                           \
+        char command[600];                                                                         \
+                                                                                                   \
+        snprintf(command, sizeof command, __VA_ARGS__);                                            \
+        assert_int_equal(system(command), 0);                                                      \
+    } while (0)
+
+static void an_older_files_directory_is_refused_and_an_accepted_loss_is_journaled(void **state)
+{
+    struct node *node = *state;
+    struct object *object = NULL;
+
+    node_open(node, false);
+    for (unsigned n = 0; n < 100; n++)
+        assert_int_equal(put(node, n, 5000), 0);
+    node_close(node, true);
+    shell("cp -a '%s' '%s/older'", node->files, node->root);
+    node_open(node, false);
+    for (unsigned n = 100; n < 200; n++)
+        assert_int_equal(put(node, n, 5000), 0);
+    assert_int_equal(put_large(node, 300, 300 * 1024), 0);
+    node_close(node, true);
+    shell("rm -rf '%s' && mv '%s/older' '%s'", node->files, node->root, node->files);
+
+    /* Its generation is older … */
+    assert_int_equal(node_try(node, false), ERR_WRONG_STORE);
+    assert_non_null(strstr(node->message, node->files));
+    assert_int_equal(node_try(node, true), 0);
+    for (unsigned n = 0; n < 100; n++)
+        expect_body(node, n, 5000);
+    for (unsigned n = 100; n < 200; n++) {
+        assert_int_equal(find(node, n, &object), 0);
+        assert_true(object->flags & OBJECT_PUT);
+        assert_true(place_is_none(&object->place));
+        object_destroy(&object);
+    }
+    assert_int_equal(find(node, 300, &object), 0);
+    assert_true(place_is_none(&object->place));
+    object_destroy(&object);
+    assert_int_equal(put(node, 150, 5000), 0); /* the same bytes heal it */
+    expect_body(node, 150, 5000);
+    expect_sound(node, NULL);
+    node_close(node, true);
+    node_open(node, false);
+    expect_body(node, 150, 5000);
+    expect_sound(node, NULL);
+    node_close(node, true);
+}
+
+static void a_log_that_ends_too_early_is_noticed_even_with_the_right_generation(void **state)
+{
+    struct node *node = *state;
+
+    node_open(node, false);
+    for (unsigned n = 0; n < 30; n++)
+        assert_int_equal(put(node, n, 5000), 0);
+    node_close(node, true);
+    shell("cp '%s/log/00000001.seg' '%s/older.seg'", node->files, node->root);
+    node_open(node, false);
+    for (unsigned n = 30; n < 200; n++)
+        assert_int_equal(put(node, n, 5000), 0);
+    node_close(node, true);
+    shell("rm '%s'/log/*.seg && mv '%s/older.seg' '%s/log/00000001.seg'", node->files, node->root,
+          node->files);
+    assert_int_not_equal(node_try(node, false), 0);
+    assert_non_null(strstr(node->message, node->files));
+}
+
 /* ---- With threads ---- */
 
 enum { WRITERS = 4, EACH = 500 };
@@ -592,6 +668,8 @@ int main(void)
         TEST(a_lost_database_is_rebuilt_from_the_log),
         TEST(space_of_deleted_bodies_comes_back),
         TEST(a_backup_of_a_running_node_starts_as_that_node),
+        TEST(an_older_files_directory_is_refused_and_an_accepted_loss_is_journaled),
+        TEST(a_log_that_ends_too_early_is_noticed_even_with_the_right_generation),
         TEST(writers_in_parallel_all_get_their_acknowledgements),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -492,6 +492,24 @@ static void rot_ends_where_the_torn_tail_begins(void **state)
     }
 }
 
+static void a_position_inside_a_rotten_batch_divides_it(void **state)
+{
+    struct bench b;
+    struct place places[6];
+
+    (void)state;
+    bench_init(&b, 0);
+    start(&b, 0, 0, false);
+    write_batch(b.log, 0, 6, places, true);
+    log_close(&b.log);
+    flip(&b, 1, places[0].offset - 2);
+    /* What the database has seen was synced; of the rest nobody knows. */
+    start(&b, places[1].lsn, places[2].lsn, false);
+    assert_delivered(&d, 1, 2);
+    assert_true(b.recovery.cut);
+    bench_release(&b);
+}
+
 static void an_unclean_start_asks_the_disk_not_the_cache(void **state)
 {
     struct bench b;
@@ -1009,6 +1027,7 @@ int main(void)
         cmocka_unit_test(an_unsynced_batch_counts_only_with_its_bodies_and_large_files),
         cmocka_unit_test(a_batch_that_follows_another_than_is_there_does_not_count),
         cmocka_unit_test(rot_ends_where_the_torn_tail_begins),
+        cmocka_unit_test(a_position_inside_a_rotten_batch_divides_it),
         cmocka_unit_test(an_unclean_start_asks_the_disk_not_the_cache),
         cmocka_unit_test(what_an_unsynced_later_segment_holds_goes_with_the_tail),
         cmocka_unit_test(rot_in_the_middle_is_skipped_and_counted),

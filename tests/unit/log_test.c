@@ -613,6 +613,72 @@ static void zeros_written_ahead_never_destroy_a_record(void **state)
     bench_release(&b);
 }
 
+struct writing {
+    struct log *log;
+    struct place place;
+    _Atomic bool done;
+};
+
+static void *write_in_thread(void *arg)
+{
+    struct writing *writing = arg;
+
+    writing->place = write_one(writing->log, 3);
+    writing->done = true;
+    return NULL;
+}
+
+/* The gate stops the thread that writes zeros; the committer's write must pass it all the same,
+ * once the batch is built, so only the first to come is held. */
+static void wait_once_at_gate(void *arg)
+{
+    struct gate *gate = arg;
+
+    pthread_mutex_lock(&gate->mutex);
+    bool mine = gate->armed && !gate->inside;
+    pthread_mutex_unlock(&gate->mutex);
+    if (mine)
+        wait_at_gate(arg);
+}
+
+static void a_batch_that_meets_zeros_being_written_comes_after_them(void **state)
+{
+    struct bench b;
+    struct gate gate = {.mutex = PTHREAD_MUTEX_INITIALIZER, .moved = PTHREAD_COND_INITIALIZER};
+    pthread_t janitor, writer;
+    struct crowd crowd = {0};
+
+    (void)state;
+    bench_init(&b, 0);
+    assert_int_equal(bench_start(&b, NULL, 0, 0, 0, false, NULL), 0);
+    assert_int_equal(log_prepare(b.log), 1); /* makes the segment, not yet zeros */
+    crowd.log = b.log;
+    gate.armed = true;
+    b.fault.before_write = wait_once_at_gate;
+    b.fault.arg = &gate;
+    assert_int_equal(pthread_create(&janitor, NULL, prepare_in_thread, &crowd), 0);
+    pthread_mutex_lock(&gate.mutex);
+    while (!gate.inside)
+        pthread_cond_wait(&gate.moved, &gate.mutex);
+    pthread_mutex_unlock(&gate.mutex);
+
+    struct writing writing = {.log = b.log};
+    assert_int_equal(pthread_create(&writer, NULL, write_in_thread, &writing), 0);
+    /* One that does not wait would be done in far less. */
+    for (int i = 0; i < 20000 && !writing.done; i++)
+        sched_yield();
+    pthread_mutex_lock(&gate.mutex);
+    gate.open = true;
+    pthread_cond_broadcast(&gate.moved);
+    pthread_mutex_unlock(&gate.mutex);
+    pthread_join(writer, NULL);
+    crowd.stop = true;
+    pthread_join(janitor, NULL);
+    assert_int_equal(writing.place.offset, SEGMENT_HEADER_BYTES + BATCH_HEADER_BYTES);
+    assert_int_equal(read_one(b.log, 3, &writing.place, 0, false), 0);
+    bench_release(&b);
+}
+
 static void the_next_segment_and_zeros_are_ready_before_they_are_needed(void **state)
 {
     struct bench b;
@@ -694,6 +760,7 @@ int main(void)
         cmocka_unit_test(no_more_files_are_open_than_the_bound),
         cmocka_unit_test(a_reader_inside_a_removed_segment_finishes_later_ones_do_not_find_it),
         cmocka_unit_test(zeros_written_ahead_never_destroy_a_record),
+        cmocka_unit_test(a_batch_that_meets_zeros_being_written_comes_after_them),
         cmocka_unit_test(the_next_segment_and_zeros_are_ready_before_they_are_needed),
         cmocka_unit_test(a_failing_upkeep_harms_nobody),
     };
