@@ -18,6 +18,7 @@
 #include <string.h>
 
 #define IDLE_CHECKPOINT_MS 3000
+#define CHECKPOINT_AGE_MS  30000
 #define COMPLAIN_MS        60000
 
 int applier_open(struct journal *journal)
@@ -316,6 +317,7 @@ int applier_checkpoint(struct journal *journal)
         return rc;
     }
     a->checkpoint_after_ms = 0;
+    a->checkpointed_ms = env_mono_ms(journal->env);
     if (complete) {
         pthread_mutex_lock(&journal->lock);
         journal->durable_position = a->state.position;
@@ -465,7 +467,9 @@ unsigned journal_apply_step(struct journal *journal)
         atomic_store(&journal->read_only, false);
     }
     applied(journal, first);
-    if (db_wal_pages(a->db) >= CHECKPOINT_PAGES && now_ms >= a->checkpoint_after_ms)
+    /* By size, or by age, so that a trickle of writes cannot hold up the freeing of space. */
+    if (now_ms >= a->checkpoint_after_ms && (db_wal_pages(a->db) >= CHECKPOINT_PAGES ||
+                                             now_ms - a->checkpointed_ms >= CHECKPOINT_AGE_MS))
         (void)applier_checkpoint(journal);
     return count;
 }

@@ -38,10 +38,12 @@ static void move_done(struct change *change)
     struct journal *journal = move->journal;
     struct cleaner *cleaner = &journal->cleaner;
 
-    if (change->rc)
+    if (change->rc) {
         atomic_store(&cleaner->failed, change->rc);
-    else
+    } else {
+        atomic_store(&cleaner->last_move, change->lsn); /* they come in order */
         atomic_fetch_add(&journal->moved_records, 1);
+    }
     object_destroy(&change->object);
     free(move);
     atomic_fetch_sub(&cleaner->in_flight, 1);
@@ -110,6 +112,7 @@ static bool begin_segment(struct journal *journal)
     cleaner->scanned = cleaner->unlinked = false;
     cleaner->rotten = 0;
     atomic_store(&cleaner->failed, 0);
+    atomic_store(&cleaner->last_move, 0);
     log_debug("cleaning segment %u", volume);
     return true;
 }
@@ -143,13 +146,27 @@ static lsn_t durable_position(struct journal *journal)
     return position;
 }
 
+/* The position from which on, once durable, no row can point into the segment any more: the last
+ * move is in it, and so are all the deletes that SQLite knew of when the last record was looked at.
+ */
+static lsn_t freed_when_durable(struct journal *journal)
+{
+    lsn_t moved = atomic_load(&journal->cleaner.last_move) + 1;
+
+    pthread_mutex_lock(&journal->lock);
+    lsn_t applied = journal->acked.position;
+
+    pthread_mutex_unlock(&journal->lock);
+    return moved > applied ? moved : applied;
+}
+
 static bool remove_segment(struct journal *journal)
 {
     struct cleaner *cleaner = &journal->cleaner;
     int rc;
 
     if (cleaner->moved_through == 0)
-        cleaner->moved_through = log_synced(journal->log);
+        cleaner->moved_through = freed_when_durable(journal);
     if (durable_position(journal) < cleaner->moved_through || atomic_load(&journal->holds))
         return false;
     if (!cleaner->unlinked) {

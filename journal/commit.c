@@ -184,6 +184,7 @@ static int commit_event(struct journal *journal, struct change *change, struct d
     memcpy(chain.hash, entry->hash, SHA256_BYTES);
     chain.seq = d->event.seq;
     c->chain = chain;
+    change->lsn = place.lsn;
     add_entry(journal, entry);
     return 0;
 }
@@ -269,6 +270,7 @@ static int commit_move(struct journal *journal, struct change *change)
     if (header.flags & RECORD_HAS_BODY)
         entry->inline_volume = place.volume;
     change->stored = live;
+    change->lsn = place.lsn;
     add_entry(journal, entry);
     return 0;
 }

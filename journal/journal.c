@@ -202,6 +202,7 @@ int journal_open(struct journal **out, const struct journal_config *config, char
         rc = config->dirs->fresh ? 0 : store_dirs_begin(config->dirs);
         if (rc == 0) {
             journal->applier.idle_since_ms = env_mono_ms(journal->env);
+            journal->applier.checkpointed_ms = journal->applier.idle_since_ms;
             check_disk(journal); /* its figures, before anyone asks */
             *out = journal;
             return 0;
@@ -405,6 +406,7 @@ int journal_submit(struct journal *journal, struct change *change)
     assert(change->done);
     change->rc = 0;
     change->object = NULL;
+    change->lsn = 0;
     change->stored = false;
     if (atomic_load_explicit(&journal->read_only, memory_order_relaxed))
         return ERR_READ_ONLY;

@@ -45,6 +45,7 @@ struct change {
     /* The outcome. */
     int rc;                /* 0, decide()'s refusals, ERR_READ_ONLY, ERR_NO_SPACE, ERR_NO_MEMORY */
     enum verdict verdict;  /* where rc is 0 */
+    lsn_t lsn;             /* of the record written; 0: none */
     bool stored;           /* the body given was taken: a large file belongs to the store now */
     struct object *object; /* the row after it (rc 0), or the row that refused it (may be NULL);
                               the caller destroys it */

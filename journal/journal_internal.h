@@ -58,6 +58,7 @@ struct applier {
     uint32_t removed_volume;     /* unlinked by the janitor; its row is to go (sums_lock) */
     lsn_t removed_files_through; /* large files freed below it are unlinked (sums_lock) */
     uint64_t idle_since_ms;
+    uint64_t checkpointed_ms;     /* the last complete one */
     uint64_t checkpoint_after_ms; /* after a failed one: not before */
     uint64_t complain_ms;         /* next log line about that */
     unsigned failures;            /* in a row */
@@ -70,6 +71,7 @@ struct cleaner {
     bool unlinked;   /* gone from the disk; the applier has yet to hear of it */
     uint64_t from;
     bool scanned;
+    _Atomic lsn_t last_move;           /* LSN of the last one */
     lsn_t moved_through;               /* may go once the durable position is here */
     uint64_t batch_bytes, batch_moves; /* submitted in this step */
     lsn_t files_through;               /* large files freed up to here are gone */

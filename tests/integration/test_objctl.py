@@ -10,11 +10,12 @@ import shutil
 import sqlite3
 import subprocess
 import threading
+import time
 
 import pytest
 
 import wire
-from harness import INLINE, OBJCTL, TOP, clean_environment, free_port, noise, run, sha256, ulid, wait_for
+from harness import INLINE, OBJCTL, PATIENCE_S, TOP, clean_environment, free_port, noise, run, sha256, ulid, wait_for
 
 ID = r"[0-7][0-9A-HJKMNP-TV-Z]{25}"
 
@@ -181,29 +182,39 @@ def test_get_keeps_what_was_there(node, http, tmp_path):
 def test_progress_is_for_terminals(node, tmp_path):
     """With stderr no terminal nothing is drawn; on one a bar is; -q silences it."""
     path = tmp_path / "large.bin"
-    path.write_bytes(noise(30 << 20, 6))
+    path.write_bytes(noise(5 << 20, 6))
     assert node.ctl("put", path).stderr == ""
 
-    def on_terminal(*more):
+    def on_terminal(*more, until=None):
+        """Feed an upload piece by piece until the terminal shows UNTIL, or for a while."""
         master, slave = pty.openpty()
         env = clean_environment({"OBJSTORE_ADDR": f"127.0.0.1:{node.port}", "TERM": "xterm"})
-        process = subprocess.Popen([OBJCTL, "put", path, *more], stdout=subprocess.PIPE, stderr=slave, env=env)
+        process = subprocess.Popen([OBJCTL, "put", "--name=piped.bin", *more, "-"], stdin=subprocess.PIPE,
+                                   stdout=subprocess.PIPE, stderr=slave, env=env)
         os.close(slave)
         shown = b""
-        while select.select([master], [], [], 60)[0]:
-            try:
-                part = os.read(master, 65536)
-            except OSError:
-                break
-            if not part:
-                break
-            shown += part
+
+        def show():
+            nonlocal shown
+            while select.select([master], [], [], 0.02)[0]:
+                try:
+                    part = os.read(master, 65536)
+                except OSError:  # the other side has closed it
+                    return
+                shown += part
+
+        end = time.monotonic() + (PATIENCE_S if until else 0.7)
+        while time.monotonic() < end and (not until or until not in shown):
+            process.stdin.write(noise(70000, 8))
+            process.stdin.flush()
+            show()
+        out = process.communicate(timeout=PATIENCE_S)[0]
+        show()
         os.close(master)
-        out = process.communicate(timeout=60)[0]
         assert process.returncode == 0 and re.fullmatch(ID + r"\n", out.decode())
         return shown
 
-    assert b"large.bin" in on_terminal() and b"\r" in on_terminal()
+    assert b"\r" in on_terminal(until=b"piped.bin")
     assert on_terminal("-q") == b""
 
 

@@ -32,8 +32,6 @@ int node_open(struct sim *sim)
     rc = journal_open(&sim->journal, &config, sim->message, sizeof sim->message);
     if (rc == 0)
         rc = journal_reader_open(sim->journal, &sim->reader);
-    if (rc == 0)
-        journal_start_steps(sim->journal);
     atomic_fetch_add(&sim->counts->restarts, 1);
     return rc;
 }
@@ -90,7 +88,6 @@ void node_abandon(struct sim *sim)
 
     if (journal) {
         /* Nothing reaches the disk any more; this only frees what is queued. */
-        journal->started = journal->stepped = false;
         for (int i = 0; i < 64 && journal_commit_step(journal); i++)
             ;
     }
