@@ -365,6 +365,16 @@ static void forget_removed(struct journal *journal)
     pthread_mutex_unlock(&a->sums_lock);
 }
 
+int applier_forget_now(struct journal *journal, uint32_t volume)
+{
+    struct applier *a = &journal->applier;
+
+    assert(!a->removed_volume);
+    a->removed_volume = volume;
+    forget_removed(journal);
+    return a->removed_volume ? ERR_IO : 0;
+}
+
 /* The next batches in commit order, whole ones, LIMIT_APPLY_RECORDS records or one batch. */
 static struct entry *take_batches(struct journal *journal, struct entry **last, unsigned *count)
 {

@@ -212,6 +212,7 @@ bool cleaner_step(struct journal *journal)
 struct garbage {
     struct journal *journal;
     lsn_t through;
+    uint64_t files[GARBAGE_PER_STEP];
     unsigned count;
 };
 
@@ -225,7 +226,7 @@ static int remove_large(void *arg, uint64_t file, lsn_t freed_at)
         return rc;
     }
     garbage->through = freed_at;
-    garbage->count++;
+    garbage->files[garbage->count++] = file;
     return 0;
 }
 
@@ -243,6 +244,13 @@ static bool collect_garbage(struct journal *journal)
                          remove_large, &garbage);
     if (garbage.count == 0)
         return false;
+    /* A file that a crash brought back after its row was gone would stay for ever. */
+    int synced = large_sync_removed(journal->large, garbage.files, garbage.count);
+
+    if (synced) {
+        log_warn("removed large files are not synced: %s", err_text(synced));
+        return false;
+    }
     cleaner->files_through = garbage.through;
     applier_forget(journal, 0, garbage.through);
     return rc == 0;

@@ -105,6 +105,26 @@ static bool has_file(struct journal *journal, uint32_t volume)
     return there;
 }
 
+/* The janitor unlinked this segment, and a crash came before its row was gone for good: nothing in
+ * it was needed any more. */
+static bool was_removed(struct journal *journal, const struct db_segment *row)
+{
+    return row->log.sealed && row->live_bytes == 0 &&
+           row->log.base + row->log.end_bytes <= journal->applier.state.position &&
+           !has_file(journal, row->log.volume);
+}
+
+/* Its row goes as well, once its file cannot come back any more. */
+static int forget_segment(struct journal *journal, uint32_t volume)
+{
+    struct io *io = journal->env->io;
+    char *dir = io_join(journal->config.dirs->files_dir, "log");
+    int rc = dir ? io->sync_dir(io, dir) : ERR_NO_MEMORY;
+
+    free(dir);
+    return rc ? rc : applier_forget_now(journal, volume);
+}
+
 static int open_log(struct journal *journal, char *message, size_t cap)
 {
     const struct store_dirs *dirs = journal->config.dirs;
@@ -121,7 +141,9 @@ static int open_log(struct journal *journal, char *message, size_t cap)
     if (rc == 0 && !(known = calloc(count ? count : 1, sizeof *known)))
         rc = ERR_NO_MEMORY;
     for (size_t i = 0; rc == 0 && i < count; i++)
-        if (!dirs->files_behind || has_file(journal, rows[i].log.volume))
+        if (was_removed(journal, &rows[i]))
+            rc = forget_segment(journal, rows[i].log.volume);
+        else if (!dirs->files_behind || has_file(journal, rows[i].log.volume))
             known[kept++] = rows[i].log;
     if (rc == 0)
         rc = log_open(&journal->log, &config, known, kept);

@@ -161,6 +161,8 @@ uint64_t applier_dead_bytes(struct journal *journal, uint32_t *best);
 /* The janitor has unlinked segment VOLUME (0: none) and the large files freed at LSNs up to
  * FILES_THROUGH (0: none). False: still busy with another segment, ask again. */
 bool applier_forget(struct journal *journal, uint32_t volume, lsn_t files_through);
+/* The same for VOLUME, which an earlier run has unlinked; at once, before the threads start. */
+int applier_forget_now(struct journal *journal, uint32_t volume) MUST_CHECK;
 /* No row points into VOLUME any more. */
 bool applier_segment_empty(struct journal *journal, uint32_t volume);
 /* Do not propose VOLUME for cleaning again. */

@@ -114,50 +114,78 @@ static int replay_all(struct journal *journal, uint64_t *events, uint64_t *objec
         rc = journal_recover(journal, false, message, cap);
     if (rc == 0)
         rc = applier_checkpoint(journal);
+    /* The database alone is renamed: all of it must be in it. */
+    if (rc == 0 && journal->durable_position != journal->applier.state.position)
+        rc = ERR_IO;
     *events = journal->applier.state.events;
     *objects = journal->applier.state.objects;
     return rc;
 }
 
-/* Rename FROM to TO with its WAL, if they are there. */
-static int rename_database(struct io *io, const char *from, const char *to)
+static int unlink_if_there(struct io *io, const char *path)
 {
-    char from_wal[4096], to_wal[4096];
-    int rc;
+    int rc = io->unlink(io, path);
 
-    if ((size_t)snprintf(from_wal, sizeof from_wal, "%s-wal", from) >= sizeof from_wal ||
-        (size_t)snprintf(to_wal, sizeof to_wal, "%s-wal", to) >= sizeof to_wal)
-        return ERR_TOO_BIG;
-    (void)io->unlink(io, to_wal); /* of an earlier rebuild */
-    rc = io->rename(io, from_wal, to_wal);
-    if (rc == 0 || rc == ERR_NOT_FOUND)
-        rc = io->rename(io, from, to);
     return rc == ERR_NOT_FOUND ? 0 : rc;
 }
 
+static int rename_if_there(struct io *io, const char *from, const char *to)
+{
+    int rc = io->rename(io, from, to);
+
+    return rc == ERR_NOT_FOUND ? 0 : rc;
+}
+
+/*
+ * A WAL belongs to whatever database bears its name, and bytes of one database applied to another
+ * are damage that nobody notices. So no database is ever beside a WAL that is not its own, nor
+ * without its own: the old one goes first, then its WAL, then the new one comes, each step durable
+ * before the next. A crash in between leaves no database, and the next start says to rebuild.
+ */
 static int swap_databases(struct journal *journal)
 {
     struct io *io = journal->env->io;
-    const char *state_dir = journal->config.dirs->state_dir;
-    char *current = io_join(state_dir, "journal.db"), *old = io_join(state_dir, "journal.db.old");
-    int rc = ERR_NO_MEMORY;
+    const char *dir = journal->config.dirs->state_dir;
+    char *current = io_join(dir, "journal.db"), *wal = io_join(dir, "journal.db-wal");
+    char *old = io_join(dir, "journal.db.old"), *old_wal = io_join(dir, "journal.db.old-wal");
+    int rc = current && wal && old && old_wal ? 0 : ERR_NO_MEMORY;
+    struct io_stat stat;
 
-    if (current && old && (rc = rename_database(io, current, old)) == 0 &&
-        (rc = rename_database(io, journal->db_path, current)) == 0)
-        rc = io->sync_dir(io, state_dir);
+    /* Else an earlier rebuild got as far as here. */
+    if (rc == 0 && io->stat(io, current, &stat) == 0) {
+        rc = unlink_if_there(io, old_wal);
+        if (rc == 0)
+            rc = io->sync_dir(io, dir);
+        if (rc == 0)
+            rc = io->rename(io, current, old);
+        if (rc == 0)
+            rc = io->sync_dir(io, dir);
+    }
+    if (rc == 0)
+        rc = rename_if_there(io, wal, old_wal);
+    if (rc == 0)
+        rc = io->sync_dir(io, dir);
+    if (rc == 0)
+        rc = io->rename(io, journal->db_path, current);
+    if (rc == 0)
+        rc = io->sync_dir(io, dir);
     free(current);
+    free(wal);
     free(old);
+    free(old_wal);
     return rc;
 }
 
 static void remove_leftover(struct journal *journal)
 {
+    static const char *const suffixes[] = {"", "-wal", "-journal"};
     struct io *io = journal->env->io;
-    char wal[4096];
+    char path[4096];
 
-    (void)io->unlink(io, journal->db_path);
-    if ((size_t)snprintf(wal, sizeof wal, "%s-wal", journal->db_path) < sizeof wal)
-        (void)io->unlink(io, wal);
+    for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++)
+        if ((size_t)snprintf(path, sizeof path, "%s%s", journal->db_path, suffixes[i]) <
+            sizeof path)
+            (void)io->unlink(io, path);
 }
 
 int journal_rebuild(const struct store_dirs *dirs, uint64_t *events, uint64_t *objects,

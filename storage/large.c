@@ -546,6 +546,15 @@ int large_settle(struct large_store *store, const uint64_t *numbers, size_t coun
     return failed ? failed : missing;
 }
 
+int large_sync_removed(struct large_store *store, const uint64_t *numbers, size_t count)
+{
+    bool touched[DIRECTORIES] = {false};
+
+    for (size_t i = 0; i < count; i++)
+        touched[directory_of(numbers[i])] = true;
+    return store->sync ? sync_directories(store, touched) : 0;
+}
+
 int large_remove(struct large_store *store, uint64_t number)
 {
     struct io *io = store->env->io;

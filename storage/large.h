@@ -45,6 +45,8 @@ void large_writer_destroy(struct large_writer **writer, bool discard);
 int large_settle(struct large_store *store, const uint64_t *numbers, size_t count) MUST_CHECK;
 /* Remove a file under either name; missing is fine. Not synced: a crash may bring it back. */
 int large_remove(struct large_store *store, uint64_t number) MUST_CHECK;
+/* Make the removal of COUNT files durable: now they may be forgotten. */
+int large_sync_removed(struct large_store *store, const uint64_t *numbers, size_t count) MUST_CHECK;
 /* Whether the file is there, of SIZE bytes, with this trailer; with BODY also every block. */
 int large_check(struct large_store *store, uint64_t number, uint64_t size, uint64_t trailer,
                 bool body) MUST_CHECK;

@@ -166,8 +166,8 @@ class Node:
         self.port = None
         self.runs = 0
         self.log_path = None
+        self.kept_log = None  # once its file is gone
         self.http = None
-        self.allowed_alarm = None
 
     @property
     def address(self):
@@ -286,10 +286,13 @@ class Node:
             self.process.kill()
             self.process.wait()
             self.process = None
+        self.kept_log = self.log()
 
     # ---- Looking at it ----
 
     def log(self):
+        if self.kept_log is not None:
+            return self.kept_log
         return self.log_path.read_text(errors="replace") if self.log_path else ""
 
     def check_log(self):

@@ -234,7 +234,8 @@ def test_wrong_calls(node, arguments, code):
 def test_nobody_answers():
     """No node at the address: 69, for each command that needs one."""
     env = {"OBJSTORE_ADDR": f"127.0.0.1:{free_port()}"}
-    for arguments in (["put", "--retry", "0s", "/dev/null"],):
+    for arguments in (["put", "/dev/null"], ["put", "-r", str(TOP / "docs")], ["get", ulid()], ["meta", ulid()],
+                      ["rm", ulid()], ["stats"]):
         done = run([OBJCTL, *arguments], env=env)
         assert done.returncode == 69 and done.stderr.startswith("objctl: "), done
 

@@ -64,6 +64,7 @@ static struct {
     pid_t children[LIMIT_JOBS];
     uint64_t points[LIMIT_JOBS];
     unsigned child_count;
+    bool failed;
 } gate;
 
 static uint64_t mix(uint64_t a, uint64_t b, uint64_t c)
@@ -173,6 +174,7 @@ static void collect(bool all)
         if (status == 0)
             continue;
         atomic_fetch_add(&counts->failures, 1);
+        gate.failed = true;
         if (WIFSIGNALED(status)) {
             say("FAILED: seed %" PRIu64 ", call %" PRIu64 " (crash point): ended by signal %d (%s)\n",
                 gate.sim->seed, point, WTERMSIG(status), strsignal(WTERMSIG(status)));
@@ -258,14 +260,34 @@ static void check_all(struct sim *sim)
     check_journal(sim);
 }
 
+/* What objctl journal rebuild does; the node is stopped. */
+static int rebuild_database(struct sim *sim)
+{
+    uint64_t events = 0, objects = 0;
+
+    sim->rebuilding = true;
+    int rc = store_dirs_inspect(&sim->dirs, &sim->env, SIM_STATE, SIM_FILES, sim->message,
+                                sizeof sim->message);
+    if (rc == 0)
+        rc = journal_rebuild(&sim->dirs, &events, &objects, sim->message, sizeof sim->message);
+    store_dirs_close(&sim->dirs);
+    if (rc && !sim->faulted)
+        sim_fail(sim, "rebuild: %s", sim->message);
+    if (rc == 0 && !sim->disk->dead)
+        sim_disk_restart(sim->disk, SIM_KILL);
+    return rc;
+}
+
 /* Start, however often the node dies on the way. */
 static void start(struct sim *sim)
 {
     for (int deaths = 0, errors = 0;;) {
         int rc = node_open(sim);
 
-        if (rc == 0 && !sim->disk->dead)
+        if (rc == 0 && !sim->disk->dead) {
+            sim->rebuilding = false;
             return;
+        }
         if (sim->disk->dead) {
             if (++deaths > 20)
                 abort();
@@ -273,6 +295,12 @@ static void start(struct sim *sim)
             node_abandon(sim);
             sim_disk_restart(sim->disk, sim->disk->kind);
             sim->disk->kind = sim_roll(sim, 2) ? SIM_POWER : SIM_KILL;
+            continue;
+        }
+        if (sim->rebuilding && (rc == ERR_NOT_FOUND || rc == ERR_CORRUPT) && ++errors < 20) {
+            node_abandon(sim); /* as the message says: the rebuild that died is begun again */
+            sim_disk_restart(sim->disk, SIM_KILL);
+            (void)rebuild_database(sim);
             continue;
         }
         if (!sim->faulted || ++errors > 3)
@@ -326,7 +354,6 @@ static void rebuild(struct sim *sim)
 {
     struct journal_stats before, after;
     struct db_state state;
-    uint64_t events = 0, objects = 0;
 
     while (journal_commit_step(sim->journal))
         ; /* a stop would do that */
@@ -334,21 +361,21 @@ static void rebuild(struct sim *sim)
     journal_stats(sim->journal, &before);
     bool whole = before.pending == 0 && !before.read_only;
 
-    node_stop(sim);
+    /* Of a node that stopped, or of one that died: its WAL is full then. */
+    if (sim_roll(sim, 2)) {
+        node_stop(sim);
+    } else {
+        sim->disk->dead = true;
+        node_abandon(sim);
+        sim_disk_restart(sim->disk, SIM_KILL);
+    }
     if (sim->disk->dead)
         return;
     sim_disk_restart(sim->disk, SIM_KILL);
-    int rc = store_dirs_inspect(&sim->dirs, &sim->env, SIM_STATE, SIM_FILES, sim->message,
-                                sizeof sim->message);
-    if (rc == 0)
-        rc = journal_rebuild(&sim->dirs, &events, &objects, sim->message, sizeof sim->message);
-    store_dirs_close(&sim->dirs);
-    if (rc && !sim->faulted)
-        sim_fail(sim, "rebuild: %s", sim->message);
+    int rc = rebuild_database(sim);
     if (sim->disk->dead)
         return;
-    sim_disk_restart(sim->disk, SIM_KILL);
-    sim->faulted = false;
+    sim->faulted &= rc != 0;
     start(sim);
     journal_stats(sim->journal, &after);
     if (!rc && whole && sim->lost_count == 0) {
@@ -626,7 +653,7 @@ static int run_one(uint64_t seed)
             (uint64_t)atomic_load(&counts->trace));
     sim_disk_destroy(&sim->disk);
     free(sim);
-    return atomic_load(&counts->failures) != 0;
+    return gate.failed;
 }
 
 /* Each run in a process of its own, so that whatever happens in it is told with its seed. */
@@ -638,7 +665,7 @@ static bool run_process(uint64_t seed)
     if (pid < 0)
         abort();
     if (pid == 0)
-        exit(run_one(seed));
+        exit(run_one(seed) ? 2 : 0);
     while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
         ;
     if (WIFSIGNALED(status)) {
@@ -646,8 +673,8 @@ static bool run_process(uint64_t seed)
             strsignal(WTERMSIG(status)));
         say_replay(seed, 0);
     }
-    if (status)
-        atomic_fetch_add(&counts->failures, 1);
+    if (status && !(WIFEXITED(status) && WEXITSTATUS(status) == 2))
+        atomic_fetch_add(&counts->failures, 1); /* 2: its points were counted one by one */
     return status == 0;
 }
 

@@ -43,7 +43,7 @@ struct sim {
     struct journal *journal;
     struct db_reader *reader;
     char message[512];
-    bool tiny_disk;
+    bool rebuilding; /* a rebuild was begun, and no start has succeeded since */
     bool faulted; /* a call was made to fail since the last start: refusals are in order */
 
     struct fact facts[SIM_IDS]; /* as acknowledged */

@@ -246,7 +246,10 @@ static int none(void *arg, const char *name)
 static int each_state(void *arg, const char *name)
 {
     static const char *const known[] = {"STORE", "LOCK", "NODE_ID", "journal.db", "journal.db-wal",
-                                        "journal.db.old", "journal.db.old-wal"};
+                                        "journal.db.old", "journal.db.old-wal",
+                                        /* of a rebuild that did not end; the next one takes it */
+                                        "journal.db.rebuild", "journal.db.rebuild-wal",
+                                        "journal.db.rebuild-journal"};
     struct wanted *wanted = arg;
 
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
