@@ -66,6 +66,14 @@ static void warm(struct store_job *job, struct db_reader *reader)
     http_post(source->request, warmed);
 }
 
+static void drop_kept(struct body_source *source)
+{
+    if (source->kept)
+        budget_give(store_memory(source->store), BLOCK_BYTES);
+    free(source->kept);
+    source->kept = NULL;
+}
+
 static int wait_for(struct body_source *source, struct http_request *request, uint64_t index,
                     uint64_t last)
 {
@@ -73,9 +81,13 @@ static int wait_for(struct body_source *source, struct http_request *request, ui
     if (source->waited && source->index == index)
         source->keeps = true;
     if (source->keeps) {
+        if (!budget_take(store_memory(source->store), BLOCK_BYTES))
+            return ERR_FULL;
         source->kept = malloc(BLOCK_BYTES);
-        if (!source->kept)
+        if (!source->kept) {
+            budget_give(store_memory(source->store), BLOCK_BYTES);
             return ERR_NO_MEMORY;
+        }
     }
     source->waited = true;
     source->request = request;
@@ -120,8 +132,7 @@ static int read_source(struct http_source *http, struct http_request *request, u
         block = source->kept;
         block_len = source->kept_len;
     } else {
-        free(source->kept);
-        source->kept = NULL;
+        drop_kept(source);
         int rc = store_body_block(source->body, index, scratch, &block_len, true);
         if (rc == ERR_AGAIN)
             return wait_for(source, request, index, (position + left - 1) / BLOCK_BYTES);
@@ -139,7 +150,7 @@ static void close_source(struct http_source *http)
     struct body_source *source = (struct body_source *)http;
 
     multipart_release(&source->layout);
-    free(source->kept);
+    drop_kept(source);
     free(source);
 }
 

@@ -15,7 +15,7 @@
 #include <string.h>
 
 #define KEEP_REQUESTS  256
-#define KEEP_BUF_BYTES (16 * KIB)
+#define KEEP_BUF_BYTES (4 * KIB)
 #define MAX_ANSWER     (1 * MIB)
 
 const char *const public_operations[PUBLIC_OPERATIONS] = {

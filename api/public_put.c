@@ -142,6 +142,32 @@ void public_put(struct public_api *api, struct http_request *http, const struct 
         http_read_body(http, store_max_body(api->store) ? store_max_body(api->store) : UINT64_MAX);
 }
 
+/* Back on the loop: the rest of the body may come. */
+static void body_goes_on(struct http_request *http)
+{
+    struct public_request *request = http_request_data(http);
+
+    if (request->rc)
+        public_fail(http, request->rc, OPERATION_PUT, &request->id);
+}
+
+static void on_written_back(void *arg, int rc)
+{
+    struct public_request *request = arg;
+
+    request->rc = rc;
+    http_post(request->http, body_goes_on);
+}
+
+/* The client waits while the disk takes what came: a fast upload must not fill the page cache with
+ * what others' syncs would have to wait for. */
+static void write_back(struct public_request *request)
+{
+    http_suspend(request->http);
+    if (store_put_write_back(request->put, on_written_back, request) != 0)
+        on_written_back(request, 0); /* the pool is full: go on, the final sync takes longer */
+}
+
 void public_put_body(struct public_request *request, const uint8_t *data, size_t len)
 {
     assert(request && request->put);
@@ -149,6 +175,8 @@ void public_put_body(struct public_request *request, const uint8_t *data, size_t
 
     if (rc)
         public_fail(request->http, rc, OPERATION_PUT, &request->id);
+    else if (store_put_due(request->put))
+        write_back(request);
 }
 
 void public_put_end(struct public_request *request)

@@ -15,6 +15,7 @@
 struct snapshot {
     struct journal_stats journal;
     struct ram_stats ram;
+    uint64_t in_flight_bytes; /* of memory: held for slow clients */
     struct http_stats http;
     char node[ULID_TEXT_BYTES + 1], origin[ULID_TEXT_BYTES + 1];
     uint64_t uptime_s;
@@ -27,6 +28,11 @@ static void take(struct snapshot *s, const struct stats_source *source)
 
     journal_stats(journal, &s->journal);
     ram_stats(store_ram(source->store), &s->ram);
+    const struct budget *memory = store_memory(source->store);
+    s->in_flight_bytes = budget_used(memory);
+    /* --memory is both together. */
+    s->ram.limit_bytes += memory->limit;
+    s->ram.used_bytes += s->in_flight_bytes;
     http_server_stats(source->server, &s->http);
     ulid_format(s->node, &node);
     s->origin[0] = 0;
@@ -195,11 +201,14 @@ static void add_http(struct buf *out, const struct http_stats *http)
     end(out);
 }
 
-static void add_memory(struct buf *out, const struct ram_stats *ram)
+static void add_memory(struct buf *out, const struct snapshot *s)
 {
+    const struct ram_stats *ram = &s->ram;
+
     begin(out, "memory");
     number(out, "limit_bytes", ram->limit_bytes);
     number(out, "used_bytes", ram->used_bytes);
+    number(out, "in_flight_bytes", s->in_flight_bytes);
     number(out, "hits", ram->hits);
     number(out, "misses", ram->misses);
     number(out, "entries", ram->entries);
@@ -229,7 +238,7 @@ void stats_json(struct buf *out, const struct stats_source *source)
     add_disk(out, &s.journal);
     add_node(out, &s, source);
     add_journal(out, &s);
-    add_memory(out, &s.ram);
+    add_memory(out, &s);
     add_http(out, &s.http);
     add_scrub(out, &s.journal);
     add_faults(out, &s.journal);
@@ -367,6 +376,8 @@ static void metrics_doors(struct buf *out, const struct snapshot *s)
     const struct metric metrics[] = {
         {"objstore_memory_limit_bytes", "--memory", GAUGE, ram->limit_bytes},
         {"objstore_memory_used_bytes", "Used of it", GAUGE, ram->used_bytes},
+        {"objstore_memory_in_flight_bytes", "Of that: held for clients that are slow", GAUGE,
+         s->in_flight_bytes},
         {"objstore_memory_hits_total", "Reads served from memory", COUNTER, ram->hits},
         {"objstore_memory_misses_total", "Reads that were not", COUNTER, ram->misses},
         {"objstore_memory_entries", "Bodies held in memory", GAUGE, ram->entries},

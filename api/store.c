@@ -43,7 +43,7 @@ static void close_reader(void *arg, void *context)
 
 int store_create(struct store **out, const struct store_config *config)
 {
-    assert(config->journal && config->ram && config->env);
+    assert(config->journal && config->ram && config->env && config->memory);
     *out = NULL;
 
     struct store *store = calloc(1, sizeof *store);
@@ -52,6 +52,7 @@ int store_create(struct store **out, const struct store_config *config)
     store->journal = config->journal;
     store->ram = config->ram;
     store->env = config->env;
+    store->memory = config->memory;
     store->log = journal_log(config->journal);
     store->large = journal_large(config->journal);
     store->max_body_bytes = config->max_body_bytes;
@@ -78,7 +79,7 @@ void store_destroy(struct store **store)
     pool_stop(&it->readers);
     pool_stop(&it->writers);
     store_put_drain(it);
-    assert(atomic_load(&it->upload_bytes) == 0 && atomic_load(&it->read_bytes) == 0);
+    assert(atomic_load(&it->upload_bytes) == 0);
     (void)pthread_mutex_destroy(&it->lock);
     free(it);
     *store = NULL;
@@ -97,6 +98,11 @@ struct journal *store_journal(struct store *store)
 struct ram *store_ram(struct store *store)
 {
     return store->ram;
+}
+
+struct budget *store_memory(struct store *store)
+{
+    return store->memory;
 }
 
 uint64_t store_max_body(const struct store *store)

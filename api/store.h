@@ -9,6 +9,7 @@
 #ifndef API_STORE_H
 #define API_STORE_H
 
+#include "base/budget.h"
 #include "base/hash.h"
 #include "base/pool.h"
 #include "journal/journal.h"
@@ -16,9 +17,6 @@
 
 /* Memory that bodies of uploads under way may take, all together; over it a put gets ERR_FULL. */
 #define STORE_UPLOAD_BYTES (64 * MIB)
-/* Memory that small bodies on their way from the disk to slow clients may take, all together; over
- * it an open gets ERR_FULL. */
-#define STORE_READ_BYTES (64 * MIB)
 /* Up to this much of a record is read into a loop's scratch: a socket's buffer takes it at once. */
 #define STORE_SCRATCH_BYTES (16 * KIB)
 
@@ -28,6 +26,8 @@ struct store_config {
     struct journal *journal; /* lent, started */
     struct ram *ram;         /* lent */
     struct env *env;
+    struct budget *memory;   /* lent: for bodies on their way from the disk to slow clients; over it
+                                an open gets ERR_FULL */
     uint64_t max_body_bytes; /* 0: unlimited */
 };
 
@@ -38,6 +38,7 @@ void store_destroy(struct store **store);
 struct env *store_env(struct store *store);
 struct journal *store_journal(struct store *store);
 struct ram *store_ram(struct store *store);
+struct budget *store_memory(struct store *store);
 uint64_t store_max_body(const struct store *store);
 
 /* Work that may wait for the disk; embedded in its owner's struct. RUN is called once on a thread
@@ -81,6 +82,14 @@ int store_put_begin(struct store_put **out, struct store *store,
 /* Takes the bytes: in memory up to LIMIT_INLINE_BODY_BYTES, then to a large file. Errors as
  * store_put_begin's, ERR_IO, ERR_MISMATCH (more than the length announced). */
 int store_put_write(struct store_put *put, const void *data, size_t len) MUST_CHECK;
+
+/* So much has gone to a large file that the disk should take it before more comes: see large_due.
+ */
+bool store_put_due(const struct store_put *put);
+/* Have a pool thread do that; DONE is called there, exactly where 0 is returned. Until then the put
+ * must not be touched. */
+int store_put_write_back(struct store_put *put, void (*done)(void *arg, int rc),
+                         void *arg) MUST_CHECK;
 
 struct store_result {
     int rc;       /* 0; journal's and decide()'s refusals; ERR_MISMATCH: a digest or the length is

@@ -2,9 +2,9 @@
  * Reading objects: the row, and verified bytes.
  *
  *   hot       the RAM tier has the rendered answer; the door asks it before it comes here
- *   lukewarm  store_open_nowait: the RAM tier knows the place, the page cache has the record; the
- * put event in it says all that the row says (that is what the RAM tier keeps places for) cold
- * store_open, on a pool thread: pending entries, SQLite, disk
+ *   lukewarm  store_open_nowait: the RAM tier knows the place, the page cache has the record, and
+ *             the put event in it says all that the row says (places are kept for such alone)
+ *   cold      store_open, on a pool thread: pending entries, SQLite, disk
  *
  * Cleaning may take a segment away between look-up and read: then the row is looked up again, a
  * bounded number of times. Bytes that do not fit their checksum are never handed out.
@@ -25,7 +25,7 @@ struct store_body {
     struct object *object;
     uint64_t token;
     uint8_t *record; /* our own buffer, where the record is not in a loop's scratch … */
-    size_t held;     /* … and its size, counted in read_bytes */
+    size_t held;     /* … and its size, taken from the store's memory */
     const uint8_t *inline_body;
     struct large_reader *large;
 };
@@ -50,20 +50,16 @@ static void release_record(struct store_body *body)
 {
     free(body->record);
     body->record = NULL;
-    atomic_fetch_sub_explicit(&body->store->read_bytes, body->held, memory_order_relaxed);
+    budget_give(body->store->memory, body->held);
     body->held = 0;
 }
 
 /* SIZE bytes for a record. A slow client keeps them for long, so their sum has a limit. */
 static int hold_record(struct store_body *body, size_t size)
 {
-    atomic_ullong *all = &body->store->read_bytes;
-
     assert(!body->record);
-    if (atomic_fetch_add_explicit(all, size, memory_order_relaxed) + size > STORE_READ_BYTES) {
-        atomic_fetch_sub_explicit(all, size, memory_order_relaxed);
+    if (!budget_take(body->store->memory, size))
         return ERR_FULL;
-    }
     body->held = size;
     body->record = malloc(size);
     if (body->record)

@@ -15,13 +15,13 @@ struct store {
     struct journal *journal;
     struct ram *ram;
     struct env *env;
+    struct budget *memory;
     struct log *log;
     struct large_store *large;
     uint64_t max_body_bytes;
     struct pool *readers, *writers;
     atomic_uint waiting;        /* jobs in the readers' queue */
     atomic_ullong upload_bytes; /* see STORE_UPLOAD_BYTES */
-    atomic_ullong read_bytes;   /* see STORE_READ_BYTES */
     pthread_mutex_t lock;       /* guards the two below */
     struct store_put *idle;     /* a list of puts to be used again */
     unsigned idle_count;

@@ -33,6 +33,7 @@ struct store_put {
     struct store *store;
     struct store_put *next; /* in the idle list */
     void (*done)(void *arg, const struct store_result *result);
+    void (*written_back)(void *arg, int rc);
     void *arg;
     struct store_expect expect;
     uint64_t length, received;
@@ -42,7 +43,7 @@ struct store_put {
     struct large_writer *large;
     unsigned checks;
     bool finished; /* the large file is complete */
-    bool busy;     /* between finish and done */
+    bool busy;     /* a pool thread or the committer has it */
     /* From here on kept from one use to the next. */
     struct digest *sha, *md5;
     char small_text[SMALL_TEXT_BYTES];
@@ -236,6 +237,35 @@ static int write_large(struct store_put *put, const void *data, size_t len)
     if (put->expect.has_md5)
         digest_update(put->md5, data, len);
     return large_write(put->large, data, len);
+}
+
+bool store_put_due(const struct store_put *put)
+{
+    return put->large && large_due(put->large);
+}
+
+static void run_write_back(struct job *job, void *context)
+{
+    struct store_put *put = container_of(job, struct store_put, job);
+    int rc = large_write_back(put->large);
+
+    (void)context;
+    put->busy = false;
+    put->written_back(put->arg, rc);
+}
+
+int store_put_write_back(struct store_put *put, void (*done)(void *arg, int rc), void *arg)
+{
+    assert(put->large && !put->busy && !put->finished);
+    put->written_back = done;
+    put->arg = arg;
+    put->job.run = run_write_back;
+    put->busy = true;
+    int rc = pool_submit(put->store->writers, &put->job);
+
+    if (rc)
+        put->busy = false;
+    return rc;
 }
 
 static int write_small(struct store_put *put, const void *data, size_t len)

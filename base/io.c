@@ -116,7 +116,9 @@ static int system_sync_range(struct io *io, int fd, uint64_t offset, uint64_t le
     if (offset > INT64_MAX || len > INT64_MAX)
         return ERR_RANGE;
     /* Advice: where the file system does not know it, the pages go out when they are synced. */
-    if (sync_file_range(fd, (off64_t)offset, (off64_t)len, SYNC_FILE_RANGE_WRITE) == 0 ||
+    if (sync_file_range(fd, (off64_t)offset, (off64_t)len,
+                        SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
+                            SYNC_FILE_RANGE_WAIT_AFTER) == 0 ||
         errno == ENOSYS || errno == EOPNOTSUPP || errno == ESPIPE || errno == EINTR)
         return 0;
     return failure();

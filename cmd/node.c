@@ -17,6 +17,7 @@
 
 #include "api/control.h"
 #include "api/public.h"
+#include "base/budget.h"
 #include "base/env.h"
 #include "base/io.h"
 #include "base/limits.h"
@@ -41,6 +42,10 @@
 #define LAST_PATIENCE_MS 5000
 #define MAX_LOOPS        64u
 
+/* What --memory leaves to slow clients: a quarter, but room for a few bodies in any case. */
+#define IN_FLIGHT_SHARE     4
+#define IN_FLIGHT_MIN_BYTES MIB
+
 struct node {
     const struct options *options;
     struct env *env;
@@ -49,6 +54,7 @@ struct node {
     struct store_dirs dirs;
     bool dirs_open;
     size_t made_state, made_files; /* first_missing of each, before we came */
+    struct budget memory;          /* the part of --memory that slow clients may hold */
     struct ram *ram;
     struct journal *journal;
     struct store *store;
@@ -129,6 +135,7 @@ static void free_node(struct node **node_ptr)
     store_destroy(&node->store);
     journal_close(&node->journal);
     ram_destroy(&node->ram);
+    assert(budget_used(&node->memory) == 0);
     if (node->dirs_open)
         store_dirs_close(&node->dirs);
     if (node->control_fd >= 0)
@@ -181,7 +188,8 @@ static int listen_public(struct node *node, unsigned loops, struct refusal_line 
     const struct http_config config = {.workers = loops,
                                        .access_log = node->options->access_log,
                                        .operations = public_operations,
-                                       .operation_count = PUBLIC_OPERATIONS};
+                                       .operation_count = PUBLIC_OPERATIONS,
+                                       .memory = &node->memory};
 
     int rc = http_server_create(&node->server, &config);
     if (rc) {
@@ -210,7 +218,7 @@ static int open_store(struct node *node, struct refusal_line *line)
         return exit_code_of(rc, EXIT_CANNOT_CREATE);
     node->dirs_open = true;
 
-    rc = ram_create(&node->ram, options->memory_bytes);
+    rc = ram_create(&node->ram, options->memory_bytes - options->memory_bytes / IN_FLIGHT_SHARE);
     if (rc) {
         (void)snprintf(line->text, line->cap, "cannot make the memory tier: %s", err_text(rc));
         return EXIT_IO;
@@ -255,6 +263,7 @@ static int open_doors(struct node *node, unsigned loops, uint64_t started_ms,
     const struct store_config store = {.journal = node->journal,
                                        .ram = node->ram,
                                        .env = node->env,
+                                       .memory = &node->memory,
                                        .max_body_bytes = options->max_body_bytes};
 
     int rc = store_create(&node->store, &store);
@@ -329,6 +338,9 @@ int node_start(struct node **out, const struct options *options, char *message, 
     node->options = options;
     node->env = env_system();
     node->control_fd = -1;
+    node->memory.limit = options->memory_bytes / IN_FLIGHT_SHARE;
+    if (node->memory.limit < IN_FLIGHT_MIN_BYTES)
+        node->memory.limit = IN_FLIGHT_MIN_BYTES;
     uint64_t started_ms = env_mono_ms(node->env);
 
     int rc = listen_public(node, loops, &line);

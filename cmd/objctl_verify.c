@@ -70,6 +70,8 @@ static int check_object(void *arg, const struct object *object)
     } else {
         rc = log_read(check->log, &object->place, &object->id, object->record_bytes, check->buf,
                       RECORD_MAX_BYTES, false, &view);
+        if (rc == 0 && (!view.body || view.header.body_bytes != object->size))
+            rc = ERR_CORRUPT;
         progress_add(object->size, 0);
     }
     check->objects++;
@@ -117,7 +119,7 @@ static int open_files(struct check *check)
 static int check_all(const struct ctl *ctl, struct check *check)
 {
     struct log_recovery found = {.end = 0};
-    struct id128 last;
+    struct id128 last = {{0}}, before;
     struct db_state state;
     unsigned count = 0;
 
@@ -131,11 +133,10 @@ static int check_all(const struct ctl *ctl, struct check *check)
     if (rc)
         return rc;
     progress_begin(ctl, "verify", state.bytes, false);
-    for (bool first = true; rc == 0 && (first || count > 0); first = false) {
-        struct id128 after = first ? (struct id128){{0}} : last;
-
-        rc = db_each_object(check->offline.reader, first ? NULL : &after, PAGE_OBJECTS,
-                            check_object, check, &last, &count);
+    for (const struct id128 *after = NULL; rc == 0 && (!after || count > 0); after = &before) {
+        rc = db_each_object(check->offline.reader, after, PAGE_OBJECTS, check_object, check, &last,
+                            &count);
+        before = last;
     }
     progress_end();
     return rc;

@@ -70,8 +70,6 @@ static const char *check_bucket(const char *text)
 
 /* ---- The table ---- */
 
-/* ---- The table ---- */
-
 #define AT(member) .offset = offsetof(struct options, member)
 
 /* clang-format off */

@@ -280,15 +280,17 @@ void applier_rollback(struct journal *journal)
         free(a->origins);
         a->origins = origins;
         a->origin_count = origin_count;
-        for (size_t i = 0; i < a->sum_count; i++)
+        /* Also a segment whose first row was in that transaction has to get it again. */
+        for (size_t i = 0; i < a->sum_count; i++) {
             a->sums[i].body_bytes = a->sums[i].live_bytes = 0;
+            a->sums[i].dirty = true;
+        }
         for (size_t i = 0; i < count; i++) {
             struct segment_sums *sums = sums_of(a, segments[i].log.volume);
 
             if (sums) {
                 sums->body_bytes = segments[i].body_bytes;
                 sums->live_bytes = segments[i].live_bytes;
-                sums->dirty = true;
             }
         }
     } else {

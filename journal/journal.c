@@ -55,11 +55,34 @@ int journal_load_node(struct journal *journal, char *message, size_t cap)
         rc = len >= ULID_TEXT_BYTES ? ulid_parse(&journal->node, found, ULID_TEXT_BYTES)
                                     : ERR_INVALID;
     }
+    /* What a killed process renamed is there and yet may go with the power: STORE as well, whose
+     * generation this start counts from. */
+    if (rc == 0)
+        rc = journal->env->io->sync_dir(journal->env->io, journal->config.dirs->state_dir);
     if (rc)
         say(message, cap, rc, path, "");
     free(found);
     free(path);
     return rc;
+}
+
+static int is_segment(void *arg, const char *name)
+{
+    const char *dot = strrchr(name, '.');
+
+    (void)arg;
+    return dot && strcmp(dot, ".seg") == 0;
+}
+
+/* The first start died before it was over: there is no second generation yet, and no log. */
+static bool never_served(struct journal *journal)
+{
+    struct io *io = journal->env->io;
+    char *dir = io_join(journal->config.dirs->files_dir, "log");
+    int rc = dir ? io->list(io, dir, is_segment, NULL) : ERR_NO_MEMORY;
+
+    free(dir);
+    return journal->config.dirs->generation == 2 && (rc == 0 || rc == ERR_NOT_FOUND);
 }
 
 static int open_database(struct journal *journal, char *message, size_t cap)
@@ -74,7 +97,7 @@ static int open_database(struct journal *journal, char *message, size_t cap)
     if (!journal->db_path)
         return ERR_NO_MEMORY;
     rc = journal->env->io->stat(journal->env->io, journal->db_path, &stat);
-    if (rc == ERR_NOT_FOUND && !dirs->fresh)
+    if (rc == ERR_NOT_FOUND && !dirs->fresh && !never_served(journal))
         return say(message, cap, rc, journal->db_path, REBUILD_HINT);
     if (rc && rc != ERR_NOT_FOUND)
         return say(message, cap, rc, journal->db_path, "");

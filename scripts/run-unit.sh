@@ -5,7 +5,8 @@
 set -u
 build=$1
 only=${2:-}
-log=$build/unit.log
+log=$(mktemp) || exit 74 # two runs at once must not share it
+trap 'rm -f "$log"' EXIT
 passed=0 failed=0 skipped=0
 
 mkdir -p "$build/results"

@@ -37,7 +37,7 @@
 #define FRAME_MAGIC  UINT64_C(0x72656c696172746f) /* "otrailer" */
 #define COUNTER_BITS 40
 #define DIRECTORIES  256
-#define SYNC_STEP    (2 * MIB)
+#define SYNC_STEP    MIB
 #define SUM_BYTES    8
 #define SUMS_FIRST   32
 #define SUMS_KEPT    8192
@@ -357,11 +357,6 @@ int large_write(struct large_writer *writer, const void *data, size_t len)
     if (rc)
         goto out;
     writer->size += len;
-    uint64_t due = body_end(writer->size) / SYNC_STEP * SYNC_STEP;
-    if (due > writer->flushed) {
-        rc = io->sync_range(io, writer->fd, writer->flushed, due - writer->flushed);
-        writer->flushed = due;
-    }
 out:
     writer->rc = rc;
     return rc;
@@ -370,6 +365,23 @@ out:
 uint64_t large_size(const struct large_writer *writer)
 {
     return writer->size;
+}
+
+bool large_due(const struct large_writer *writer)
+{
+    return body_end(writer->size) - writer->flushed >= SYNC_STEP;
+}
+
+int large_write_back(struct large_writer *writer)
+{
+    struct io *io = writer->store->env->io;
+    uint64_t due = body_end(writer->size);
+    int rc = io->sync_range(io, writer->fd, writer->flushed, due - writer->flushed);
+
+    writer->flushed = due;
+    if (rc)
+        writer->rc = rc;
+    return rc;
 }
 
 /* Append LEN bytes at *AT and to the trailer's checksum. */

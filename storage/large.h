@@ -28,10 +28,15 @@ void large_close(struct large_store **store);
 /* ---- Writing: one thread at a time per writer ---- */
 
 int large_create(struct large_writer **out, struct large_store *store) MUST_CHECK;
-/* Append. Starts writeback every 2 MiB, so that the final sync is short. Copies DATA only as far as
+/* Append, to the page cache. Copies DATA only as far as
  * it must to fill blocks for their checksum. ERR_NO_SPACE, ERR_IO. */
 int large_write(struct large_writer *writer, const void *data, size_t len) MUST_CHECK;
 uint64_t large_size(const struct large_writer *writer);
+/* So much was written since the last large_write_back that it is time for one: a writer that runs
+ * ahead of the disk makes every other sync on it wait. */
+bool large_due(const struct large_writer *writer);
+/* Have the disk take what was written so far, and wait for it. Blocks; promises no durability. */
+int large_write_back(struct large_writer *writer) MUST_CHECK;
 /* Write the trailer, make file and directory entry durable. Blocks on the disk. */
 int large_finish(struct large_writer *writer, uint64_t *number, uint64_t *size,
                  uint64_t *trailer) MUST_CHECK;

@@ -463,6 +463,10 @@ int log_open(struct log **out, const struct log_config *config, const struct log
     if (rc)
         goto fail;
     rc = find_segments(log, known, count);
+    /* A process that was killed may have made a segment and not come to sync its name: whoever
+     * finds it writes it down, so it must not go away any more. */
+    if (!rc)
+        rc = log->io->sync_dir(log->io, log->dir);
     if (rc)
         goto fail;
     if (log->count > 0)

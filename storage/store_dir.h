@@ -39,9 +39,9 @@ struct store_dirs {
 int store_dirs_open(struct store_dirs *dirs, struct env *env, const char *state_dir,
                     const char *files_dir, bool accept_loss, char *message, size_t cap) MUST_CHECK;
 
-/* Write this run's generation into both directories, durably. To be called when everything else about
- * the start has succeeded and before anything is written that is not recovery: a start that fails
- * leaves the pair as it was. A fresh store has it already. */
+/* Write this run's generation into both directories, durably. To be called when everything else
+ * about the start has succeeded and before anything is written that is not recovery: a start that
+ * fails leaves the pair as it was. A fresh store has it already. */
 int store_dirs_begin(const struct store_dirs *dirs) MUST_CHECK;
 
 /* As store_dirs_open without a new generation, and never fresh: for tools that work on a stopped

@@ -169,10 +169,11 @@ static int read_block(struct conn *conn, struct iovec *block)
 }
 
 /* Keep what was not sent: the rest of the first HEADS of COUNT parts is header, the rest body. */
-static int keep(struct output *out, const struct iovec *parts, int heads, int count, size_t sent,
+static int keep(struct conn *conn, const struct iovec *parts, int heads, int count, size_t sent,
                 bool lent)
 {
-    size_t head_len = 0, body_len = 0;
+    struct output *out = &conn->request.out;
+    size_t head_len = 0, body_len = 0, copied;
     struct iovec left[4];
     uint8_t *to;
 
@@ -184,10 +185,16 @@ static int keep(struct output *out, const struct iovec *parts, int heads, int co
         sent -= cut;
         *(i < heads ? &head_len : &body_len) += left[i].iov_len;
     }
-    if (head_len + (lent ? 0 : body_len)) {
-        to = out->copy = malloc(head_len + (lent ? 0 : body_len));
-        if (!to)
+    copied = head_len + (lent ? 0 : body_len);
+    if (copied) {
+        if (!memory_take(conn->loop, copied, false))
+            return ERR_FULL;
+        to = out->copy = malloc(copied);
+        if (!to) {
+            memory_give(conn->loop, copied);
             return ERR_NO_MEMORY;
+        }
+        out->copy_bytes = copied;
         for (int i = 0; i < (lent ? heads : count); i++)
             to = (uint8_t *)put((char *)to, left[i].iov_base, left[i].iov_len);
     }
@@ -217,7 +224,7 @@ static int begin_source(struct conn *conn, struct iovec *parts, int heads, size_
     if (rc && rc != ERR_AGAIN)
         return rc;
     if ((size_t)sent < head_len)
-        return keep(out, parts, heads, heads, (size_t)sent, false);
+        return keep(conn, parts, heads, heads, (size_t)sent, false);
     out->offset = (uint64_t)sent - head_len;
     request->sent = out->offset == out->length;
     /* A source that fills less than a socket's buffer at once ends here; others go on. */
@@ -263,7 +270,7 @@ static int begin(struct conn *conn, const struct http_answer *answer, bool has_b
     if (sent < 0)
         return (int)sent;
     request->sent = (size_t)sent == total;
-    return request->sent ? 0 : keep(&request->out, parts, heads, count, (size_t)sent, answer->lent);
+    return request->sent ? 0 : keep(conn, parts, heads, count, (size_t)sent, answer->lent);
 }
 
 /* Whether what the client may still send of its body is a reason to close. */
@@ -360,6 +367,7 @@ void answer_release(struct http_request *request)
     if (out->source)
         out->source->close(out->source);
     free(out->copy);
+    memory_give(conn_of(request)->loop, out->copy_bytes);
     memset(out, 0, sizeof *out);
 }
 

@@ -4,8 +4,9 @@
  *   state     meaning                              reads?  deadline              then
  *   IDLE      between requests                     yes     idle                  HEADER, CLOSED
  *   HEADER    a header has begun, but not ended    yes     header, in total      REQUEST
- *   REQUEST   one is in flight: the handler's      body    body rate or write    IDLE, DISCARD,
- * LINGER DISCARD   answered, a small rest of the body   yes     discard               IDLE, LINGER
+ *   REQUEST   one is in flight: the handler's      body    body rate or write    IDLE, DISCARD
+ *                                                                                or LINGER
+ *   DISCARD   answered, a small rest of the body   yes     discard               IDLE, LINGER
  *             is still to come
  *   LINGER    our side is shut, theirs not yet     yes     linger                CLOSED
  *   CLOSED    no socket; waits for its burial, or for the post of a suspended request
@@ -428,25 +429,56 @@ static bool step_request(struct conn *conn, struct view *view)
     return deliver_body(conn, view);
 }
 
+/* Put bytes behind those already kept. */
+static int append_input(struct conn *conn, const uint8_t *data, size_t len)
+{
+    size_t need;
+
+    if (conn->input_at) {
+        conn->input_len -= conn->input_at;
+        memmove(conn->input, conn->input + conn->input_at, conn->input_len);
+        conn->input_at = 0;
+    }
+    need = conn->input_len + len;
+    assert(need <= LIMIT_HTTP_HEADER_BYTES + HTTP_READ_STEP_BYTES);
+    if (need > conn->input_cap) {
+        size_t cap = conn->input_cap * 2 > need ? conn->input_cap * 2 : need;
+        uint8_t *larger;
+
+        if (!memory_take(conn->loop, cap - conn->input_cap, true))
+            return ERR_FULL;
+        larger = realloc(conn->input, cap);
+        if (!larger) {
+            memory_give(conn->loop, cap - conn->input_cap);
+            return ERR_NO_MEMORY;
+        }
+        conn->input = larger;
+        conn->input_cap = (uint32_t)cap;
+    }
+    memcpy(conn->input + conn->input_len, data, len);
+    conn->input_len = (uint32_t)need;
+    return 0;
+}
+
+static void drop_input(struct conn *conn)
+{
+    free(conn->input);
+    memory_give(conn->loop, conn->input_cap);
+    conn->input = NULL;
+    conn->input_at = conn->input_len = conn->input_cap = 0;
+}
+
 /* Keep the unused rest of what was received. FROM_INPUT: it is the end of conn->input. */
 static void keep_rest(struct conn *conn, const struct view *view, bool from_input)
 {
     if (!view->len || conn->state == CONN_CLOSED) {
-        free(conn->input);
-        conn->input = NULL;
-        conn->input_at = conn->input_len = conn->input_cap = 0;
+        drop_input(conn);
     } else if (from_input) {
         conn->input_at = conn->input_len - (uint32_t)view->len;
     } else {
         assert(!conn->input);
-        conn->input = malloc(view->len);
-        if (!conn->input) {
+        if (append_input(conn, view->data, view->len))
             conn->request.lost = true;
-            return;
-        }
-        memcpy(conn->input, view->data, view->len);
-        conn->input_cap = conn->input_len = (uint32_t)view->len;
-        conn->input_at = 0;
     }
 }
 
@@ -596,32 +628,6 @@ static void at_end_of_input(struct conn *conn)
         return;
     }
     conn_run(conn, (struct view){NULL, 0}, true);
-}
-
-/* Put bytes behind those already kept. */
-static int append_input(struct conn *conn, const uint8_t *data, size_t len)
-{
-    size_t need;
-
-    if (conn->input_at) {
-        conn->input_len -= conn->input_at;
-        memmove(conn->input, conn->input + conn->input_at, conn->input_len);
-        conn->input_at = 0;
-    }
-    need = conn->input_len + len;
-    assert(need <= LIMIT_HTTP_HEADER_BYTES + HTTP_READ_STEP_BYTES);
-    if (need > conn->input_cap) {
-        size_t cap = conn->input_cap * 2 > need ? conn->input_cap * 2 : need;
-        uint8_t *larger = realloc(conn->input, cap);
-
-        if (!larger)
-            return ERR_NO_MEMORY;
-        conn->input = larger;
-        conn->input_cap = (uint32_t)cap;
-    }
-    memcpy(conn->input + conn->input_len, data, len);
-    conn->input_len = (uint32_t)need;
-    return 0;
 }
 
 static void on_readable(struct conn *conn)

@@ -19,6 +19,7 @@
 #ifndef API_HTTP_HTTP_H
 #define API_HTTP_HTTP_H
 
+#include "base/budget.h"
 #include "base/err.h"
 
 #include <stdbool.h>
@@ -68,6 +69,10 @@ struct http_config {
     /* Deadlines in milliseconds; 0 = the default of base/limits.h. */
     uint32_t header_timeout_ms, idle_timeout_ms, body_grace_ms, write_stall_ms;
     uint32_t body_rate_bytes_s; /* 0 = default */
+    /* What connections keep on the heap is taken from here: answers that slow readers have not
+     * taken, and, from its first half alone, input that came early. A connection for which nothing
+     * is left is closed. Lent for the server's life; NULL: no bound. */
+    struct budget *memory;
 };
 
 /* Make a server without listeners and start its loops. */
@@ -184,7 +189,8 @@ struct http_operation_stats {
 
 struct http_stats {
     uint64_t requests[6];            /* by status class: [2] = 2xx … [5] = 5xx */
-    uint64_t accepted, refused;      /* connections since the start */
+    uint64_t accepted;               /* connections since the start … */
+    uint64_t refused;                /* … and those refused, or closed for want of memory */
     uint64_t connections, in_flight; /* now */
     uint64_t bytes_in, bytes_out;
     struct http_operation_stats operations[HTTP_MAX_OPERATIONS];

@@ -100,7 +100,8 @@ enum watch_kind { WATCH_CONNECTION, WATCH_LISTENER, WATCH_MAILBOX };
 
 /* What is left to be sent of an answer. */
 struct output {
-    uint8_t *copy; /* heap: what head and body below point into, unless lent */
+    uint8_t *copy;     /* heap: what head and body below point into, unless lent … */
+    size_t copy_bytes; /* … and its size, taken from the budget */
     const uint8_t *head;
     size_t head_len;
     const uint8_t *body;
@@ -177,6 +178,11 @@ void conn_drain(struct conn *conn);
 /* Close now; the request in flight is lost. */
 void conn_cut(struct conn *conn);
 struct conn *conn_of(struct http_request *request);
+
+/* Memory that a connection keeps: take LEN bytes of the server's budget, as early input or as the
+ * rest of an answer; give them back. */
+bool memory_take(struct loop *loop, size_t len, bool input) MUST_CHECK;
+void memory_give(struct loop *loop, size_t len);
 
 /* Send what the socket takes. 0 (see request->sent), or an error: the connection is lost. */
 int answer_send(struct conn *conn) MUST_CHECK;

@@ -133,6 +133,22 @@ void loop_bury(struct loop *loop, struct conn *conn)
     loop->dead = conn;
 }
 
+bool memory_take(struct loop *loop, size_t len, bool input)
+{
+    struct budget *memory = loop->server->config.memory;
+
+    if (!memory || budget_take_below(memory, len, input ? memory->limit / 2 : UINT64_MAX))
+        return true;
+    stat_add(&loop->stats.refused, 1);
+    return false;
+}
+
+void memory_give(struct loop *loop, size_t len)
+{
+    if (loop->server->config.memory)
+        budget_give(loop->server->config.memory, len);
+}
+
 static void free_dead(struct loop *loop)
 {
     struct conn **link = &loop->dead;
@@ -146,6 +162,7 @@ static void free_dead(struct loop *loop)
         }
         *link = conn->next;
         free(conn->input);
+        memory_give(loop, conn->input_cap);
         free(conn);
     }
 }

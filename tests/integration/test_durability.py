@@ -405,3 +405,15 @@ def test_space_is_freed(nodes):
     assert node.stats()["journal"]["digest"] == digest
     for object_id, body in kept.items():
         assert node.http.get(object_id).body == body
+
+
+def test_a_restart_frees_what_was_deleted(nodes):
+    """Large bodies deleted just before a clean stop: the next run removes their files though no client
+    ever writes again. (On a full disk nobody could.)"""
+    node = nodes.start()
+    for i in range(5):
+        node.http.delete(node.http.stored(noise(1 << 20, i))["id"])
+    node.restart()
+    wait_for(lambda: not node.large_files(), "the files of deleted bodies to go")
+    position = node.stats()["journal"]
+    assert position["durable_position"] > 0

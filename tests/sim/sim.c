@@ -278,6 +278,18 @@ static int rebuild_database(struct sim *sim)
     return rc;
 }
 
+static void empty_disk(struct sim *sim)
+{
+    struct sim_disk *old = sim->disk;
+
+    sim->disk = sim_disk_create(mix(sim->seed, old->calls, 11), old->total_bytes);
+    sim->disk->gate = old->gate;
+    sim->disk->arg = sim;
+    sim->disk->calls = old->calls;
+    sim->env.io = &sim->disk->io;
+    sim_disk_destroy(&old);
+}
+
 /* Start, however often the node dies on the way. */
 static void start(struct sim *sim)
 {
@@ -286,6 +298,7 @@ static void start(struct sim *sim)
 
         if (rc == 0 && !sim->disk->dead) {
             sim->rebuilding = false;
+            sim->served = true;
             return;
         }
         if (sim->disk->dead) {
@@ -295,6 +308,14 @@ static void start(struct sim *sim)
             node_abandon(sim);
             sim_disk_restart(sim->disk, sim->disk->kind);
             sim->disk->kind = sim_roll(sim, 2) ? SIM_POWER : SIM_KILL;
+            continue;
+        }
+        if (!sim->served && rc == ERR_WRONG_STORE) {
+            /* The very first start died between its two STORE files. The node refuses to guess;
+             * the operator, who has stored nothing yet, empties both directories. */
+            atomic_fetch_add(&counts->emptied, 1);
+            node_abandon(sim);
+            empty_disk(sim);
             continue;
         }
         if (sim->rebuilding && (rc == ERR_NOT_FOUND || rc == ERR_CORRUPT) && ++errors < 20) {
@@ -354,6 +375,9 @@ static void rebuild(struct sim *sim)
 {
     struct journal_stats before, after;
     struct db_state state;
+
+    if (log_end(journal_log(sim->journal)) == 0)
+        return; /* of nothing: it says so and refuses */
 
     while (journal_commit_step(sim->journal))
         ; /* a stop would do that */

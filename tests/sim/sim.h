@@ -27,7 +27,7 @@ struct sim_request {
 struct sim_counts {
     atomic_uint_fast64_t runs, points, kills, powers, nested, restarts, faults, checks, rebuilds;
     atomic_uint_fast64_t moved, cleaned, failures, sim_ms, calls, answers, trace;
-    atomic_uint_fast64_t flips, flips_found;
+    atomic_uint_fast64_t emptied, flips, flips_found;
 };
 
 struct sim {
@@ -44,6 +44,7 @@ struct sim {
     struct db_reader *reader;
     char message[512];
     bool rebuilding; /* a rebuild was begun, and no start has succeeded since */
+    bool served;     /* a start has succeeded */
     bool faulted; /* a call was made to fail since the last start: refusals are in order */
 
     struct fact facts[SIM_IDS]; /* as acknowledged */

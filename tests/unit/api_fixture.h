@@ -36,6 +36,7 @@ struct node {
     uint64_t segment_bytes; /* 0: the default */
     struct store_dirs dirs;
     struct ram *ram;
+    struct budget memory;
     struct journal *journal;
     struct store *store;
     struct http_server *server;
@@ -47,14 +48,20 @@ struct node {
 static void node_start(struct node *node)
 {
     const struct http_config http = {
-        .workers = LOOPS, .operations = public_operations, .operation_count = PUBLIC_OPERATIONS};
+        .workers = LOOPS,
+        .operations = public_operations,
+        .operation_count = PUBLIC_OPERATIONS,
+        .memory = &node->memory,
+    };
     char message[512] = "", address[128];
+
+    node->memory.limit = 2 * MIB;
 
     int rc = store_dirs_open(&node->dirs, node->env, node->state, node->files, false, message,
                              sizeof message);
     if (rc)
         fail_msg("%s", message);
-    assert_int_equal(ram_create(&node->ram, 8 * MIB), 0);
+    assert_int_equal(ram_create(&node->ram, 6 * MIB), 0);
     const struct journal_config journal = {
         .dirs = &node->dirs, .ram = node->ram, .sync = true, .segment_bytes = node->segment_bytes};
     rc = journal_open(&node->journal, &journal, message, sizeof message);
@@ -64,6 +71,7 @@ static void node_start(struct node *node)
     const struct store_config store = {.journal = node->journal,
                                        .ram = node->ram,
                                        .env = node->env,
+                                       .memory = &node->memory,
                                        .max_body_bytes = node->max_body_bytes};
     assert_int_equal(store_create(&node->store, &store), 0);
     assert_int_equal(http_server_create(&node->server, &http), 0);
@@ -97,6 +105,7 @@ static void node_stop(struct node *node)
     journal_stop(node->journal);
     journal_close(&node->journal);
     ram_destroy(&node->ram);
+    assert_int_equal(budget_used(&node->memory), 0);
     store_dirs_close(&node->dirs);
 }
 

@@ -1,7 +1,7 @@
 /*
  * What the tests of the log share: a log in a directory of its own over a struct io that can fail,
  * and records whose bytes follow from their number, so that any record can be checked on its own.
- * Header-only; include after cmocka.h.
+ * Header-only.
  */
 #ifndef TESTS_LOG_UTIL_H
 #define TESTS_LOG_UTIL_H
@@ -10,6 +10,10 @@
 #include "storage/log.h"
 #include "tests/unit/fault_io.h"
 
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
 #include <fcntl.h>
 #include <ftw.h>
 #include <stdio.h>

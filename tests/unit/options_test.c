@@ -209,10 +209,10 @@ static void lists_grow_within_a_source_and_replace_the_weaker_ones(void **state)
 static void a_list_is_bounded(void **state)
 {
     struct fixture *fixture = *state;
-    char text[512] = "-Na";
+    char text[3 + 2 * OPTIONS_MAX_NODES] = "-Na";
 
     for (int i = 0; i < OPTIONS_MAX_NODES - 1; i++)
-        strcat(text, ",b");
+        memcpy(text + 3 + 2 * i, ",b", 3);
     assert_int_equal(READ(fixture, no_environment, text), 0);
     assert_int_equal(READ(fixture, no_environment, text, "-Nc"), EXIT_USAGE);
 }
