@@ -199,13 +199,13 @@ format: ## clang-format all C files in place
 install: build ## install the programs under $(DESTDIR)$(PREFIX)
 	install -d $(DESTDIR)$(PREFIX)/bin
 	install -m 755 $(NODE) $(CTL) $(DESTDIR)$(PREFIX)/bin/
-	@for page in $(wildcard deploy/man/*.[158] docs/man/*.[158]); do \
+	@for page in $(wildcard deploy/man/*.[158]); do \
 	    section=$${page##*.}; install -d $(DESTDIR)$(PREFIX)/share/man/man$$section; \
 	    install -m 644 $$page $(DESTDIR)$(PREFIX)/share/man/man$$section/; done
-	@if [ -f deploy/objctl.bash ]; then \
-	    install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions; \
-	    install -m 644 deploy/objctl.bash \
-	        $(DESTDIR)$(PREFIX)/share/bash-completion/completions/objctl; fi
+	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions \
+	    $(DESTDIR)$(PREFIX)/share/zsh/site-functions
+	install -m 644 deploy/objctl.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/objctl
+	install -m 644 deploy/objctl.zsh $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_objctl
 
 clean: ## remove build/ (the node's state under run/ stays)
 	rm -rf build

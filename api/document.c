@@ -5,6 +5,7 @@
  */
 #include "api/document.h"
 
+#include "api/http/date.h"
 #include "base/limits.h"
 #include "base/text.h"
 #include "journal/ulid.h"
@@ -39,38 +40,12 @@ void document_number(struct buf *out, uint64_t number)
     buf_add(out, digits + at, sizeof digits - at);
 }
 
-static void two_digits(char *at, uint64_t number)
-{
-    at[0] = (char)('0' + number / 10 % 10);
-    at[1] = (char)('0' + number % 10);
-}
-
 void document_time(struct buf *out, uint64_t unix_ms)
 {
-    char text[] = "0000-00-00T00:00:00.000Z";
-    uint64_t seconds = unix_ms / 1000, days = seconds / 86400, rest = seconds % 86400;
+    char text[DATE_RFC3339_BYTES + 1];
 
-    /* Howard Hinnant's civil_from_days: eras of 400 years that begin on a 1 March. */
-    uint64_t z = days + 719468, era = z / 146097, day_of_era = z % 146097;
-    uint64_t year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36524 - day_of_era / 146096) / 365;
-    uint64_t day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    uint64_t shifted = (5 * day_of_year + 2) / 153;
-    uint64_t day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    uint64_t month = shifted < 10 ? shifted + 3 : shifted - 9;
-    uint64_t year = year_of_era + era * 400 + (month <= 2);
-
-    assert(month >= 1 && month <= 12 && day >= 1 && day <= 31);
-    two_digits(text, year / 100);
-    two_digits(text + 2, year % 100);
-    two_digits(text + 5, month);
-    two_digits(text + 8, day);
-    two_digits(text + 11, rest / 3600);
-    two_digits(text + 14, rest / 60 % 60);
-    two_digits(text + 17, rest % 60);
-    text[20] = (char)('0' + unix_ms % 1000 / 100);
-    two_digits(text + 21, unix_ms % 100);
-    buf_add(out, text, sizeof text - 1);
+    date_rfc3339_format(text, unix_ms);
+    buf_add(out, text, DATE_RFC3339_BYTES);
 }
 
 static void add_pending(struct buf *out, const struct object *object, struct replicas replicas)

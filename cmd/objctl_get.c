@@ -12,6 +12,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,6 +43,29 @@ struct download {
     const char *why;            /* it cannot be written, or is not what it should be */
     int why_code;
 };
+
+/* The unfinished file. A signal that ends us removes it first. */
+static char *volatile unfinished;
+
+static void on_end(int number)
+{
+    const char *path = unfinished;
+
+    if (path)
+        (void)unlink(path);
+    (void)raise(number); /* once more, with its default */
+}
+
+static void clean_up_on_signals(void)
+{
+    static const int numbers[] = {SIGHUP, SIGINT, SIGTERM};
+    struct sigaction before, ours = {.sa_handler = on_end, .sa_flags = (int)SA_RESETHAND};
+
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+        if (sigaction(numbers[i], NULL, &before) == 0 && before.sa_handler != SIG_IGN)
+            (void)sigaction(numbers[i], &ours, NULL);
+    }
+}
 
 static int stop(struct download *download, int code, const char *why)
 {
@@ -153,7 +177,10 @@ static int open_output(struct download *download)
         download->temporary = NULL;
         return ctl_fail(CTL_IO, "out of memory");
     } else {
+        clean_up_on_signals();
         download->fd = mkostemp(download->temporary, O_CLOEXEC);
+        if (download->fd >= 0)
+            unfinished = download->temporary;
     }
     if (download->fd < 0) {
         int failed = errno;
@@ -183,6 +210,7 @@ static int close_output(struct download *download, int code)
         code = ctl_fail(CTL_IO, "%s: %s", download->output, strerror(errno));
     if (code && download->temporary)
         (void)unlink(download->temporary);
+    unfinished = NULL;
     free(download->temporary);
     return code;
 }

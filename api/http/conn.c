@@ -445,7 +445,9 @@ static int append_input(struct conn *conn, const uint8_t *data, size_t len)
         size_t cap = conn->input_cap * 2 > need ? conn->input_cap * 2 : need;
         uint8_t *larger;
 
-        if (!memory_take(conn->loop, cap - conn->input_cap, true))
+        /* A body that waits for its disk is no early input: it may use all of the budget. */
+        if (!memory_take(conn->loop, cap - conn->input_cap,
+                         conn->state != CONN_REQUEST || !conn->request.reading))
             return ERR_FULL;
         larger = realloc(conn->input, cap);
         if (!larger) {

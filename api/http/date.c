@@ -83,6 +83,33 @@ void http_date_format(char out[HTTP_DATE_BYTES + 1], uint64_t unix_s)
     assert(to + 4 == out + HTTP_DATE_BYTES);
 }
 
+void date_rfc3339_format(char out[DATE_RFC3339_BYTES + 1], uint64_t unix_ms)
+{
+    uint64_t unix_s = unix_ms / 1000 < LAST_S ? unix_ms / 1000 : LAST_S;
+    unsigned of_day = (unsigned)(unix_s % DAY_S), ms = (unsigned)(unix_ms % 1000);
+    struct civil civil;
+    char *to = out;
+
+    civil_from_days(&civil, unix_s / DAY_S);
+    to = two(to, civil.year / 100);
+    to = two(to, civil.year % 100);
+    *to++ = '-';
+    to = two(to, civil.month);
+    *to++ = '-';
+    to = two(to, civil.day);
+    *to++ = 'T';
+    to = two(to, of_day / 3600);
+    *to++ = ':';
+    to = two(to, of_day / 60 % 60);
+    *to++ = ':';
+    to = two(to, of_day % 60);
+    *to++ = '.';
+    *to++ = (char)('0' + ms / 100);
+    to = two(to, ms % 100);
+    memcpy(to, "Z", 2);
+    assert(to + 1 == out + DATE_RFC3339_BYTES);
+}
+
 /* ---- Parsing: each step takes its text off the front, or fails ---- */
 
 struct text {
