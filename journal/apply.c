@@ -89,11 +89,12 @@ static int add_to_sums(struct applier *a, uint32_t volume, int64_t body, int64_t
     return sums ? 0 : ERR_NO_MEMORY;
 }
 
-/* The row for ENTRY's origin, made where it is missing. */
-static int origin_of(struct applier *a, const struct entry *entry, struct db_origin **out)
+/* The row of ORIGIN, a run of NODE, made where it is missing. */
+static int origin_of(struct applier *a, const struct id128 *origin, const struct id128 *node,
+                     struct db_origin **out)
 {
     for (size_t i = a->origin_count; i-- > 0;)
-        if (id_equal(&a->origins[i].origin, &entry->origin)) {
+        if (id_equal(&a->origins[i].origin, origin)) {
             *out = &a->origins[i];
             return 0;
         }
@@ -104,12 +105,34 @@ static int origin_of(struct applier *a, const struct entry *entry, struct db_ori
         return ERR_NO_MEMORY;
     a->origins = grown;
     *out = &grown[a->origin_count];
-    **out = (struct db_origin){.origin = entry->origin, .node = entry->node};
+    **out = (struct db_origin){.origin = *origin, .node = *node};
     int rc = db_origin_set(a->db, *out);
 
     if (rc == 0)
         a->origin_count++;
     return rc;
+}
+
+/* The own run that no later one follows. Cleaning moves old events behind newer ones, so it need
+ * not be the one whose event came last; where rot took the event that says so, it is the youngest.
+ */
+static void find_last_run(struct journal *journal)
+{
+    struct applier *a = &journal->applier;
+    const struct db_origin *last = NULL;
+
+    for (size_t i = a->origin_count; i-- > 0;) {
+        const struct db_origin *origin = &a->origins[i];
+
+        if (origin->ended || !id_equal(&origin->node, &journal->node))
+            continue;
+        if (id_equal(&origin->origin, &a->state.last_origin))
+            return;
+        if (!last || id_compare(&origin->origin, &last->origin) > 0)
+            last = origin;
+    }
+    if (last)
+        a->state.last_origin = last->origin;
 }
 
 static int put_event(struct journal *journal, const struct entry *entry, bool *added)
@@ -121,7 +144,7 @@ static int put_event(struct journal *journal, const struct entry *entry, bool *a
     *added = false;
     if (!entry->adds_event)
         return 0;
-    if ((rc = origin_of(a, entry, &origin)) != 0)
+    if ((rc = origin_of(a, &entry->origin, &entry->node, &origin)) != 0)
         return rc;
     rc = db_event_add(a->db, origin->no, entry->seq, entry->event, entry->event_bytes);
     if (rc == ERR_EXISTS)
@@ -135,14 +158,13 @@ static int put_event(struct journal *journal, const struct entry *entry, bool *a
         if ((rc = db_origin_set(a->db, origin)) != 0)
             return rc;
     }
-    if (entry->ends_origin)
-        for (size_t i = 0; i < a->origin_count; i++)
-            if (!a->origins[i].ended && id_equal(&a->origins[i].origin, &entry->ended)) {
-                a->origins[i].ended = true;
-                if ((rc = db_origin_set(a->db, &a->origins[i])) != 0)
-                    return rc;
-            }
-    return 0;
+    if (!entry->ends_origin)
+        return 0;
+    /* Cleaning may have moved the run's own events behind this one: then its row comes first. */
+    if ((rc = origin_of(a, &entry->ended, &entry->node, &origin)) != 0 || origin->ended)
+        return rc;
+    origin->ended = true;
+    return db_origin_set(a->db, origin);
 }
 
 static int remember_large(struct applier *a, uint64_t file)
@@ -183,12 +205,6 @@ static int put_row(struct journal *journal, const struct entry *entry)
     return rc;
 }
 
-int applier_begin(struct journal *journal)
-{
-    journal->applier.settle_count = 0;
-    return db_begin(journal->applier.db);
-}
-
 int applier_put(struct journal *journal, const struct entry *entry)
 {
     struct applier *a = &journal->applier;
@@ -206,8 +222,8 @@ int applier_put(struct journal *journal, const struct entry *entry)
     state_add(&a->state, &delta);
     if (entry->stamp > a->state.hlc)
         a->state.hlc = entry->stamp;
-    if (added && id_equal(&entry->node, &journal->node))
-        a->state.last_origin = entry->origin;
+    if (added)
+        find_last_run(journal);
     return 0;
 }
 
@@ -263,43 +279,63 @@ int applier_commit(struct journal *journal, lsn_t position)
     return rc;
 }
 
-/* Forget what the failed transaction did to our own picture of it. */
-void applier_rollback(struct journal *journal)
+/* Make our own picture of the database's state, origins and sums what the database says. */
+static int read_back(struct journal *journal)
 {
     struct applier *a = &journal->applier;
-    struct db *db = a->db;
-
-    db_rollback(db);
-    pthread_mutex_lock(&a->sums_lock);
     struct db_segment *segments = NULL;
     struct db_origin *origins = NULL;
+    struct db_state state;
     size_t count = 0, origin_count = 0;
+    int rc;
 
-    if (db_state_get(db, &a->state) == 0 && db_origins(db, &origins, &origin_count) == 0 &&
-        db_segments(db, &segments, &count) == 0) {
-        free(a->origins);
-        a->origins = origins;
-        a->origin_count = origin_count;
-        /* Also a segment whose first row was in that transaction has to get it again. */
-        for (size_t i = 0; i < a->sum_count; i++) {
-            a->sums[i].body_bytes = a->sums[i].live_bytes = 0;
-            a->sums[i].dirty = true;
-        }
-        for (size_t i = 0; i < count; i++) {
-            struct segment_sums *sums = sums_of(a, segments[i].log.volume);
-
-            if (sums) {
-                sums->body_bytes = segments[i].body_bytes;
-                sums->live_bytes = segments[i].live_bytes;
-            }
-        }
-    } else {
+    if ((rc = db_state_get(a->db, &state)) != 0 ||
+        (rc = db_origins(a->db, &origins, &origin_count)) != 0 ||
+        (rc = db_segments(a->db, &segments, &count)) != 0) {
         free(origins);
-        atomic_store(&journal->read_only, true);
-        log_error("journal: its state cannot be read after a rollback");
+        return rc;
     }
-    free(segments);
+    a->state = state;
+    free(a->origins);
+    a->origins = origins;
+    a->origin_count = origin_count;
+    pthread_mutex_lock(&a->sums_lock);
+    /* Also a segment whose first row was in that transaction has to get it again. */
+    for (size_t i = 0; i < a->sum_count; i++) {
+        a->sums[i].body_bytes = a->sums[i].live_bytes = 0;
+        a->sums[i].dirty = true;
+    }
+    for (size_t i = 0; rc == 0 && i < count; i++) {
+        struct segment_sums *sums = sums_of(a, segments[i].log.volume);
+
+        if (sums) {
+            sums->body_bytes = segments[i].body_bytes;
+            sums->live_bytes = segments[i].live_bytes;
+        } else {
+            rc = ERR_NO_MEMORY;
+        }
+    }
     pthread_mutex_unlock(&a->sums_lock);
+    free(segments);
+    a->stale = rc != 0;
+    return rc;
+}
+
+int applier_begin(struct journal *journal)
+{
+    struct applier *a = &journal->applier;
+    int rc = a->stale ? read_back(journal) : 0;
+
+    a->settle_count = 0;
+    return rc ? rc : db_begin(a->db);
+}
+
+void applier_rollback(struct journal *journal)
+{
+    db_rollback(journal->applier.db);
+    journal->applier.stale = true;
+    if (read_back(journal) != 0)
+        log_error("journal: its state cannot be read after a rollback");
 }
 
 int applier_checkpoint(struct journal *journal)
@@ -469,14 +505,14 @@ unsigned journal_apply_step(struct journal *journal)
         if (a->failures++ == 0)
             log_error("journal: %u committed records cannot be applied: %s; will retry", count,
                       err_text(rc));
-        atomic_store(&journal->read_only, true);
+        atomic_fetch_or(&journal->read_only, READ_ONLY_DATABASE);
         give_back(journal, first, last, count);
         return 0;
     }
     if (a->failures) {
         log_info("journal: applying again after %u failures", a->failures);
         a->failures = 0;
-        atomic_store(&journal->read_only, false);
+        atomic_fetch_and(&journal->read_only, ~(unsigned)READ_ONLY_DATABASE);
     }
     applied(journal, first);
     /* By size, or by age, so that a trickle of writes cannot hold up the freeing of space. */
@@ -514,14 +550,14 @@ bool applier_segment_empty(struct journal *journal, uint32_t volume)
     return empty;
 }
 
-void applier_shun(struct journal *journal, uint32_t volume)
+void applier_shun(struct journal *journal, uint32_t volume, uint64_t ms)
 {
     struct applier *a = &journal->applier;
 
     pthread_mutex_lock(&a->sums_lock);
     for (size_t i = 0; i < a->sum_count; i++)
         if (a->sums[i].volume == volume)
-            a->sums[i].shunned = true;
+            a->sums[i].shunned_until_ms = env_mono_ms(journal->env) + ms;
     pthread_mutex_unlock(&a->sums_lock);
 }
 
@@ -529,7 +565,7 @@ uint64_t applier_dead_bytes(struct journal *journal, uint32_t *best)
 {
     struct applier *a = &journal->applier;
     struct log_segment *segments;
-    uint64_t dead_total = 0, dead_best = 0;
+    uint64_t dead_total = 0, dead_best = 0, now_ms = env_mono_ms(journal->env);
     size_t count;
 
     *best = 0;
@@ -539,7 +575,7 @@ uint64_t applier_dead_bytes(struct journal *journal, uint32_t *best)
     for (size_t i = 0; i < count; i++) {
         struct segment_sums *sums = segments[i].sealed ? sums_of(a, segments[i].volume) : NULL;
 
-        if (!sums || sums->shunned || sums->body_bytes <= sums->live_bytes)
+        if (!sums || sums->shunned_until_ms > now_ms || sums->body_bytes <= sums->live_bytes)
             continue;
         uint64_t dead = sums->body_bytes - sums->live_bytes;
 

@@ -122,7 +122,7 @@ static int seal_active(struct journal *journal)
     atomic_store(&journal->rotate, true);
     if (!journal->threaded) {
         journal_commit_step(journal);
-        return atomic_load(&journal->rotate) ? ERR_IO : 0;
+        return journal->rotated;
     }
     queue_wake(journal->queue);
     for (int i = 0; i < ROTATE_WAITS && atomic_load(&journal->rotate); i++) {
@@ -130,7 +130,7 @@ static int seal_active(struct journal *journal)
         journal_wait(journal, &journal->upkeep, ROTATE_WAIT_MS);
         pthread_mutex_unlock(&journal->lock);
     }
-    return atomic_load(&journal->rotate) ? ERR_TIMEOUT : 0;
+    return atomic_load(&journal->rotate) ? ERR_TIMEOUT : journal->rotated;
 }
 
 static int take_segments(struct backup *backup, const char *files, const char *to_files)

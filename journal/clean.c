@@ -9,7 +9,8 @@
  * crash, and it is unlinked. A move is decided by the committer against the newest row, so a body
  * that is deleted or put again meanwhile is not moved.
  *
- * Failure: a segment with rot in it is left alone: what the damage hides may still be wanted.
+ * Failure: a segment with rot in what is still wanted is left alone: a body that reads back wrong
+ * just now may be whole on the disk, and what damaged heads hide may be wanted too.
  * Large files whose object is gone stand in the database's garbage table until the durable position
  * has passed the change that freed them.
  */
@@ -25,6 +26,8 @@
 #define STEP_MOVES       256
 #define DISK_CHECK_MS    1000
 #define GARBAGE_PER_STEP 64
+#define RETRY_MS         10000
+#define ROTTEN_RETRY_MS  (24 * 3600 * 1000ull)
 
 struct move {
     struct change change;
@@ -49,6 +52,22 @@ static void move_done(struct change *change)
     atomic_fetch_sub(&cleaner->in_flight, 1);
 }
 
+/* 0 where the body may move along: it is whole, or nobody wants it any more. */
+static int check_body(struct journal *journal, const struct record_view *view,
+                      const struct place *place)
+{
+    struct object *object = NULL;
+    int rc = record_verify_body(view);
+
+    if (!rc)
+        return 0;
+    if (journal_find(journal, journal->cleaner.reader, &view->header.id, &object) == 0 &&
+        !place_equal(&object->place, place))
+        rc = 0; /* and no row will ever point here again */
+    object_destroy(&object);
+    return rc;
+}
+
 static int submit_move(void *arg, const struct record_view *view, const struct place *place)
 {
     struct journal *journal = arg;
@@ -59,6 +78,8 @@ static int submit_move(void *arg, const struct record_view *view, const struct p
 
     if (cleaner->batch_moves >= STEP_MOVES || cleaner->batch_bytes >= STEP_BYTES)
         return 1; /* enough for this step: this record is visited again in the next */
+    if (body && (rc = check_body(journal, view, place)) != 0)
+        return rc;
     struct move *move = malloc(sizeof *move + header->event_bytes + body);
 
     if (!move)
@@ -90,13 +111,15 @@ static int submit_move(void *arg, const struct record_view *view, const struct p
     return 0;
 }
 
+/* Rot does not heal by itself; a full disk or a busy node may be otherwise soon. */
 static void give_up(struct journal *journal, int rc)
 {
     struct cleaner *cleaner = &journal->cleaner;
 
     log_warn("segment %u is not cleaned: %s", cleaner->volume, err_text(rc));
-    applier_shun(journal, cleaner->volume);
+    applier_shun(journal, cleaner->volume, rc == ERR_CORRUPT ? ROTTEN_RETRY_MS : RETRY_MS);
     cleaner->volume = 0;
+    cleaner->moved_through = 0;
 }
 
 static bool begin_segment(struct journal *journal)
@@ -170,14 +193,10 @@ static bool remove_segment(struct journal *journal)
     if (durable_position(journal) < cleaner->moved_through || atomic_load(&journal->holds))
         return false;
     if (!cleaner->unlinked) {
-        if (!applier_segment_empty(journal, cleaner->volume)) {
-            cleaner->moved_through = 0;
-            give_up(journal, ERR_CORRUPT);
-            return true;
-        }
-        rc = log_remove(journal->log, cleaner->volume);
+        rc = applier_segment_empty(journal, cleaner->volume)
+                 ? log_remove(journal->log, cleaner->volume)
+                 : ERR_CORRUPT;
         if (rc) {
-            cleaner->moved_through = 0;
             give_up(journal, rc);
             return true;
         }

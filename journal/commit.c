@@ -231,7 +231,7 @@ static int commit_move(struct journal *journal, struct change *change)
                          : place_equal(&before->place, &change->move_from));
 
     header.type = RECORD_MOVE;
-    header.from = change->move_from.lsn;
+    header.from = old->type == RECORD_MOVE ? old->from : change->move_from.lsn;
     if (!live) {
         header.flags = 0;
         header.blocks = 0;
@@ -307,13 +307,14 @@ static void void_batch(struct journal *journal, const struct chain *chain, int r
 
         object_destroy(&change->object);
         change->rc = rc;
+        change->lsn = 0;
         change->stored = false;
     }
 }
 
 static void stop_writing(struct journal *journal, const char *what, int rc)
 {
-    if (!atomic_exchange(&journal->read_only, true))
+    if (!(atomic_fetch_or(&journal->read_only, READ_ONLY_LOG) & READ_ONLY_LOG))
         log_error("%s: %s; this node takes no more writes until it is restarted", what,
                   err_text(rc));
 }
@@ -371,7 +372,7 @@ static void publish_batch(struct journal *journal)
         journal->acked_seq = c->chain.seq;
     }
     journal->batches++;
-    journal->syncs++;
+    journal->syncs += journal->config.sync;
     journal->records += c->records;
     if (c->first) {
         if (journal->apply_last)
@@ -431,6 +432,7 @@ static void rotate(struct journal *journal)
         rc = write_batch(journal);
     if (rc)
         log_warn("segment not sealed: %s", err_text(rc));
+    journal->rotated = rc;
     atomic_store(&journal->rotate, false);
 }
 
@@ -454,11 +456,9 @@ unsigned journal_commit_step(struct journal *journal)
     c->decided_count = 0;
     if (atomic_load(&journal->read_only))
         rc = ERR_READ_ONLY;
-    else
-        rc = log_begin(journal->log, c->clock.last);
+    else if ((rc = log_begin(journal->log, c->clock.last)) == ERR_READ_ONLY)
+        stop_writing(journal, "commit log", rc);
     if (rc) {
-        if (rc == ERR_READ_ONLY)
-            stop_writing(journal, "commit log", rc);
         refuse_held(journal, rc);
     } else {
         c->batch++;

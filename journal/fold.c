@@ -84,12 +84,17 @@ static void take_body(struct object *after, const struct object *before, const s
         after->flags &= ~(uint32_t)OBJECT_PLAIN;
 }
 
-/* Our own statement that a copy is gone: it was found damaged. */
+/* Our own statement that a copy is gone: it was found damaged. It speaks of the copy that lay below
+ * it when it was written, not of one that came after it and before a move of it. */
 static void drop_body(struct object *after, const struct event *event, const void *raw,
-                      size_t raw_bytes, const struct id128 *self)
+                      size_t raw_bytes, const struct record_header *header,
+                      const struct place *place, const struct id128 *self)
 {
+    lsn_t written = header->type == RECORD_MOVE ? header->from : place->lsn;
     struct event_item item;
 
+    if (after->place.lsn >= written)
+        return;
     if (event->kind != EVENT_DROP || !id_equal(&event->node, self) ||
         event_items(raw, raw_bytes, &item, 1) != 1 || !id_equal(&item.id, &after->id) ||
         memcmp(item.sha256, after->sha256, SHA256_BYTES) != 0)
@@ -122,7 +127,7 @@ static int fold_row(struct entry *entry, const struct object *before, const stru
 
     if (rc)
         return rc;
-    drop_body(entry->object, event, raw, raw_bytes, self);
+    drop_body(entry->object, event, raw, raw_bytes, header, place, self);
     take_body(entry->object, before, event, header, place);
     if (before && !place_is_none(&before->place) &&
         !place_equal(&before->place, &entry->object->place)) {

@@ -38,7 +38,7 @@ static int say(char *message, size_t cap, int rc, const char *path, const char *
 /* The node's id outlives its database: state/NODE_ID holds it as text. */
 int journal_load_node(struct journal *journal, char *message, size_t cap)
 {
-    char text[ULID_TEXT_BYTES + 2], *found = NULL;
+    char *found = NULL;
     char *path = io_join(journal->config.dirs->state_dir, "NODE_ID");
     size_t len;
     int rc;
@@ -48,9 +48,8 @@ int journal_load_node(struct journal *journal, char *message, size_t cap)
     rc = io_read_all(journal->env->io, path, 64, &found, &len);
     if (rc == ERR_NOT_FOUND) {
         journal->node = ulid_make(journal->env, env_wall_ms(journal->env));
-        ulid_format(text, &journal->node);
-        text[ULID_TEXT_BYTES] = '\n';
-        rc = io_replace(journal->env->io, path, text, ULID_TEXT_BYTES + 1);
+        journal->node_is_new = true;
+        rc = 0;
     } else if (rc == 0) {
         rc = len >= ULID_TEXT_BYTES ? ulid_parse(&journal->node, found, ULID_TEXT_BYTES)
                                     : ERR_INVALID;
@@ -63,6 +62,39 @@ int journal_load_node(struct journal *journal, char *message, size_t cap)
         say(message, cap, rc, path, "");
     free(found);
     free(path);
+    return rc;
+}
+
+int journal_save_node(struct journal *journal)
+{
+    char text[ULID_TEXT_BYTES + 2];
+    char *path = io_join(journal->config.dirs->state_dir, "NODE_ID");
+    int rc = ERR_NO_MEMORY;
+
+    ulid_format(text, &journal->node);
+    text[ULID_TEXT_BYTES] = '\n';
+    if (path)
+        rc = io_replace(journal->env->io, path, text, ULID_TEXT_BYTES + 1);
+    free(path);
+    return rc;
+}
+
+/* The database knows whose it is: a NODE_ID that is gone is made again from it, and one of another
+ * node is refused. */
+static int check_node(struct journal *journal, char *message, size_t cap)
+{
+    struct applier *a = &journal->applier;
+    int rc = 0;
+
+    if (journal->node_is_new)
+        journal->node = a->state.node;
+    if (!id_equal(&journal->node, &a->state.node)) {
+        snprintf(message, cap, "%s/NODE_ID: names another node than journal.db does",
+                 journal->config.dirs->state_dir);
+        return ERR_WRONG_STORE;
+    }
+    if (journal->node_is_new && (rc = journal_save_node(journal)) != 0)
+        say(message, cap, rc, journal->config.dirs->state_dir, " (NODE_ID)");
     return rc;
 }
 
@@ -111,7 +143,7 @@ static int open_database(struct journal *journal, char *message, size_t cap)
         return say(message, cap, rc, journal->db_path, "");
     if (!id_equal(&journal->applier.state.store, &dirs->store))
         return say(message, cap, ERR_WRONG_STORE, journal->db_path, "");
-    return 0;
+    return check_node(journal, message, cap);
 }
 
 /* Whether the segment's file is there; one that an accepted loss took need not be. */
@@ -159,6 +191,8 @@ static int open_log(struct journal *journal, char *message, size_t cap)
     struct db_segment *rows = NULL;
     struct log_segment *known = NULL;
     size_t count = 0, kept = 0;
+
+    journal->lost_files = dirs->files_behind;
     int rc = db_segments(journal->applier.db, &rows, &count);
 
     if (rc == 0 && !(known = calloc(count ? count : 1, sizeof *known)))
@@ -166,8 +200,10 @@ static int open_log(struct journal *journal, char *message, size_t cap)
     for (size_t i = 0; rc == 0 && i < count; i++)
         if (was_removed(journal, &rows[i]))
             rc = forget_segment(journal, rows[i].log.volume);
-        else if (!dirs->files_behind || has_file(journal, rows[i].log.volume))
+        else if (!dirs->accept_loss || has_file(journal, rows[i].log.volume))
             known[kept++] = rows[i].log;
+        else
+            journal->lost_files = true;
     if (rc == 0)
         rc = log_open(&journal->log, &config, known, kept);
     free(known);
@@ -198,7 +234,7 @@ static int recover(struct journal *journal, char *message, size_t cap)
     rc = committer_open(journal, journal->applier.state.hlc);
     if (rc == 0)
         rc = journal_reader_open(journal, &journal->cleaner.reader);
-    if (rc == 0 && dirs->files_behind)
+    if (rc == 0 && journal->lost_files)
         rc = journal_reconcile(journal);
     if (rc)
         return say(message, cap, rc, journal->db_path, "");
@@ -313,8 +349,9 @@ static void *commit_thread(void *arg)
     struct journal *journal = arg;
 
     for (;;) {
-        if (!has_room(journal)) {
-            /* Back-pressure: the queue fills up, and doors answer 503. */
+        /* Back-pressure: the queue fills up, and doors answer 503. Who waits in it when nothing can
+         * be applied any more is refused. */
+        if (!has_room(journal) && !atomic_load(&journal->read_only)) {
             pthread_mutex_lock(&journal->lock);
             journal->room_wanted = true;
             if (!has_room(journal))
@@ -555,7 +592,7 @@ void journal_stats(struct journal *journal, struct journal_stats *out)
     out->scrub_total_bytes = atomic_load(&journal->scrub.bytes);
     out->scrub_errors = atomic_load(&journal->scrub.errors);
     out->scrub_finished_ms = atomic_load(&journal->scrub.finished_ms);
-    out->read_only = atomic_load(&journal->read_only);
+    out->read_only = atomic_load(&journal->read_only) != 0;
     out->recovered_records = journal->recovered_records;
     out->rotten_bytes = journal->rotten_bytes;
     out->free_bytes = atomic_load(&journal->free_bytes);

@@ -11,6 +11,12 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+/* Why a node takes no writes. */
+enum read_only {
+    READ_ONLY_LOG = 1,      /* a sync failed: until a restart */
+    READ_ONLY_DATABASE = 2, /* SQLite cannot apply: until it can */
+};
+
 /* This run's hash chain: what the next own event follows. */
 struct chain {
     struct id128 origin; /* zero until the first write */
@@ -41,7 +47,7 @@ struct segment_sums {
     uint32_t volume;
     uint64_t body_bytes, live_bytes;
     bool dirty;
-    bool shunned; /* cleaning it failed (rot): left alone until a restart */
+    uint64_t shunned_until_ms; /* cleaning it failed: left alone until then */
 };
 
 /* The applier's own, but for what its lock says. */
@@ -62,6 +68,7 @@ struct applier {
     uint64_t checkpoint_after_ms; /* after a failed one: not before */
     uint64_t complain_ms;         /* next log line about that */
     unsigned failures;            /* in a row */
+    bool stale; /* state, origins and sums are not the database's any more: read them again */
 };
 
 /* The janitor's own: one segment being cleaned. */
@@ -111,13 +118,16 @@ struct journal {
     uint64_t recovered_records, rotten_bytes;
 
     pthread_t threads[3];
+    bool node_is_new;       /* NODE_ID is yet to be written */
+    bool lost_files;        /* an accepted loss: rows may name bytes that are gone */
     bool threaded;          /* journal_start was called; without it the caller takes the steps */
     _Atomic bool stopping;  /* the janitor ends */
     _Atomic bool draining;  /* the committer ends once its queue is empty */
     _Atomic bool committed; /* the committer has ended: the applier ends once its queue is empty */
-    _Atomic bool read_only;
-    _Atomic bool rotate;    /* seal the active segment with the next batch */
-    _Atomic uint32_t holds; /* backups under way: nothing is removed */
+    _Atomic unsigned read_only; /* reasons to take no writes; 0: none */
+    _Atomic bool rotate;        /* seal the active segment with the next batch */
+    int rotated;                /* how that went; to be read once `rotate` is false again */
+    _Atomic uint32_t holds;     /* backups under way: nothing is removed */
     _Atomic uint64_t bad_blocks, repaired, lost, conflicts, clock_faults, refused;
     _Atomic uint64_t cleaned_segments, moved_records;
     _Atomic uint64_t free_bytes, total_bytes, reserve_bytes;
@@ -126,8 +136,10 @@ struct journal {
 /* ---- journal.c ---- */
 
 int journal_alloc(struct journal **out, const struct journal_config *config) MUST_CHECK;
-/* Read state/NODE_ID, or make it. */
+/* Read state/NODE_ID; where there is none, draw one (node_is_new). */
 int journal_load_node(struct journal *journal, char *message, size_t cap) MUST_CHECK;
+/* Write it, durably. */
+int journal_save_node(struct journal *journal) MUST_CHECK;
 /* Wait on CONDITION, with journal->lock held. */
 void journal_wait(struct journal *journal, pthread_cond_t *condition, uint64_t timeout_ms);
 
@@ -165,8 +177,8 @@ bool applier_forget(struct journal *journal, uint32_t volume, lsn_t files_throug
 int applier_forget_now(struct journal *journal, uint32_t volume) MUST_CHECK;
 /* No row points into VOLUME any more. */
 bool applier_segment_empty(struct journal *journal, uint32_t volume);
-/* Do not propose VOLUME for cleaning again. */
-void applier_shun(struct journal *journal, uint32_t volume);
+/* Do not propose VOLUME for cleaning for a while. */
+void applier_shun(struct journal *journal, uint32_t volume, uint64_t ms);
 
 /* ---- recover.c ---- */
 int journal_recover(struct journal *journal, bool clean, char *message, size_t cap) MUST_CHECK;

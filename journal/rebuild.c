@@ -197,6 +197,7 @@ int journal_rebuild(const struct store_dirs *dirs, uint64_t *events, uint64_t *o
 
     message[0] = '\0';
     if (rc == 0 && (rc = journal_load_node(journal, message, cap)) == 0 &&
+        (rc = journal->node_is_new ? journal_save_node(journal) : 0) == 0 &&
         (rc = vfs_register(journal->env, journal->vfs)) == 0) {
         journal->db_path = io_join(dirs->state_dir, "journal.db.rebuild");
         rc = journal->db_path ? 0 : ERR_NO_MEMORY;

@@ -101,7 +101,9 @@ int journal_recover(struct journal *journal, bool clean, char *message, size_t c
     int rc =
         log_recover(journal->log, position, position, clean, visit, check_large, &replay, &found);
 
-    if (rc == 0 && found.end < position && !journal->config.dirs->files_behind) {
+    if (rc == 0 && found.end < position && journal->config.dirs->accept_loss)
+        journal->lost_files = true;
+    if (rc == 0 && found.end < position && !journal->lost_files) {
         snprintf(message, cap,
                  "%s: its log ends before what %s has applied: it was lost or is an older copy; "
                  "restore it, or start with --accept-data-loss",

@@ -44,8 +44,11 @@ static int scrub_large(struct step *step, const struct object *object)
     uint64_t blocks = block_count(object->size);
     int rc = 0;
 
+    if (scrub->reader && scrub->file != object->place.offset)
+        large_reader_close(&scrub->reader); /* that object went while it was read */
     if (!scrub->reader) {
         scrub->block = 0;
+        scrub->file = object->place.offset;
         rc = large_reader_open(&scrub->reader, step->journal->large, object->place.offset,
                                object->size);
     }
@@ -60,6 +63,17 @@ static int scrub_large(struct step *step, const struct object *object)
         return ERR_AGAIN;
     large_reader_close(&scrub->reader);
     return rc;
+}
+
+/* OBJECT is the row of a moment ago: what has moved or gone since is no damage. */
+static bool is_still_there(struct journal *journal, const struct object *object)
+{
+    struct object *now = NULL;
+    bool same = journal_find(journal, journal->cleaner.reader, &object->id, &now) == 0 &&
+                place_equal(&now->place, &object->place);
+
+    object_destroy(&now);
+    return same;
 }
 
 static int scrub_object(void *arg, const struct object *object)
@@ -81,8 +95,7 @@ static int scrub_object(void *arg, const struct object *object)
                       step->scrub->buf, RECORD_MAX_BYTES, false, &view);
         step->bytes += object->record_bytes;
     }
-    /* The row is of a moment ago: what has moved or gone since is no damage. */
-    if (rc == ERR_CORRUPT || rc == ERR_IO)
+    if (rc && rc != ERR_NO_MEMORY && is_still_there(step->journal, object))
         report(step->journal, step->scrub, &object->id, rc);
     atomic_fetch_add(&step->scrub->objects, 1);
     step->scrub->after = object->id;

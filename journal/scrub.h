@@ -22,8 +22,8 @@ struct scrub {
     uint64_t round_ms;    /* when this round began */
     bool running;
     struct id128 after;          /* the last id looked at */
-    struct large_reader *reader; /* a large body half read */
-    uint64_t block;
+    struct large_reader *reader; /* a large body half read: that of file number FILE */
+    uint64_t file, block;
     uint8_t *buf;
     _Atomic uint64_t objects, bytes, errors, finished_ms; /* this round's; finished: the last one */
 };

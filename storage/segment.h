@@ -101,7 +101,7 @@ struct record_header {
     uint64_t file;       /* RECORD_LARGE: the file's number */
     uint64_t size;       /* of the body, inline or large */
     uint64_t trailer;    /* RECORD_LARGE: checksum of the file's trailer */
-    lsn_t from;          /* RECORD_MOVE: where it was before */
+    lsn_t from;          /* RECORD_MOVE: where it was first written, however often it moved */
     uint64_t check;
 };
 

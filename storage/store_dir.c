@@ -464,6 +464,7 @@ static int open_dirs(struct store_dirs *dirs, struct env *env, const char *state
         undo(&opening);
     } else {
         dirs->fresh = opening.fresh;
+        dirs->accept_loss = accept_loss;
         dirs->files_behind = opening.behind;
         for (int i = 0; i < SIDES; i++)
             dirs->lock_fds[i] = opening.sides[i].lock_fd;

@@ -18,6 +18,7 @@ struct store_dirs {
     struct id128 store;
     uint64_t generation; /* this run's */
     bool fresh;          /* made by this call: both directories were new or empty */
+    bool accept_loss;    /* as given */
     bool files_behind;   /* accepted loss: the files directory was lost or is an older one */
     int lock_fds[2];     /* of STATE/LOCK and FILES/LOCK */
 };

@@ -9,18 +9,21 @@
 #include "base/io.h"
 
 #include <stdatomic.h>
+#include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 struct fault_io {
     struct io io;
     struct io *real;
     /* The call of each kind that fails, counted from 1 from now on; 0: none. */
     _Atomic int fail_write, fail_sync, fail_truncate, fail_open;
+    const char *only; /* of files with this in their path alone; NULL: of any */
     int error;        /* with this */
     bool write_first; /* a failing write puts all its bytes on the disk all the same */
     bool keep_failing;
     bool skip_sync; /* syncs do nothing: for tests that make many files */
-    /* Reads that touch [bad_from, bad_to) of any file fail with ERR_IO. */
+    /* Reads that touch [bad_from, bad_to) of any (such) file fail with ERR_IO. */
     uint64_t bad_from, bad_to;
     /* Called before each pread and pwritev, if set. */
     void (*before_read)(void *arg);
@@ -30,11 +33,23 @@ struct fault_io {
     _Atomic uint64_t bytes_read;
 };
 
-static inline bool fault_hits(struct fault_io *fault, _Atomic int *countdown)
+static inline bool fault_is_about(const struct fault_io *fault, int fd)
+{
+    char link[64], path[512];
+
+    if (!fault->only || fd < 0)
+        return true;
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t len = readlink(link, path, sizeof path - 1);
+    path[len > 0 ? len : 0] = '\0';
+    return strstr(path, fault->only) != NULL;
+}
+
+static inline bool fault_hits(struct fault_io *fault, _Atomic int *countdown, int fd)
 {
     int left = atomic_load(countdown);
 
-    if (left <= 0)
+    if (left <= 0 || !fault_is_about(fault, fd))
         return false;
     if (left == 1 && fault->keep_failing)
         return true;
@@ -51,7 +66,7 @@ static inline int fault_open(struct io *io, const char *path, unsigned flags)
     struct fault_io *fault = fault_of(io);
 
     fault->opens++;
-    if (fault_hits(fault, &fault->fail_open))
+    if (fault_hits(fault, &fault->fail_open, -1))
         return fault->error;
     int fd = fault->real->open(fault->real, path, flags);
     if (fd >= 0) {
@@ -75,7 +90,7 @@ static inline ssize_t fault_pread(struct io *io, int fd, void *buf, size_t len, 
 
     if (fault->before_read)
         fault->before_read(fault->arg);
-    if (offset < fault->bad_to && fault->bad_from < offset + len)
+    if (offset < fault->bad_to && fault->bad_from < offset + len && fault_is_about(fault, fd))
         return ERR_IO;
     fault->bytes_read += len;
     return fault->real->pread(fault->real, fd, buf, len, offset, nowait);
@@ -89,7 +104,7 @@ static inline ssize_t fault_pwritev(struct io *io, int fd, const struct iovec *i
     if (fault->before_write)
         fault->before_write(fault->arg);
     fault->writes++;
-    if (fault_hits(fault, &fault->fail_write)) {
+    if (fault_hits(fault, &fault->fail_write, fd)) {
         if (fault->write_first)
             (void)!fault->real->pwritev(fault->real, fd, iov, count, offset);
         return fault->error;
@@ -102,7 +117,7 @@ static inline int fault_sync(struct io *io, int fd)
     struct fault_io *fault = fault_of(io);
 
     fault->syncs++;
-    if (fault_hits(fault, &fault->fail_sync))
+    if (fault_hits(fault, &fault->fail_sync, fd))
         return fault->error;
     return fault->skip_sync ? 0 : fault->real->fdatasync(fault->real, fd);
 }
@@ -125,7 +140,7 @@ static inline int fault_truncate(struct io *io, int fd, uint64_t size)
     struct fault_io *fault = fault_of(io);
 
     fault->truncates++;
-    if (fault_hits(fault, &fault->fail_truncate))
+    if (fault_hits(fault, &fault->fail_truncate, fd))
         return fault->error;
     return fault->real->truncate(fault->real, fd, size);
 }
