@@ -229,10 +229,6 @@ static int become_large(struct store_put *put)
 
 static int write_large(struct store_put *put, const void *data, size_t len)
 {
-    /* Where the length was not announced nobody has asked for room yet. */
-    int rc = put->length == UINT64_MAX ? journal_room(put->store->journal, len) : 0;
-    if (rc)
-        return rc;
     digest_update(put->sha, data, len);
     if (put->expect.has_md5)
         digest_update(put->md5, data, len);
@@ -299,6 +295,9 @@ int store_put_write(struct store_put *put, const void *data, size_t len)
     uint64_t max = put->store->max_body_bytes;
     if (max && len > max - put->received)
         return ERR_TOO_BIG;
+    rc = journal_claim(put->store->journal, len, put->received == 0);
+    if (rc)
+        return rc;
     bool large = put->length == UINT64_MAX ? put->received + len > LIMIT_INLINE_BODY_BYTES
                                            : put->length > LIMIT_INLINE_BODY_BYTES;
     if (large && !put->large) {

@@ -482,6 +482,15 @@ static void applied(struct journal *journal, struct entry *first)
     pthread_mutex_unlock(&journal->lock);
 }
 
+static bool durable_behind(struct journal *journal)
+{
+    pthread_mutex_lock(&journal->lock);
+    bool behind = journal->durable_position < journal->applier.state.position;
+
+    pthread_mutex_unlock(&journal->lock);
+    return behind;
+}
+
 unsigned journal_apply_step(struct journal *journal)
 {
     struct applier *a = &journal->applier;
@@ -492,7 +501,9 @@ unsigned journal_apply_step(struct journal *journal)
     forget_removed(journal);
     first = take_batches(journal, &last, &count);
     if (!first) {
-        if (db_wal_pages(a->db) && now_ms - a->idle_since_ms >= IDLE_CHECKPOINT_MS) {
+        /* Also where the WAL is empty, after a start: what is durable is yet to be said. */
+        if ((db_wal_pages(a->db) || durable_behind(journal)) &&
+            now_ms - a->idle_since_ms >= IDLE_CHECKPOINT_MS) {
             a->idle_since_ms = now_ms;
             (void)applier_checkpoint(journal); /* logged; tried again after the next quiet spell */
         }

@@ -24,7 +24,7 @@
 
 #define STEP_BYTES       (2 * MIB)
 #define STEP_MOVES       256
-#define DISK_CHECK_MS    1000
+#define DISK_LOOK_MS     1000
 #define GARBAGE_PER_STEP 64
 #define RETRY_MS         10000
 #define ROTTEN_RETRY_MS  (24 * 3600 * 1000ull)
@@ -275,35 +275,14 @@ static bool collect_garbage(struct journal *journal)
     return rc == 0;
 }
 
-void check_disk(struct journal *journal)
-{
-    struct cleaner *cleaner = &journal->cleaner;
-    struct io *io = journal->env->io;
-    uint64_t now_ms = env_mono_ms(journal->env);
-    struct io_space space;
-
-    if (now_ms < cleaner->next_disk_check_ms)
-        return;
-    cleaner->next_disk_check_ms = now_ms + DISK_CHECK_MS;
-    if (io->space(io, journal->config.dirs->files_dir, &space) != 0)
-        return;
-    uint64_t reserve = space.total_bytes / 100 * RESERVE_PERCENT;
-
-    if (reserve < RESERVE_BYTES)
-        reserve = RESERVE_BYTES;
-    if (reserve > space.total_bytes / 10)
-        reserve = space.total_bytes / 10;
-    atomic_store(&journal->free_bytes, space.free_bytes);
-    atomic_store(&journal->total_bytes, space.total_bytes);
-    atomic_store(&journal->reserve_bytes, reserve);
-}
-
 bool journal_upkeep_step(struct journal *journal)
 {
     bool more;
 
-    check_disk(journal);
-    more = log_prepare(journal->log) > 0;
+    disk_look(journal, DISK_LOOK_MS);
+    /* Zeros ahead of the writer are a luxury on a disk that is full. */
+    log_trim(journal->log);
+    more = journal_room(journal, 0) == 0 && log_prepare(journal->log) > 0;
     more |= cleaner_step(journal);
     more |= collect_garbage(journal);
     more |=

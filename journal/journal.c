@@ -27,6 +27,9 @@
 #define RETRY_APPLY_MS  200
 
 #define REBUILD_HINT "; run 'objctl journal rebuild' to make it anew from the log"
+#define NEWER_HINT                                                                                 \
+    "; it is of a newer version, which can open it, or no database of ours: then"                  \
+    " 'objctl journal rebuild' makes it anew from the log"
 
 /* MESSAGE becomes "PATH: what RC means", and HINT where there is one. */
 static int say(char *message, size_t cap, int rc, const char *path, const char *hint)
@@ -137,6 +140,8 @@ static int open_database(struct journal *journal, char *message, size_t cap)
         db_open(&journal->applier.db, journal->vfs, journal->db_path, &journal->node, &dirs->store);
     if (rc == ERR_CORRUPT)
         return say(message, cap, rc, journal->db_path, REBUILD_HINT);
+    if (rc == ERR_FORMAT)
+        return say(message, cap, rc, journal->db_path, NEWER_HINT);
     if (rc)
         return say(message, cap, rc, journal->db_path, "");
     if ((rc = applier_open(journal)) != 0)
@@ -284,7 +289,7 @@ int journal_open(struct journal **out, const struct journal_config *config, char
         if (rc == 0) {
             journal->applier.idle_since_ms = env_mono_ms(journal->env);
             journal->applier.checkpointed_ms = journal->applier.idle_since_ms;
-            check_disk(journal); /* its figures, before anyone asks */
+            disk_look(journal, 0); /* before anyone asks */
             *out = journal;
             return 0;
         }
@@ -540,14 +545,6 @@ void journal_count_bad(struct journal *journal, uint64_t bad_blocks, uint64_t re
     atomic_fetch_add(&journal->lost, lost);
 }
 
-int journal_room(struct journal *journal, uint64_t len)
-{
-    uint64_t free_bytes = atomic_load_explicit(&journal->free_bytes, memory_order_relaxed);
-    uint64_t reserve = atomic_load_explicit(&journal->reserve_bytes, memory_order_relaxed);
-
-    return free_bytes < reserve || free_bytes - reserve < len ? ERR_NO_SPACE : 0;
-}
-
 void journal_stats(struct journal *journal, struct journal_stats *out)
 {
     struct log_segment *segments;
@@ -595,7 +592,7 @@ void journal_stats(struct journal *journal, struct journal_stats *out)
     out->read_only = atomic_load(&journal->read_only) != 0;
     out->recovered_records = journal->recovered_records;
     out->rotten_bytes = journal->rotten_bytes;
-    out->free_bytes = atomic_load(&journal->free_bytes);
-    out->total_bytes = atomic_load(&journal->total_bytes);
+    out->free_bytes = atomic_load(&journal->room_left.free_bytes);
+    out->total_bytes = atomic_load(&journal->room_left.total_bytes);
     out->full = journal_room(journal, 1) != 0;
 }

@@ -115,8 +115,11 @@ struct journal_stats {
 };
 void journal_stats(struct journal *journal, struct journal_stats *out);
 
-/* Whether LEN more bytes of body may be stored now (the reserve; RESERVE_BYTES): ERR_NO_SPACE. */
+/* Whether LEN more bytes of body may be stored now (the reserve; RESERVE_BYTES): ERR_NO_SPACE. May
+ * ask the file system, hardly ever. Any thread, as the next. */
 int journal_room(struct journal *journal, uint64_t len) MUST_CHECK;
+/* The same for bytes that are going to be stored right away; BEGINS: the first of a put. */
+int journal_claim(struct journal *journal, uint64_t len, bool begins) MUST_CHECK;
 
 /* ---- Steps: what the threads call in a loop ---- */
 

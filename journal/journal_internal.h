@@ -85,7 +85,13 @@ struct cleaner {
     uint64_t rotten;
     _Atomic uint32_t in_flight; /* moves submitted and not yet done */
     _Atomic int failed;         /* a move that was refused: leave the segment alone for now */
-    uint64_t next_disk_check_ms;
+};
+
+/* See room.c. */
+struct disk_room {
+    _Atomic uint64_t free_bytes, total_bytes, reserve_bytes; /* as of the last look */
+    _Atomic uint64_t claimed_bytes;                          /* accepted since */
+    _Atomic uint64_t looked_ms;
 };
 
 struct journal {
@@ -130,7 +136,7 @@ struct journal {
     _Atomic uint32_t holds;     /* backups under way: nothing is removed */
     _Atomic uint64_t bad_blocks, repaired, lost, conflicts, clock_faults, refused;
     _Atomic uint64_t cleaned_segments, moved_records;
-    _Atomic uint64_t free_bytes, total_bytes, reserve_bytes;
+    struct disk_room room_left;
 };
 
 /* ---- journal.c ---- */
@@ -196,7 +202,10 @@ int journal_reconcile(struct journal *journal) MUST_CHECK;
 
 /* ---- clean.c ---- */
 bool cleaner_step(struct journal *journal);
-/* Take note of the disk's free space, at most once a second. */
-void check_disk(struct journal *journal);
+
+/* ---- room.c ---- */
+
+/* Take note of the disk's free space, unless that was done at most MAX_AGE_MS ago. Any thread. */
+void disk_look(struct journal *journal, uint64_t max_age_ms);
 
 #endif

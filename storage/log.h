@@ -135,6 +135,10 @@ int log_scan(struct log *log, uint32_t volume, uint64_t *from,
  * leaves more than 1 MiB of its zeros dirty, so that it does not slow down a commit's sync. */
 int log_prepare(struct log *log);
 
+/* Give back the unused zeros behind a segment that was sealed before it was full; part of
+ * log_prepare, for when there is no room for the rest of that. */
+void log_trim(struct log *log);
+
 /* Unlink sealed segment VOLUME, once no reader is inside; readers get ERR_NOT_FOUND at once. The
  * caller has made sure that nothing in it is needed. Syncs the directory. */
 int log_remove(struct log *log, uint32_t volume) MUST_CHECK;

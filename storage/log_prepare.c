@@ -88,7 +88,7 @@ static int make_next(struct log *log)
 }
 
 /* Give back the zeros behind a segment that was left early. */
-static void trim(struct log *log)
+void log_trim(struct log *log)
 {
     struct segment *segment = NULL;
 
@@ -206,7 +206,7 @@ int log_prepare(struct log *log)
 {
     if (!log->ready || atomic_load(&log->poisoned))
         return 0;
-    trim(log);
+    log_trim(log);
     if (make_next(log))
         return 1;
 
