@@ -230,7 +230,8 @@ static void a_rotten_body_is_not_moved(void **state)
     make_dead(node, 100, 40);
     assert_int_equal(find(node, 1, &object), 0);
     shell("printf X | dd of='%s/log/%08x.seg' bs=1 seek=%llu conv=notrunc status=none", node->files,
-          object->place.volume, (unsigned long long)object->place.offset + object->record_bytes - 9);
+          object->place.volume,
+          (unsigned long long)object->place.offset + object->record_bytes - 9);
     settle(node);
     shell("test -e '%s/log/%08x.seg'", node->files, object->place.volume);
     object_destroy(&object);
@@ -276,7 +277,8 @@ static void the_scrub_finds_a_flipped_byte_and_nothing_else(void **state)
 
     assert_int_equal(find(node, 77, &object), 0);
     shell("printf X | dd of='%s/log/%08x.seg' bs=1 seek=%llu conv=notrunc status=none", node->files,
-          object->place.volume, (unsigned long long)object->place.offset + object->record_bytes - 9);
+          object->place.volume,
+          (unsigned long long)object->place.offset + object->record_bytes - 9);
     object_destroy(&object);
     assert_int_equal(find(node, 500, &object), 0);
     shell("printf X | dd of='%s'/large/%02x/%016llx bs=1 seek=%llu conv=notrunc status=none",
