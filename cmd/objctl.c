@@ -52,7 +52,7 @@ static const struct command commands[] = {
      "  verify                 check every hash chain; also on a running node\n"
      "  dump                   print all events as JSON lines; the node must be stopped\n"
      "  rebuild                make the database anew from the log; the node must be stopped\n"},
-    {"verify", ctl_verify, "[OPTION]...", "read and check every body; the node must be stopped",
+    {"verify", ctl_verify, "[OPTION]...", "read and check everything; the node must be stopped",
      ""},
     {"backup", ctl_backup, "[OPTION]... DIR", "copy the node, running or stopped, into a new DIR",
      ""},

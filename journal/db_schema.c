@@ -18,6 +18,7 @@
 #include "journal/db_internal.h"
 
 #include "base/log.h"
+#include "journal/vfs.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -140,7 +141,8 @@ static int disk_error(struct conn *conn)
 
 static int translate(struct conn *conn, int code)
 {
-    if (code == SQLITE_IOERR_SHORT_READ || code == SQLITE_IOERR_CORRUPTFS)
+    if (code == SQLITE_IOERR_SHORT_READ || code == SQLITE_IOERR_CORRUPTFS ||
+        code == SQLITE_IOERR_DATA)
         return ERR_CORRUPT;
     if (code == SQLITE_IOERR_NOMEM)
         return ERR_NO_MEMORY;
@@ -263,6 +265,13 @@ int conn_open(struct conn *conn, const char *vfs, const char *path, int flags)
     /* Only db_checkpoint checkpoints: two connections that do can corrupt the WAL. */
     (void)sqlite3_db_config(conn->sql, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
     (void)sqlite3_wal_autocheckpoint(conn->sql, 0);
+    int reserved = VFS_PAGE_RESERVED;
+    if (sqlite3_file_control(conn->sql, "main", VFS_FCNTL_PAGE_SUMS, NULL) != SQLITE_OK ||
+        sqlite3_file_control(conn->sql, "main", SQLITE_FCNTL_RESERVE_BYTES, &reserved) !=
+            SQLITE_OK) {
+        rc = ERR_UNSUPPORTED;
+        goto out;
+    }
     rc = conn_exec(conn, "PRAGMA temp_store = MEMORY; PRAGMA recursive_triggers = ON");
 out:
     if (rc)

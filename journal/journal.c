@@ -26,7 +26,6 @@
 #define ROOM_WAIT_MS    100
 #define RETRY_APPLY_MS  200
 
-#define REBUILD_HINT "; run 'objctl journal rebuild' to make it anew from the log"
 #define NEWER_HINT                                                                                 \
     "; it is of a newer version, which can open it, or no database of ours: then"                  \
     " 'objctl journal rebuild' makes it anew from the log"
@@ -145,7 +144,7 @@ static int open_database(struct journal *journal, char *message, size_t cap)
     if (rc)
         return say(message, cap, rc, journal->db_path, "");
     if ((rc = applier_open(journal)) != 0)
-        return say(message, cap, rc, journal->db_path, "");
+        return say(message, cap, rc, journal->db_path, rc == ERR_CORRUPT ? REBUILD_HINT : "");
     if (!id_equal(&journal->applier.state.store, &dirs->store))
         return say(message, cap, ERR_WRONG_STORE, journal->db_path, "");
     return check_node(journal, message, cap);

@@ -11,6 +11,9 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+/* What helps against a damaged database; follows the reason in a message. */
+#define REBUILD_HINT "; run 'objctl journal rebuild' to make it anew from the log"
+
 /* Why a node takes no writes. */
 enum read_only {
     READ_ONLY_LOG = 1,      /* a sync failed: until a restart */

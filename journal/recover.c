@@ -117,8 +117,10 @@ int journal_recover(struct journal *journal, bool clean, char *message, size_t c
     else if (replay.in_transaction)
         applier_rollback(journal);
     if (rc) {
-        snprintf(message, cap, "recovery of %s from position %llu failed: %s",
-                 journal->config.dirs->files_dir, (unsigned long long)position, err_text(rc));
+        /* Rot in the log is skipped; what is reported is the database's. */
+        snprintf(message, cap, "%s: recovery of %s from position %llu failed: %s%s",
+                 journal->db_path, journal->config.dirs->files_dir, (unsigned long long)position,
+                 err_text(rc), rc == ERR_CORRUPT ? REBUILD_HINT : "");
         return rc;
     }
     if (found.hlc > journal->applier.state.hlc)

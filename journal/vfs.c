@@ -24,12 +24,17 @@
  * are counters under the VFS's mutex (taken once per connection in WAL mode); the eight wal-index
  * locks are atomics: -1 exclusive, 0 free, n readers.
  *
+ * Pages of the main database bear checksums (vfs.h): SQLite itself would take a flipped bit in a
+ * row for what was stored.
+ *
  * Failure: errors of base/io become SQLITE_IOERR_…, full disks SQLITE_FULL; the code itself stays
  * with the thread for xGetLastError (sqlite3_system_errno), so that the database layer can give it
  * back unchanged. Temporary files are refused: our connections keep such things in memory.
  */
 #include "journal/vfs.h"
 
+#include "base/bytes.h"
+#include "base/hash.h"
 #include "base/io.h"
 #include "base/limits.h"
 
@@ -87,6 +92,7 @@ struct file {
     uint64_t held_offset;
     uint8_t held_bytes[WAL_FRAME_BYTES];
     bool is_wal;
+    bool page_sums; /* see VFS_FCNTL_PAGE_SUMS */
 };
 
 static _Thread_local int last_error;
@@ -133,11 +139,45 @@ static int flush(struct file *file)
     return rc ? failed(rc, SQLITE_IOERR_WRITE) : SQLITE_OK;
 }
 
+static bool is_page(const struct file *file, int len, sqlite3_int64 offset)
+{
+    return file->page_sums && len == VFS_PAGE_BYTES && offset % VFS_PAGE_BYTES == 0;
+}
+
+/* Seeded with the place, so that no page passes for another. */
+static uint64_t page_sum(const uint8_t *page, sqlite3_int64 offset)
+{
+    return xxh64(page, VFS_PAGE_BYTES - VFS_PAGE_RESERVED, (uint64_t)offset);
+}
+
+static int check_page(const uint8_t *page, sqlite3_int64 offset)
+{
+    uint64_t stored = get_u64(page + VFS_PAGE_BYTES - VFS_PAGE_RESERVED);
+
+    if (stored == page_sum(page, offset))
+        return SQLITE_OK;
+    /* A page that SQLite has set aside and never written: the file has a hole there. */
+    if (stored == 0 && page[0] == 0 && memcmp(page, page + 1, VFS_PAGE_BYTES - 1) == 0)
+        return SQLITE_OK;
+    return failed(ERR_CORRUPT, SQLITE_IOERR_DATA);
+}
+
+static int write_page(struct file *file, const uint8_t *page, sqlite3_int64 offset)
+{
+    uint8_t summed[VFS_PAGE_BYTES];
+
+    memcpy(summed, page, VFS_PAGE_BYTES - VFS_PAGE_RESERVED);
+    put_u64(summed + VFS_PAGE_BYTES - VFS_PAGE_RESERVED, page_sum(page, offset));
+    int rc = io_write(io_of(file), file->fd, summed, sizeof summed, (uint64_t)offset);
+    return rc ? failed(rc, SQLITE_IOERR_WRITE) : SQLITE_OK;
+}
+
 static int file_read(sqlite3_file *base, void *buf, int len, sqlite3_int64 offset)
 {
     struct file *file = (struct file *)base;
     struct io *io = io_of(file);
     char *at = buf;
+    sqlite3_int64 from = offset;
     size_t left = (size_t)len;
     int rc = flush(file);
 
@@ -157,7 +197,7 @@ static int file_read(sqlite3_file *base, void *buf, int len, sqlite3_int64 offse
         offset += got;
         left -= (size_t)got;
     }
-    return SQLITE_OK;
+    return is_page(file, len, from) ? check_page(buf, from) : SQLITE_OK;
 }
 
 static int file_write(sqlite3_file *base, const void *buf, int len, sqlite3_int64 offset)
@@ -187,6 +227,8 @@ static int file_write(sqlite3_file *base, const void *buf, int len, sqlite3_int6
         file->held = true;
         return SQLITE_OK;
     }
+    if (is_page(file, len, offset))
+        return write_page(file, buf, offset);
     rc = io_write(io_of(file), file->fd, buf, (size_t)len, (uint64_t)offset);
     return rc ? failed(rc, SQLITE_IOERR_WRITE) : SQLITE_OK;
 }
@@ -272,6 +314,9 @@ static int file_control(sqlite3_file *base, int op, void *arg)
         return SQLITE_OK;
     case SQLITE_FCNTL_VFSNAME:
         *(char **)arg = sqlite3_mprintf("%s", file->vfs->name);
+        return SQLITE_OK;
+    case VFS_FCNTL_PAGE_SUMS:
+        file->page_sums = true;
         return SQLITE_OK;
     default:
         return SQLITE_NOTFOUND;

@@ -24,6 +24,11 @@ def pytest_collection_modifyitems(config, items):
         items[:] = [item for item in items if not item.get_closest_marker("large")]
 
 
+def pytest_terminal_summary(terminalreporter):
+    for line in harness.FIGURES:
+        terminalreporter.write_line(line)
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
     outcome = yield

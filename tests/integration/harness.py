@@ -20,6 +20,7 @@ import wire
 TOP = pathlib.Path(__file__).resolve().parents[2]
 OBJSTORE = os.environ.get("OBJSTORE_BIN", str(TOP / "build/objstore"))
 OBJCTL = os.environ.get("OBJCTL_BIN", str(TOP / "build/objctl"))
+FIGURES = []  # lines for the end of the run: counts that a document quotes
 PATIENCE_S = wire.PATIENCE_S
 INLINE = 256 << 10
 BLOCK = 64 << 10
