@@ -1,5 +1,6 @@
 /*
- * Sending a large body: each block is read into the loop's scratch, verified, and sent from there.
+ * Sending a large body. What is hot is sent as it lies in memory (storage/hot_blocks.h). Each other
+ * block is read into the loop's scratch, verified, offered to the hot ones, and sent from there.
  *
  *   read ─► page cache has the block ─────────────────────────────► sent
  *        └► ERR_AGAIN: suspend ─► pool reads and verifies it and some more ─► post ─► read again
@@ -21,9 +22,11 @@
 struct body_source {
     struct http_source http; /* first: the core hands it back */
     struct store *store;
-    struct store_body *body;
-    const uint8_t *memory; /* all of a small body, or NULL */
+    struct hot_blocks *hot;
+    struct body_origin origin;
     struct multipart layout;
+    struct hot_range held; /* while the core sends it */
+    uint64_t offered;      /* blocks below were offered to the hot ones */
     struct store_job job;
     struct http_request *request; /* that waits for the job */
     uint64_t index, last;         /* what the job reads, and how far it may go on */
@@ -53,16 +56,31 @@ static void warmed(struct http_request *request)
     http_source_ready(request);
 }
 
+/* All was hot when the answer began, but is so no more. */
+static int open_body(struct body_source *source, struct db_reader *reader)
+{
+    const struct body_origin *origin = &source->origin;
+    int rc = store_open(origin->body, source->store, reader, &origin->id, true);
+
+    if (rc)
+        return rc;
+    const struct object *object = store_body_object(*origin->body);
+    /* Never bytes of another body behind those already sent. */
+    return object->place.volume == PLACE_LARGE && object->place.offset == origin->number
+               ? 0
+               : ERR_NOT_FOUND;
+}
+
 static void warm(struct store_job *job, struct db_reader *reader)
 {
     struct body_source *source = container_of(job, struct body_source, job);
 
-    (void)reader;
-    if (source->kept)
-        source->rc =
-            store_body_block(source->body, source->index, source->kept, &source->kept_len, false);
-    else
-        source->rc = body_warm(source->body, source->index, source->last);
+    source->rc = *source->origin.body ? 0 : open_body(source, reader);
+    if (source->rc == 0 && source->kept)
+        source->rc = store_body_block(*source->origin.body, source->index, source->kept,
+                                      &source->kept_len, false);
+    else if (source->rc == 0)
+        source->rc = body_warm(*source->origin.body, source->index, source->last);
     http_post(source->request, warmed);
 }
 
@@ -121,8 +139,8 @@ static int read_source(struct http_source *http, struct http_request *request, u
         *len = (size_t)left;
         return 0;
     }
-    if (source->memory) {
-        *data = source->memory + position;
+    if (source->origin.memory) {
+        *data = source->origin.memory + position;
         *len = (size_t)left;
         return 0;
     }
@@ -133,16 +151,50 @@ static int read_source(struct http_source *http, struct http_request *request, u
         block_len = source->kept_len;
     } else {
         drop_kept(source);
-        int rc = store_body_block(source->body, index, scratch, &block_len, true);
+        int rc = ERR_AGAIN;
+        if (*source->origin.body)
+            rc = store_body_block(*source->origin.body, index, scratch, &block_len, true);
         if (rc == ERR_AGAIN)
             return wait_for(source, request, index, (position + left - 1) / BLOCK_BYTES);
         if (rc)
             return rc;
     }
     assert(within < block_len);
+    if (index >= source->offered) {
+        source->offered = index + 1;
+        hot_blocks_offer(source->hot, source->origin.number, source->origin.size, index, block,
+                         block_len);
+    }
     *data = block + within;
     *len = block_len - within < left ? block_len - within : left;
     return 0;
+}
+
+static bool hold_source(struct http_source *http, uint64_t offset, struct http_file *file)
+{
+    struct body_source *source = (struct body_source *)http;
+    const char *text;
+    uint64_t position, left;
+
+    if (source->origin.memory || source->rc)
+        return false;
+    multipart_at(&source->layout, offset, &text, &position, &left);
+    uint64_t within = position % BLOCK_BYTES;
+    if (text || !hot_blocks_hold(source->hot, source->origin.number, position / BLOCK_BYTES,
+                                 (position + left - 1) / BLOCK_BYTES, &source->held))
+        return false;
+    assert(within < source->held.bytes);
+    file->fd = source->held.fd;
+    file->offset = source->held.offset + within;
+    file->len = source->held.bytes - within < left ? source->held.bytes - within : left;
+    return true;
+}
+
+static void release_source(struct http_source *http, uint64_t sent_bytes)
+{
+    struct body_source *source = (struct body_source *)http;
+
+    hot_blocks_release(source->hot, &source->held, sent_bytes);
 }
 
 static void close_source(struct http_source *http)
@@ -154,19 +206,20 @@ static void close_source(struct http_source *http)
     free(source);
 }
 
-int body_source_create(struct http_source **out, struct store *store, struct store_body *body,
-                       const uint8_t *memory, struct multipart *layout)
+int body_source_create(struct http_source **out, struct store *store,
+                       const struct body_origin *origin, struct multipart *layout)
 {
+    assert(origin->memory || origin->body);
     *out = NULL;
     struct body_source *source = calloc(1, sizeof *source);
     if (!source) {
         multipart_release(layout);
         return ERR_NO_MEMORY;
     }
-    source->http = (struct http_source){read_source, close_source};
+    source->http = (struct http_source){read_source, close_source, hold_source, release_source};
     source->store = store;
-    source->body = body;
-    source->memory = memory;
+    source->hot = store_hot(store);
+    source->origin = *origin;
     source->layout = *layout;
     *out = &source->http;
     return 0;

@@ -2,6 +2,7 @@
  * GET and HEAD of an object, from the fastest way to the slowest:
  *
  *   RAM tier has the answer ─────────────────────────────────────────────► sent as it lies there
+ *   RAM tier has the header, all blocks asked for of the large body are hot ► sent from memory
  *   RAM tier has the place, page cache the record ─► verified, filled ───► sent from the scratch
  *   else: pool looks it up, reads and verifies ─► post ──────────────────► sent from its memory,
  *                                                                          large: block by block
@@ -163,6 +164,22 @@ static int gather(struct public_request *request, const struct multipart *layout
     return buf_check(&request->text);
 }
 
+/* A source of the body at BODY, or where that is NULL of the large one. */
+static int make_source(struct public_request *request, const uint8_t *body,
+                       struct multipart *layout, struct http_source **out)
+{
+    struct body_origin origin = {.memory = body, .body = &request->body, .id = request->id};
+
+    if (!body && request->body) {
+        origin.number = store_body_object(request->body)->place.offset;
+        origin.size = store_body_object(request->body)->size;
+    } else if (!body) {
+        origin.number = request->entry->large.number;
+        origin.size = request->entry->large.size;
+    }
+    return body_source_create(out, request->api->store, &origin, layout);
+}
+
 static void answer_ranges(struct public_request *request, struct slice base, const uint8_t *body,
                           uint64_t size, bool lent)
 {
@@ -179,7 +196,7 @@ static void answer_ranges(struct public_request *request, struct slice base, con
         answer.body = body + layout.ranges[0].first;
         multipart_release(&layout);
     } else if (!body || lent) {
-        rc = body_source_create(&answer.source, request->api->store, request->body, body, &layout);
+        rc = make_source(request, body, &layout, &answer.source);
     } else {
         rc = gather(request, &layout, body);
         answer.body = request->text.data;
@@ -202,7 +219,7 @@ static int whole_source(struct public_request *request, uint64_t size, struct ht
     struct multipart layout;
     int rc = multipart_init(&layout, &all, 1, size, (struct slice){NULL, 0}, "");
 
-    return rc ? rc : body_source_create(out, request->api->store, request->body, NULL, &layout);
+    return rc ? rc : make_source(request, NULL, &layout, out);
 }
 
 /* Do as the plan says. BASE: the header lines of a 200; BODY: NULL where it is large (or not
@@ -265,26 +282,55 @@ static struct slice base_of(const struct public_request *request)
     return (struct slice){request->base.data, request->base.len};
 }
 
-/* Remember a small body that was just read and verified. */
+/* Remember a small body that was just read and verified, or where a large one is. */
 static void fill(struct public_request *request)
 {
     const struct object *object = store_body_object(request->body);
+    const uint8_t *body = store_body_inline(request->body);
+    const struct ram_large large = {object->place.offset, object->size};
+    uint64_t token = store_body_token(request->body), modified_s = headers_modified_s(object);
     char etag[ETAG_BYTES + 1];
 
     headers_etag(etag, object);
-    ram_fill(request->api->ram, store_body_token(request->body), &object->id, request->base.data,
-             request->base.len, store_body_inline(request->body), object->size,
-             headers_modified_s(object), object->expires_ms, etag);
+    if (body)
+        ram_fill(request->api->ram, token, &object->id, request->base.data, request->base.len, body,
+                 object->size, modified_s, object->expires_ms, etag);
+    else
+        ram_fill_large(request->api->ram, token, &object->id, request->base.data, request->base.len,
+                       &large, modified_s, object->expires_ms, etag);
 }
 
-static void answer_entry(struct public_request *request)
+/* Whether all that the plan wants of a large body's bytes is hot. */
+static bool is_hot(struct public_request *request, const struct ram_large *large)
+{
+    const struct get_plan *plan = &request->plan;
+    struct hot_blocks *hot = store_hot(request->api->store);
+    bool all = true;
+
+    if (request->is_head || (plan->status != 200 && plan->status != 206))
+        return true;
+    if (plan->status == 200)
+        return hot_blocks_has(hot, large->number, 0, (large->size - 1) / BLOCK_BYTES);
+    for (unsigned i = 0; i < plan->count && all; i++)
+        all = hot_blocks_has(hot, large->number, plan->ranges[i].first / BLOCK_BYTES,
+                             plan->ranges[i].last / BLOCK_BYTES);
+    return all;
+}
+
+/* False: the entry does not suffice. */
+static bool answer_entry(struct public_request *request)
 {
     const struct ram_entry *entry = request->entry;
+    const struct slice base = {entry->head, entry->head_bytes};
+    bool large = entry->large.size > 0;
+    uint64_t size = large ? entry->large.size : entry->body_bytes;
 
     make_plan(&request->plan, &request->asks, request->is_head, entry->etag, entry->modified_s,
-              entry->body_bytes);
-    answer_plan(request, (struct slice){entry->head, entry->head_bytes}, entry->body,
-                entry->body_bytes, true);
+              size);
+    if (large && !is_hot(request, &entry->large))
+        return false;
+    answer_plan(request, base, large ? NULL : entry->body, size, true);
+    return true;
 }
 
 static void cold_done(struct http_request *http)
@@ -310,15 +356,17 @@ static int read_cold(struct public_request *request, struct db_reader *reader)
     rc = prepare(request, object);
     if (rc || request->is_head)
         return rc;
-    if (store_body_inline(request->body)) {
-        fill(request);
+    fill(request);
+    if (store_body_inline(request->body))
         return 0;
-    }
     if (request->plan.status != 200 && request->plan.status != 206)
         return 0;
     /* A damaged first block must show before the header is sent. */
     uint64_t first = request->plan.status == 206 ? request->plan.ranges[0].first : 0;
     uint64_t last = request->plan.status == 206 ? request->plan.ranges[0].last : object->size - 1;
+    if (hot_blocks_has(store_hot(request->api->store), object->place.offset, first / BLOCK_BYTES,
+                       first / BLOCK_BYTES))
+        return 0;
     return body_warm(request->body, first / BLOCK_BYTES, last / BLOCK_BYTES);
 }
 
@@ -366,8 +414,8 @@ void public_get(struct public_api *api, struct http_request *http, const struct 
 
         if (expires_ms && env_wall_ms(api->env) >= expires_ms)
             public_fail(http, ERR_NOT_FOUND, OPERATION_GET, id);
-        else
-            answer_entry(request);
+        else if (!answer_entry(request))
+            get_cold(request);
         return;
     }
     scratch = public_scratch(request);

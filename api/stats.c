@@ -15,6 +15,7 @@
 struct snapshot {
     struct journal_stats journal;
     struct ram_stats ram;
+    struct hot_stats hot;
     uint64_t in_flight_bytes; /* of memory: held for slow clients */
     struct http_stats http;
     char node[ULID_TEXT_BYTES + 1], origin[ULID_TEXT_BYTES + 1];
@@ -28,11 +29,12 @@ static void take(struct snapshot *s, const struct stats_source *source)
 
     journal_stats(journal, &s->journal);
     ram_stats(store_ram(source->store), &s->ram);
+    hot_blocks_stats(store_hot(source->store), &s->hot);
     const struct budget *memory = store_memory(source->store);
     s->in_flight_bytes = budget_used(memory);
-    /* --memory is both together. */
+    /* --memory is all of it together; the hot blocks' share is within the RAM tier's. */
     s->ram.limit_bytes += memory->limit;
-    s->ram.used_bytes += s->in_flight_bytes;
+    s->ram.used_bytes += s->in_flight_bytes + s->hot.used_bytes;
     http_server_stats(source->server, &s->http);
     ulid_format(s->node, &node);
     s->origin[0] = 0;
@@ -209,6 +211,8 @@ static void add_memory(struct buf *out, const struct snapshot *s)
     number(out, "limit_bytes", ram->limit_bytes);
     number(out, "used_bytes", ram->used_bytes);
     number(out, "in_flight_bytes", s->in_flight_bytes);
+    number(out, "hot_blocks_bytes", s->hot.used_bytes);
+    number(out, "hot_blocks_sent_bytes", s->hot.sent_bytes);
     number(out, "hits", ram->hits);
     number(out, "misses", ram->misses);
     number(out, "entries", ram->entries);
@@ -378,6 +382,10 @@ static void metrics_doors(struct buf *out, const struct snapshot *s)
         {"objstore_memory_used_bytes", "Used of it", GAUGE, ram->used_bytes},
         {"objstore_memory_in_flight_bytes", "Of that: held for clients that are slow", GAUGE,
          s->in_flight_bytes},
+        {"objstore_memory_hot_blocks_bytes", "Of that: blocks of large bodies", GAUGE,
+         s->hot.used_bytes},
+        {"objstore_memory_hot_blocks_sent_bytes_total", "Bytes of large bodies sent from memory",
+         COUNTER, s->hot.sent_bytes},
         {"objstore_memory_hits_total", "Reads served from memory", COUNTER, ram->hits},
         {"objstore_memory_misses_total", "Reads that were not", COUNTER, ram->misses},
         {"objstore_memory_entries", "Bodies held in memory", GAUGE, ram->entries},

@@ -59,7 +59,10 @@ int store_create(struct store **out, const struct store_config *config)
     (void)pthread_mutex_init(&store->lock, NULL);
 
     const struct pool_context context = {open_reader, close_reader, store};
-    int rc = pool_start(&store->readers, "store-read", POOL_THREADS, READER_CAPACITY, &context);
+    int rc = hot_blocks_create(&store->hot, store->env, store->ram);
+    if (rc)
+        goto out;
+    rc = pool_start(&store->readers, "store-read", POOL_THREADS, READER_CAPACITY, &context);
     if (rc)
         goto out;
     rc = pool_start(&store->writers, "store-write", STORE_WRITER_THREADS, WRITER_CAPACITY, NULL);
@@ -79,6 +82,7 @@ void store_destroy(struct store **store)
     pool_stop(&it->readers);
     pool_stop(&it->writers);
     store_put_drain(it);
+    hot_blocks_destroy(&it->hot);
     assert(atomic_load(&it->upload_bytes) == 0);
     (void)pthread_mutex_destroy(&it->lock);
     free(it);
@@ -98,6 +102,11 @@ struct journal *store_journal(struct store *store)
 struct ram *store_ram(struct store *store)
 {
     return store->ram;
+}
+
+struct hot_blocks *store_hot(struct store *store)
+{
+    return store->hot;
 }
 
 struct budget *store_memory(struct store *store)

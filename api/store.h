@@ -13,6 +13,7 @@
 #include "base/hash.h"
 #include "base/pool.h"
 #include "journal/journal.h"
+#include "storage/hot_blocks.h"
 #include "storage/ram.h"
 
 /* Memory that bodies of uploads under way may take, all together; over it a put gets ERR_FULL. */
@@ -38,6 +39,7 @@ void store_destroy(struct store **store);
 struct env *store_env(struct store *store);
 struct journal *store_journal(struct store *store);
 struct ram *store_ram(struct store *store);
+struct hot_blocks *store_hot(struct store *store);
 struct budget *store_memory(struct store *store);
 uint64_t store_max_body(const struct store *store);
 

@@ -122,6 +122,7 @@ int store_open(struct store_body **out, struct store *store, struct db_reader *r
     int rc = ERR_NOT_FOUND;
 
     *out = NULL;
+    hot_blocks_care(store->hot); /* whoever needs memory that is idle there comes by here */
     struct store_body *body = calloc(1, sizeof *body);
     if (!body)
         return ERR_NO_MEMORY;

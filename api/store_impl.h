@@ -14,6 +14,7 @@
 struct store {
     struct journal *journal;
     struct ram *ram;
+    struct hot_blocks *hot;
     struct env *env;
     struct budget *memory;
     struct log *log;

@@ -21,8 +21,9 @@
  * no lock; the hand finds what has none left. What is read just now can be neither moved nor
  * evicted, so slow readers leave less room for others, and where none is left a fill is refused.
  *
- * Memory: each shard has its share of the limit. Tables and locations (at most half of it) take
- * theirs from the end of the main region. Nothing is touched before it is needed.
+ * Memory: each shard has its share of the limit. Tables, locations (at most half of it) and what is
+ * lent to others take theirs from the end of the main region. Nothing is touched before it is
+ * needed.
  *
  * Coherence: see ram.h. A counter is shared by the ids of one 512th of a shard: a foreign
  * invalidation may drop a fill, which costs a miss and nothing else.
@@ -76,7 +77,8 @@ struct ghost {
 struct shard {
     pthread_mutex_t lock;
     size_t limit_bytes;       /* whole pages */
-    size_t taken_bytes;       /* by tables and locations; whole pages */
+    size_t taken_bytes;       /* by tables, locations and lent_bytes; whole pages */
+    size_t lent_bytes;        /* see ram_lend */
     void *memory;             /* of both regions, small before main; NULL before the first fill */
     struct region regions[2]; /* by enum where */
     struct entry **buckets;
@@ -551,9 +553,11 @@ static struct entry *reserve(struct shard *shard, uint64_t token, uint64_t hash,
     return entry;
 }
 
-void ram_fill(struct ram *ram, uint64_t token, const struct id128 *id, const char *head,
-              size_t head_bytes, const void *body, size_t body_bytes, uint64_t modified_s,
-              uint64_t expires_ms, const char *etag)
+/* LARGE: in place of a body of 0 bytes, or NULL. */
+static void fill(struct ram *ram, uint64_t token, const struct id128 *id, const char *head,
+                 size_t head_bytes, const void *body, size_t body_bytes,
+                 const struct ram_large *large, uint64_t modified_s, uint64_t expires_ms,
+                 const char *etag)
 {
     uint64_t hash = hash_of(id);
     struct shard *shard = shard_of(ram, hash);
@@ -565,6 +569,8 @@ void ram_fill(struct ram *ram, uint64_t token, const struct id128 *id, const cha
         return;
     entry->answer.head_bytes = (uint32_t)head_bytes;
     entry->answer.body_bytes = (uint32_t)body_bytes;
+    if (large)
+        entry->answer.large = *large;
     entry->answer.modified_s = modified_s;
     entry->answer.expires_ms = expires_ms;
     size_t etag_bytes = strlen(etag) + 1;
@@ -588,6 +594,21 @@ void ram_fill(struct ram *ram, uint64_t token, const struct id128 *id, const cha
         unreference(entry);
     }
     unlock(shard);
+}
+
+void ram_fill(struct ram *ram, uint64_t token, const struct id128 *id, const char *head,
+              size_t head_bytes, const void *body, size_t body_bytes, uint64_t modified_s,
+              uint64_t expires_ms, const char *etag)
+{
+    fill(ram, token, id, head, head_bytes, body, body_bytes, NULL, modified_s, expires_ms, etag);
+}
+
+void ram_fill_large(struct ram *ram, uint64_t token, const struct id128 *id, const char *head,
+                    size_t head_bytes, const struct ram_large *large, uint64_t modified_s,
+                    uint64_t expires_ms, const char *etag)
+{
+    assert(large->size > 0);
+    fill(ram, token, id, head, head_bytes, NULL, 0, large, modified_s, expires_ms, etag);
 }
 
 /* ---- Locations ---- */
@@ -637,6 +658,54 @@ void ram_invalidate(struct ram *ram, const struct id128 *id)
     unlock(shard);
 }
 
+/* ---- Lending ---- */
+
+static bool lend_from(struct shard *shard, size_t bytes)
+{
+    bool lent = false;
+
+    lock(shard);
+    assert(shard->lent_bytes == 0);
+    if (!shard->memory)
+        begin_regions(shard);
+    if (shard->memory && take_memory(shard, bytes)) {
+        shard->lent_bytes = bytes;
+        lent = true;
+    }
+    unlock(shard);
+    return lent;
+}
+
+static void take_back_to(struct shard *shard)
+{
+    lock(shard);
+    give_memory(shard, shard->lent_bytes);
+    shard->lent_bytes = 0;
+    unlock(shard);
+}
+
+uint64_t ram_lend(struct ram *ram, uint64_t bytes)
+{
+    size_t each = bytes / ram->shard_count / PAGE_BYTES * PAGE_BYTES;
+
+    for (unsigned i = 0; each > 0 && i < ram->shard_count; i++) {
+        if (lend_from(&ram->shards[i], each))
+            continue;
+        while (i-- > 0)
+            take_back_to(&ram->shards[i]);
+        return 0;
+    }
+    return (uint64_t)each * ram->shard_count;
+}
+
+void ram_take_back(struct ram *ram, uint64_t bytes)
+{
+    assert(bytes > 0 && bytes == (uint64_t)ram->shards[0].lent_bytes * ram->shard_count);
+    for (unsigned i = 0; i < ram->shard_count; i++)
+        take_back_to(&ram->shards[i]);
+    (void)bytes;
+}
+
 void ram_stats(struct ram *ram, struct ram_stats *out)
 {
     *out = (struct ram_stats){.limit_bytes = ram->limit_bytes};
@@ -644,7 +713,9 @@ void ram_stats(struct ram *ram, struct ram_stats *out)
         struct shard *shard = &ram->shards[i];
 
         lock(shard);
-        out->used_bytes += shard->taken_bytes + page_bytes(shard->regions[IN_SMALL].top) +
+        out->lent_bytes += shard->lent_bytes;
+        out->used_bytes += shard->taken_bytes - shard->lent_bytes +
+                           page_bytes(shard->regions[IN_SMALL].top) +
                            page_bytes(shard->regions[IN_MAIN].top);
         out->hits += shard->hits;
         out->misses += shard->misses;

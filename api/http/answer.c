@@ -3,11 +3,12 @@
  * copies.
  *
  * http_answer sends at once. A small answer is put together in one piece and sent with one call; a
- * larger body goes out from where it lies, a source's first block together with the header. What
- * the socket does not take is kept in struct output: the rest of the header as a copy, the body as
- * a copy unless it is lent, the source as an offset; answer_send goes on with it when the socket is
- * writable again. A failure marks the request lost; conn.c ends it when the handler's callback has
- * returned, so that no handler is called from within its own call.
+ * larger body goes out from where it lies, a source's first block together with the header, and
+ * what a source has in a file by sendfile. What the socket does not take is kept in struct output:
+ * the rest of the header as a copy, the body as a copy unless it is lent, the source as an offset;
+ * answer_send goes on with it when the socket is writable again. A failure marks the request lost;
+ * conn.c ends it when the handler's callback has returned, so that no handler is called from within
+ * its own call.
  */
 #include "api/http/http_internal.h"
 #include "base/buf.h"
@@ -17,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 
@@ -123,19 +125,52 @@ static char *put_core_head(char *to, const struct http_request *request, const c
     return to;
 }
 
-/* Bytes sent, possibly 0; or an error. */
-static ssize_t send_parts(struct conn *conn, struct iovec *parts, int count)
+/* What a call that sends has returned: bytes sent, possibly 0, or an error. */
+static ssize_t count_sent(struct conn *conn, ssize_t n)
+{
+    if (n < 0)
+        return errno == EAGAIN ? 0 : ERR_CLOSED;
+    stat_add(&conn->loop->stats.bytes_out, (uint64_t)n);
+    return n;
+}
+
+/* FLAGS: MSG_MORE where the rest follows at once. */
+static ssize_t send_parts(struct conn *conn, struct iovec *parts, int count, int flags)
 {
     struct msghdr message = {.msg_iov = parts, .msg_iovlen = (size_t)count};
     ssize_t n;
 
     do
-        n = count == 1 ? send(conn->fd, parts->iov_base, parts->iov_len, MSG_NOSIGNAL)
-                       : sendmsg(conn->fd, &message, MSG_NOSIGNAL);
+        n = count == 1 ? send(conn->fd, parts->iov_base, parts->iov_len, MSG_NOSIGNAL | flags)
+                       : sendmsg(conn->fd, &message, MSG_NOSIGNAL | flags);
     while (n < 0 && errno == EINTR);
-    if (n < 0)
-        return errno == EAGAIN ? 0 : ERR_CLOSED;
-    stat_add(&conn->loop->stats.bytes_out, (uint64_t)n);
+    return count_sent(conn, n);
+}
+
+/* Whether what comes next lies in a file; then send_file has to follow. */
+static bool hold_file(struct conn *conn, struct http_file *file)
+{
+    struct output *out = &conn->request.out;
+
+    if (!out->source->hold || !out->source->hold(out->source, out->offset, file))
+        return false;
+    assert(file->fd >= 0 && file->len > 0);
+    if (file->len > out->length - out->offset)
+        file->len = out->length - out->offset;
+    return true;
+}
+
+static ssize_t send_file(struct conn *conn, const struct http_file *file)
+{
+    struct http_source *source = conn->request.out.source;
+    off_t offset = (off_t)file->offset;
+    ssize_t n;
+
+    do
+        n = sendfile(conn->fd, file->fd, &offset, file->len);
+    while (n < 0 && errno == EINTR);
+    n = n == 0 ? ERR_CLOSED /* the file is shorter than its owner said */ : count_sent(conn, n);
+    source->release(source, n > 0 ? (uint64_t)n : 0);
     return n;
 }
 
@@ -206,18 +241,41 @@ static int keep(struct conn *conn, const struct iovec *parts, int heads, int cou
     return 0;
 }
 
+/* Send the header that lies in PARTS, and FILE, which is held, behind it. */
+static int begin_file(struct conn *conn, struct iovec *parts, int heads, size_t head_len,
+                      const struct http_file *file)
+{
+    struct http_request *request = &conn->request;
+    struct output *out = &request->out;
+    ssize_t sent = send_parts(conn, parts, heads, MSG_MORE);
+
+    if (sent < 0 || (size_t)sent < head_len) {
+        out->source->release(out->source, 0);
+        return sent < 0 ? (int)sent : keep(conn, parts, heads, heads, (size_t)sent, false);
+    }
+    sent = send_file(conn, file);
+    if (sent < 0)
+        return (int)sent;
+    out->offset = (uint64_t)sent;
+    request->sent = out->offset == out->length;
+    return request->sent || (uint64_t)sent < file->len ? 0 : answer_send(conn);
+}
+
 /* Send the header that lies in PARTS, with the source's first block. */
 static int begin_source(struct conn *conn, struct iovec *parts, int heads, size_t head_len)
 {
     struct http_request *request = &conn->request;
     struct output *out = &request->out;
+    struct http_file file;
     int count = heads;
     ssize_t sent = 0;
-    int rc = read_block(conn, &parts[heads]);
 
+    if (hold_file(conn, &file))
+        return begin_file(conn, parts, heads, head_len, &file);
+    int rc = read_block(conn, &parts[heads]);
     if (!rc) {
         count++;
-        sent = send_parts(conn, parts, count);
+        sent = send_parts(conn, parts, count, 0);
     }
     if (sent < 0)
         return (int)sent;
@@ -266,7 +324,7 @@ static int begin(struct conn *conn, const struct http_answer *answer, bool has_b
         parts[count++] = part(answer->body, body_len);
         total += body_len;
     }
-    sent = send_parts(conn, parts, count);
+    sent = send_parts(conn, parts, count, 0);
     if (sent < 0)
         return (int)sent;
     request->sent = (size_t)sent == total;
@@ -304,6 +362,36 @@ void http_answer(struct http_request *request, const struct http_answer *answer)
         request->lost = true;
 }
 
+/* Send what comes next: bytes sent, of *WANT; ERR_AGAIN (the source waits), or its error. */
+static ssize_t send_next(struct conn *conn, uint64_t *want)
+{
+    struct output *out = &conn->request.out;
+    bool source_next = !out->body_len && out->source && out->offset < out->length;
+    struct iovec parts[2];
+    struct http_file file;
+    int count = 0;
+
+    *want = 0;
+    if (source_next && !out->head_len && hold_file(conn, &file)) {
+        *want = file.len;
+        return send_file(conn, &file);
+    }
+    if (out->head_len)
+        parts[count++] = part(out->head, out->head_len);
+    if (out->body_len) {
+        parts[count++] = part(out->body, out->body_len);
+    } else if (source_next) {
+        int rc = read_block(conn, &parts[count]);
+        if (rc)
+            return rc;
+        count++;
+    }
+    for (int i = 0; i < count; i++)
+        *want += parts[i].iov_len;
+    assert(*want > 0);
+    return send_parts(conn, parts, count, 0);
+}
+
 int answer_send(struct conn *conn)
 {
     struct http_request *request = &conn->request;
@@ -312,35 +400,19 @@ int answer_send(struct conn *conn)
 
     assert(request->answered && !request->sent);
     while (budget > 0 && !request->suspended && !out->source_waits) {
-        struct iovec parts[2];
-        int count = 0, rc;
-        size_t want = 0, n;
-        ssize_t sent;
+        uint64_t want, n;
+        ssize_t sent = send_next(conn, &want);
 
-        if (out->head_len)
-            parts[count++] = part(out->head, out->head_len);
-        if (out->body_len) {
-            parts[count++] = part(out->body, out->body_len);
-        } else if (out->source && out->offset < out->length) {
-            rc = read_block(conn, &parts[count]);
-            if (rc == ERR_AGAIN)
-                return 0;
-            if (rc)
-                return rc;
-            count++;
-        }
-        for (int i = 0; i < count; i++)
-            want += parts[i].iov_len;
-        assert(want > 0);
-        sent = send_parts(conn, parts, count);
+        if (sent == ERR_AGAIN)
+            return 0;
         if (sent < 0)
             return (int)sent;
         if (sent > 0)
             conn->deadline_ms = conn->loop->now_ms + conn->loop->server->config.write_stall_ms;
-        n = (size_t)sent < out->head_len ? (size_t)sent : out->head_len;
+        n = (uint64_t)sent < out->head_len ? (uint64_t)sent : out->head_len;
         out->head += n;
         out->head_len -= n;
-        n = (size_t)sent - n;
+        n = (uint64_t)sent - n;
         if (out->body_len) {
             out->body += n;
             out->body_len -= n;
@@ -348,7 +420,7 @@ int answer_send(struct conn *conn)
             out->offset += n;
         }
         request->sent = !out->head_len && !out->body_len && out->offset == out->length;
-        if (request->sent || (size_t)sent < want)
+        if (request->sent || (uint64_t)sent < want)
             return 0;
         budget = (uint64_t)sent < budget ? budget - (uint64_t)sent : 0;
     }

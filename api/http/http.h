@@ -144,11 +144,23 @@ bool http_gone(const struct http_request *request);
  * for bytes it gave before, where the socket took fewer. Returns 0; ERR_AGAIN after it has called
  * http_suspend itself: the post's function then calls http_source_ready; any other error cuts the
  * connection. CLOSE is called once, before on_done.
+ *
+ * HOLD (may be NULL) is asked first: bytes from OFFSET on that lie in a file, for sendfile. They
+ * must not change until RELEASE, which follows within the same call of the core and says how many
+ * bytes were sent, nor afterwards
+ * where the socket has taken them. False: READ has to do. Never suspends.
  */
+struct http_file {
+    int fd;
+    uint64_t offset, len; /* len > 0 */
+};
+
 struct http_source {
     int (*read)(struct http_source *source, struct http_request *request, uint64_t offset,
                 uint8_t *scratch, size_t cap, const uint8_t **data, size_t *len);
     void (*close)(struct http_source *source);
+    bool (*hold)(struct http_source *source, uint64_t offset, struct http_file *file);
+    void (*release)(struct http_source *source, uint64_t sent_bytes);
 };
 
 struct http_answer {

@@ -649,10 +649,40 @@ static void threads_never_see_an_outdated_answer(void **state)
     ram_destroy(&race.ram);
 }
 
+/* Of a large body only header lines and place are kept; a change forgets them, too. */
+static void keeps_the_place_of_a_large_body(void **state)
+{
+    struct ram *ram = with_limit(8 * MIB);
+    const struct ram_large large = {.number = 77, .size = UINT64_C(1) << 40};
+    struct id128 id = id_of(5), other = id_of(6);
+    uint64_t token = ram_token(ram, &id);
+
+    (void)state;
+    ram_fill_large(ram, token, &id, "X-Number: 5\r\n", 13, &large, 5, 6, etag);
+    const struct ram_entry *entry = ram_get(ram, &id);
+    assert_non_null(entry);
+    check_entry(entry, 5);
+    assert_int_equal(entry->large.number, 77);
+    assert_int_equal(entry->large.size, UINT64_C(1) << 40);
+    assert_int_equal(entry->body_bytes, 0);
+    ram_release(ram, entry);
+    ram_invalidate(ram, &id);
+    assert_null(ram_get(ram, &id));
+    ram_fill_large(ram, token, &id, "X-Number: 5\r\n", 13, &large, 5, 6, etag); /* outdated */
+    assert_null(ram_get(ram, &id));
+    fill(ram, 6, 0);
+    entry = ram_get(ram, &other);
+    assert_non_null(entry);
+    assert_int_equal(entry->large.size, 0);
+    ram_release(ram, entry);
+    ram_destroy(&ram);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gives_back_what_was_filled),
+        cmocka_unit_test(keeps_the_place_of_a_large_body),
         cmocka_unit_test(forgets_what_is_invalidated_but_not_under_its_reader),
         cmocka_unit_test(an_outdated_fill_is_dropped),
         cmocka_unit_test(takes_next_to_nothing_before_it_is_used),
