@@ -185,6 +185,45 @@ $(VENV)/ready: tests/requirements.txt
 	@$(VENV)/bin/pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
+# --- fuzzing ---------------------------------------------------------------------------------------
+
+# Two builds of the targets tests/fuzz/NAME_fuzz.c: with clang's libFuzzer under $(BUILD)/fuzz, which
+# makes inputs up; with any compiler under build/asan, which replays those of tests/fuzz/corpus/NAME.
+# ONE=name picks some.
+FUZZ_SRC     := $(wildcard tests/fuzz/*_fuzz.c)
+FUZZ_NAMES   := $(patsubst tests/fuzz/%_fuzz.c,%,$(FUZZ_SRC))
+FUZZ_PICK     = $(foreach name,$(FUZZ_NAMES),$(if $(findstring $(ONE),$(name)),$(name)))
+FUZZ_PARTS   := tests/fuzz/fuzz_quiet_log.c cmd/options.c cmd/options_table.c $(BOTH_SRC)
+FUZZ_TARGETS  = $(patsubst %,$(BUILD)/fuzz/%,$(if $(ONE),$(FUZZ_PICK),$(FUZZ_NAMES)))
+C_FILES      += $(wildcard tests/fuzz/*.c)
+H_FILES      += $(wildcard tests/fuzz/*.h)
+FUZZ_SECONDS ?= 60
+
+$(BUILD)/fuzz/%: $(BUILD)/obj/tests/fuzz/%_fuzz.o $(call OBJ,$(FUZZ_PARTS) $(FUZZ_MAIN)) $(LIB)
+	@mkdir -p $(@D)
+	@echo '  LINK  $@'
+	@$(CC) $(LINK) $(FUZZ_LINK) $(LDFLAGS) -o $@ $(filter %.o,$^) $(LIB) $(LIBS)
+
+$(BUILD)/fuzz-seeds: $(BUILD)/obj/tests/fuzz/fuzz_seeds.o $(call OBJ,tests/fuzz/fuzz_quiet_log.c) $(LIB)
+	@echo '  LINK  $@'
+	@$(CC) $(LINK) $(LDFLAGS) -o $@ $(filter %.o,$^) $(LIB) $(LIBS)
+
+.PHONY: fuzzers fuzz fuzz-corpus fuzz-seeds
+fuzzers: $(FUZZ_TARGETS)
+
+fuzz: ## fuzz each decoder for FUZZ_SECONDS (60; clang); ONE=name picks some
+	@$(MAKE) --no-print-directory BUILD=build/fuzz CC=clang ONE='$(ONE)' \
+	    SANITIZE=fuzzer-no-link,address,undefined FUZZ_LINK=-fsanitize=fuzzer fuzzers
+	@tests/fuzz/run.sh build/fuzz $(FUZZ_SECONDS) $(if $(ONE),$(FUZZ_PICK),$(FUZZ_NAMES))
+
+fuzz-corpus: ## replay the fuzzers' corpora under ASan and UBSan; ONE=name picks some
+	@$(MAKE) --no-print-directory BUILD=build/asan SANITIZE=address,undefined ONE='$(ONE)' \
+	    FUZZ_MAIN=tests/fuzz/fuzz_replay.c fuzzers
+	@RESULTS=$(BUILD) tests/fuzz/replay.sh build/asan $(if $(ONE),$(FUZZ_PICK),$(FUZZ_NAMES))
+
+fuzz-seeds: $(BUILD)/fuzz-seeds ## write the generated part of the fuzzers' corpora anew
+	@$(BUILD)/fuzz-seeds tests/fuzz/corpus
+
 # --- care ----------------------------------------------------------------------------------------
 
 .PHONY: lint format install clean

@@ -16,8 +16,10 @@ if ! $make build units build/venv/ready; then
     echo "0 passed, 1 failed"
     exit 1
 fi
-for kind in unit integration; do
-    $make "$kind" || true
+for kind in unit fuzz integration; do
+    target=$kind
+    [ "$kind" = fuzz ] && target=fuzz-corpus
+    $make "$target" || true
     if read -r p f s <"$build/results/$kind"; then
         passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
     else

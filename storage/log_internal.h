@@ -167,6 +167,7 @@ struct scan {
     uint64_t previous; /* checksum of the batch before */
     bool chained;      /* previous is known */
     bool trust_zeros;  /* zeros where a batch would be end the segment: do not look beyond */
+    lsn_t durable;     /* zeros below are not trusted: a batch is known to have been there */
     uint64_t *checks;  /* LIMIT_BATCH_RECORDS of them */
 };
 

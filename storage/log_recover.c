@@ -129,6 +129,7 @@ static int begin_scan(struct recovery *r, size_t i, struct scan *scan)
     rc = scan_init(scan, log->io, segment->fd, r->seen[i].size, segment->base, segment->salt,
                    r->seen[i].start);
     scan->trust_zeros = r->clean;
+    scan->durable = r->synced;
     return rc;
 }
 
@@ -337,6 +338,7 @@ static int told_end(struct recovery *r, size_t i, uint64_t *out)
     /* The first batch of a segment is written once all before it is synced. */
     rc = begin_scan(r, i + 1, &scan);
     scan.trust_zeros = true;
+    scan.durable = 0;
     if (!rc)
         rc = scan_next(&scan, &item);
     if (!rc && item.kind == SCAN_BATCH && item.header.synced_through > segment->base &&
@@ -555,6 +557,10 @@ static bool can_continue(const struct recovery *r, size_t last, lsn_t floor)
     const struct segment *segment = r->log->segments[last];
     const struct seen *seen = &r->seen[last];
 
+    /* One prepared when segments were smaller: writing on would reach into its positions. */
+    if (last + 1 < r->log->count &&
+        r->log->segments[last + 1]->base < segment->base + r->log->limit_bytes)
+        return false;
     return r->clean && !segment->read_only && !r->out->cut && !r->unreadable && !seen->broken &&
            !seen->dirty && !segment->exact && seen->end % BATCH_ALIGN == 0 &&
            segment->base + seen->end >= floor && seen->end <= r->log->segment_bytes;

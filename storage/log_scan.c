@@ -232,7 +232,7 @@ int scan_next(struct scan *scan, struct scan_item *out)
         scan->offset = out->to;
         return 0;
     }
-    if (scan->trust_zeros) {
+    if (scan->trust_zeros && scan->base + from >= scan->durable) {
         bool zeros;
 
         rc = at_zeros(scan, &zeros);

@@ -347,6 +347,8 @@ static int choose_generation(struct opening *opening, struct store_dirs *dirs)
         opening->env->random(opening->env, dirs->store.bytes, sizeof dirs->store.bytes);
     /* One above the state's even where the files are ahead: nothing was done in that generation. */
     dirs->generation = opening->fresh ? 1 : opening->sides[STATE].generation + 1;
+    if (dirs->generation >= LIMIT_GENERATION) /* what no start would read again is not written */
+        return refuse(opening, ERR_CORRUPT, "'%s' is damaged", opening->sides[STATE].store_path);
     if (!opening->fresh)
         return 0; /* store_dirs_begin writes it, once the start has succeeded */
     int rc = write_store(opening, FILES, &dirs->store, dirs->generation);

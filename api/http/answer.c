@@ -410,7 +410,8 @@ int answer_send(struct conn *conn)
         if (sent > 0)
             conn->deadline_ms = conn->loop->now_ms + conn->loop->server->config.write_stall_ms;
         n = (uint64_t)sent < out->head_len ? (uint64_t)sent : out->head_len;
-        out->head += n;
+        if (n > 0) /* without a head there is no pointer to move either */
+            out->head += n;
         out->head_len -= n;
         n = (uint64_t)sent - n;
         if (out->body_len) {

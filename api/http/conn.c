@@ -160,9 +160,6 @@ static void after_answer(struct conn *conn, const struct view *view)
 
     finish_request(conn);
     conn->state = CONN_IDLE; /* from here on a loss has no request to end */
-    rest.is_chunked = request->is_chunked;
-    rest.body_left = request->body_left;
-    rest.chunks = request->chunks;
     if (request->close || draining(conn)) {
         if (request->client_closes && request->body_complete && !view->len)
             lose(conn); /* with nothing unread, a close is no reset */
@@ -171,6 +168,10 @@ static void after_answer(struct conn *conn, const struct view *view)
         if (conn->state == CONN_CLOSED)
             return;
     } else if (!request->body_complete) {
+        /* How far its body has come; of a complete one nothing must reach the next request. */
+        rest.is_chunked = request->is_chunked;
+        rest.body_left = request->body_left;
+        rest.chunks = request->chunks;
         conn->state = CONN_DISCARD;
         conn->quota = DISCARD_BYTES;
         conn->deadline_ms = conn->loop->now_ms + DISCARD_TIMEOUT_MS;
@@ -245,8 +246,10 @@ static bool take_head(struct conn *conn, struct view *view)
         conn->skipped_crlf = true;
         view->data += 2;
         view->len -= 2;
-        if (!view->len)
+        if (!view->len) {
+            conn->state = CONN_IDLE; /* also where its halves came one by one */
             return false;
+        }
     }
     if (conn->state == CONN_IDLE) {
         conn->state = CONN_HEADER;

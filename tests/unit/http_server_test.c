@@ -238,6 +238,35 @@ static void a_body_over_the_limit_is_refused(void **state)
     close(fd);
 }
 
+static void each_chunked_body_of_a_connection_is_read(void **state)
+{
+    static const char *const bodies[] = {"one", "the second", "3"};
+    struct answer answer;
+    char text[256];
+    int fd = client();
+
+    (void)state;
+    for (size_t i = 0; i < 3; i++) {
+        (void)snprintf(text, sizeof text,
+                       "PUT /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+                       "%zx\r\n%s\r\n0\r\n\r\n",
+                       strlen(bodies[i]), bodies[i]);
+        send_text(fd, text);
+        assert_true(read_answer(fd, &answer));
+        assert_int_equal(answer.status, 200);
+        assert_int_equal(strtoul(answer.body, NULL, 10), strlen(bodies[i])); /* then its sum */
+    }
+    close(fd);
+    /* A blank line too many is nothing that was begun, also where its halves come one by one. */
+    fd = client();
+    expect(fd, GET_HELLO, 200, "hello");
+    send_text(fd, "\r");
+    send_text(fd, "\n");
+    assert_int_equal(shutdown(fd, SHUT_WR), 0);
+    assert_true(at_end(fd));
+    close(fd);
+}
+
 static void an_early_answer_is_seen_by_one_who_still_sends(void **state)
 {
     char *body = calloc(1, 4000000);
@@ -899,6 +928,7 @@ int main(void)
         WITH_DEFAULT(bodies_arrive_whole_in_either_framing),
         WITH_DEFAULT(a_client_that_waits_is_told_to_go_on),
         WITH_DEFAULT(a_body_over_the_limit_is_refused),
+        WITH_DEFAULT(each_chunked_body_of_a_connection_is_read),
         WITH_DEFAULT(an_early_answer_is_seen_by_one_who_still_sends),
         WITH_DEFAULT(a_half_closed_client_gets_its_answer),
         WITH_DEFAULT(a_client_that_went_away_ends_its_request_once),

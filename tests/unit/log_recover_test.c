@@ -187,6 +187,63 @@ static void a_clean_restart_keeps_the_prepared_segment(void **state)
     bench_release(&b);
 }
 
+static void larger_segments_do_not_reach_into_one_prepared_when_they_were_smaller(void **state)
+{
+    struct bench b;
+
+    (void)state;
+    bench_init(&b, 256 * KIB);
+    start(&b, 0, 0, false);
+    uint32_t n = 0;
+    while (log_end(b.log) < 150 * KIB)
+        (void)write_one(b.log, n++);
+    while (log_prepare(b.log))
+        ;
+    lsn_t end = log_end(b.log);
+    assert_true(file_size(&b, 2) > 0);
+    log_close(&b.log);
+    b.config.segment_bytes = 16 * MIB;
+    start(&b, end, end, true);
+    while (log_end(b.log) < 2 * MIB)
+        (void)write_one(b.log, n++);
+    lsn_t middle = log_end(b.log);
+    (void)write_one(b.log, n);
+    log_close(&b.log);
+    /* Of two segments that share positions, the wrong one would be read. */
+    start(&b, middle, middle, false);
+    assert_delivered(&d, n, n + 1);
+    bench_release(&b);
+}
+
+static void zeros_in_what_was_synced_are_rot_after_a_clean_stop_too(void **state)
+{
+    static const char zeros[2 * BATCH_ALIGN];
+    char path[128];
+    struct bench b;
+    lsn_t at;
+
+    (void)state;
+    bench_init(&b, 0);
+    start(&b, 0, 0, false);
+    write_batch(b.log, 0, 3, NULL, true);
+    at = log_end(b.log);
+    write_batch(b.log, 3, 6, NULL, true);
+    write_batch(b.log, 6, 9, NULL, true);
+    lsn_t end = log_end(b.log);
+    log_close(&b.log);
+    segment_path(&b, 1, path);
+    int fd = open(path, O_WRONLY);
+    assert_true(fd >= 0);
+    assert_int_equal(pwrite(fd, zeros, sizeof zeros, (off_t)at), sizeof zeros);
+    close(fd);
+    start(&b, 0, end, true);
+    assert_int_equal(d.numbers[d.count - 1], 8);
+    assert_int_equal(b.recovery.end, end);
+    assert_true(b.recovery.rotten_bytes > 0);
+    assert_false(b.recovery.cut);
+    bench_release(&b);
+}
+
 static void a_clean_flag_that_lies_is_not_believed(void **state)
 {
     struct bench b;
@@ -1019,6 +1076,8 @@ int main(void)
         cmocka_unit_test(an_unclean_restart_delivers_all_seals_and_goes_on_in_a_new_segment),
         cmocka_unit_test(a_clean_restart_reads_next_to_nothing_and_continues),
         cmocka_unit_test(a_clean_restart_keeps_the_prepared_segment),
+        cmocka_unit_test(larger_segments_do_not_reach_into_one_prepared_when_they_were_smaller),
+        cmocka_unit_test(zeros_in_what_was_synced_are_rot_after_a_clean_stop_too),
         cmocka_unit_test(a_clean_flag_that_lies_is_not_believed),
         cmocka_unit_test(recovery_begins_at_any_record),
         cmocka_unit_test(a_position_beyond_the_log_is_respected),
