@@ -229,7 +229,8 @@ out:
 
 int log_rotate(struct log *log)
 {
-    assert(log->ready && !log->batch.open);
+    assert(log->ready && (!log->batch.open || log->batch.records == 0));
+    log->batch.open = false; /* begun for changes that came to nothing */
     if (atomic_load(&log->poisoned))
         return ERR_READ_ONLY;
     if (!log->active || log->active->end == SEGMENT_HEADER_BYTES)

@@ -381,6 +381,26 @@ static void a_backup_in_the_middle_of_cleaning_has_everything(void **state)
     node_close(node, true);
 }
 
+/* A batch may have been begun and never written: what it was for was refused. */
+static void a_backup_after_a_refusal(void **state)
+{
+    struct node *node = *state;
+    char dir[128];
+
+    node_open(node, false);
+    assert_int_equal(put(node, 1, 3000), 0);
+    committer_mark(node->journal);
+    assert_int_equal(put(node, 1, 2000), ERR_CONFLICT);
+    snprintf(dir, sizeof dir, "%s/backup", node->root);
+    if (journal_backup(node->journal, dir, node->message, sizeof node->message) != 0)
+        fail_msg("%s", node->message);
+    assert_int_equal(put(node, 2, 3000), 0);
+    node_close(node, true);
+    start_on_copy(node, dir);
+    expect_body(node, 1, 3000);
+    node_close(node, true);
+}
+
 static void a_backup_that_cannot_seal_the_log_is_none(void **state)
 {
     struct node *node = *state;
@@ -415,6 +435,7 @@ int main(void)
         TEST(the_scrub_misses_a_file_that_is_gone),
         TEST(the_scrub_survives_that_its_object_goes),
         TEST(a_backup_in_the_middle_of_cleaning_has_everything),
+        TEST(a_backup_after_a_refusal),
         TEST(a_backup_that_cannot_seal_the_log_is_none),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
