@@ -265,7 +265,7 @@ void hot_blocks_destroy(struct hot_blocks **hot)
 
     if (!it)
         return;
-    for (unsigned i = 0; i < it->touched; i++)
+    for (unsigned i = 0; it->parts && i < it->touched; i++)
         assert(it->parts[i].pins == 0);
     drop_memory(it);
     if (it->limit_bytes > 0)

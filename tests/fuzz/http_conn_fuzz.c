@@ -174,7 +174,7 @@ static void answer_source(struct http_request *request)
     struct job *job = http_request_data(request);
     struct http_answer answer = {.status = 200, .source = &job->source, .length = SOURCE_TOTAL};
 
-    job->source = (struct http_source){source_read, source_close};
+    job->source = (struct http_source){.read = source_read, .close = source_close};
     job->source_open = job->answered = true;
     http_answer(request, &answer);
 }
