@@ -25,8 +25,9 @@ BOTH_SRC := $(wildcard cmd/common_*.c)
 NODE_SRC := $(filter-out $(CTL_SRC) $(BOTH_SRC),$(wildcard cmd/*.c))
 UNIT_SRC := $(wildcard tests/unit/*$(ONE)*_test.c)
 HELP_SRC := $(filter-out %_test.c,$(wildcard tests/unit/*.c))
-C_FILES  := $(LIB_SRC) $(wildcard cmd/*.c tests/unit/*.c tests/bench/*.c)
-H_FILES  := $(foreach dir,$(LIB_DIRS) cmd tests/unit tests/bench,$(wildcard $(dir)/*.h))
+SIM_SRC  := $(wildcard tests/sim/*.c)
+C_FILES  := $(LIB_SRC) $(wildcard cmd/*.c tests/unit/*.c tests/bench/*.c) $(SIM_SRC)
+H_FILES  := $(foreach dir,$(LIB_DIRS) cmd tests/unit tests/bench tests/sim,$(wildcard $(dir)/*.h))
 
 # Debian's node-llhttp ships the parser as C sources.
 LLHTTP_DIR := /usr/share/llhttp
@@ -37,6 +38,7 @@ NODE  := $(BUILD)/objstore
 CTL   := $(BUILD)/objctl
 OBJ    = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 UNITS := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(UNIT_SRC))
+SIM   := $(BUILD)/sim/sim
 VENV  := build/venv
 
 # --- flags ---------------------------------------------------------------------------------------
@@ -118,6 +120,11 @@ $(BUILD)/unit/%_test: $(BUILD)/obj/tests/unit/%_test.o $(call OBJ,$(HELP_SRC)) $
 	@echo '  LINK  $@'
 	@$(CC) $(LINK) $(LDFLAGS) -o $@ $(filter %.o,$^) $(LIB) -lcmocka $(LIBS)
 
+$(SIM): $(call OBJ,$(SIM_SRC)) $(LIB)
+	@mkdir -p $(@D)
+	@echo '  LINK  $@'
+	@$(CC) $(LINK) $(LDFLAGS) -o $@ $(filter %.o,$^) $(LIB) $(LIBS)
+
 .PHONY: FORCE units lib
 FORCE:
 units: $(UNITS)
@@ -139,7 +146,7 @@ run: ## set up, build, and start one node on 127.0.0.1:10999, state under run/
 
 # --- testing -------------------------------------------------------------------------------------
 
-.PHONY: unit integration test test-large asan tsan coverage bench
+.PHONY: unit sim sim-mutants integration test test-large asan tsan coverage bench
 # How the programs under test are found; absolute, because tests change directory.
 export OBJSTORE_BIN := $(abspath $(NODE))
 export OBJCTL_BIN   := $(abspath $(CTL))
@@ -150,6 +157,13 @@ export TSAN_OPTIONS  ?= second_deadlock_stack=1:suppressions=$(abspath scripts/t
 
 unit: units ## run the unit tests; ONE=name picks some
 	@scripts/run-unit.sh $(BUILD) $(or $(ONE),)
+
+sim: $(SIM) ## kill the simulated node at every call; SEEDS=A..B or a count for campaigns
+	@tests/sim/run.sh $(BUILD) $(SEEDS)
+
+sim-mutants: $(SIM) ## plant bugs one by one; the simulator has to find each; ONE=name picks some
+	@$(PYTHON) tests/sim/mutants.py $(BUILD) '$(subst ','\'',$(CC) $(ALL_CFLAGS))' \
+	    '$(CC) $(LINK) $(LDFLAGS)' '$(LIBS)' '$(ONE)'
 
 integration: build $(VENV)/ready ## run the integration tests; ONE=expression picks some
 	@scripts/run-integration.sh $(BUILD) $(VENV) $(if $(ONE),-k '$(ONE)')

@@ -119,6 +119,26 @@ static bool never_served(struct journal *journal)
     return journal->config.dirs->generation == 2 && (rc == 0 || rc == ERR_NOT_FOUND);
 }
 
+/* What a failed sync left of the WAL reads back well from the cache until the power goes. SQLite
+ * would copy such frames into the database and, after a loss of power, lay the few older ones that
+ * are on the disk over it. So it gets to see what is on the disk, as the log's recovery does. */
+static int drop_wal_cache(struct journal *journal)
+{
+    struct io *io = journal->env->io;
+    char *path;
+
+    if (asprintf(&path, "%s-wal", journal->db_path) < 0)
+        return ERR_NO_MEMORY;
+    int fd = io_open(io, path, IO_WRITE);
+    int rc = fd < 0 ? fd : io->fdatasync(io, fd);
+
+    free(path);
+    if (rc == 0)
+        rc = io->drop_cache(io, fd);
+    (void)io_close(io, &fd); /* nothing was written through it */
+    return rc == ERR_NOT_FOUND ? 0 : rc;
+}
+
 static int open_database(struct journal *journal, char *message, size_t cap)
 {
     const struct store_dirs *dirs = journal->config.dirs;
@@ -133,7 +153,9 @@ static int open_database(struct journal *journal, char *message, size_t cap)
     rc = journal->env->io->stat(journal->env->io, journal->db_path, &stat);
     if (rc == ERR_NOT_FOUND && !dirs->fresh && !never_served(journal))
         return say(message, cap, rc, journal->db_path, REBUILD_HINT);
-    if (rc && rc != ERR_NOT_FOUND)
+    if (rc == 0 || rc == ERR_NOT_FOUND)
+        rc = drop_wal_cache(journal);
+    if (rc)
         return say(message, cap, rc, journal->db_path, "");
     rc =
         db_open(&journal->applier.db, journal->vfs, journal->db_path, &journal->node, &dirs->store);

@@ -103,8 +103,11 @@ static int prepare_segment(struct recovery *r, size_t i)
     if (rc == ERR_CORRUPT) {
         log_error("log: segment %08" PRIx32 " has a damaged header; nothing in it can be read",
                   segment->volume);
+        /* It was there before the first batch: all that the file holds counts as written, else the
+         * log would seem to end before it. */
         seen->broken = true;
         seen->size = segment->filled;
+        seen->end = log_align(segment->exact ? segment->end : segment->filled, BATCH_ALIGN);
         rc = 0;
     } else if (!rc) {
         rc = settle_file(r, segment, seen);
@@ -402,8 +405,10 @@ static int take_segment(struct recovery *r, size_t i)
     if (rc)
         return rc;
     if (seen->broken) {
-        if (seen->size > SEGMENT_HEADER_BYTES)
+        if (seen->size > SEGMENT_HEADER_BYTES) {
             count_rot(r, segment, 0, seen->size, 1);
+            seen->dirty = true;
+        }
         return 0;
     }
     if (i == r->first && seen->start == SEGMENT_HEADER_BYTES)

@@ -31,6 +31,52 @@ static bool matches(const struct sim *sim, const struct fact *seen, const struct
     return true;
 }
 
+/* Whether some of the lost requests from number N on, in their order, make of FACT what is SEEN of
+ * id ID. */
+static bool some_explain(const struct sim *sim, unsigned n, unsigned id, const struct fact *fact,
+                         const struct fact *seen)
+{
+    struct fact after;
+
+    while (n < sim->lost_count && sim->lost[n].id != id)
+        n++;
+    if (n == sim->lost_count)
+        return fact_equal(fact, seen);
+    return some_explain(sim, n + 1, id, fact, seen) ||
+           (model_expect(fact, &sim->lost[n], &after) == 0 &&
+            some_explain(sim, n + 1, id, &after, seen));
+}
+
+/* Where calls failed, one request may have been refused and the next not, before the node died. */
+static bool each_explained(const struct sim *sim, const struct fact *seen)
+{
+    for (unsigned id = 0; id < SIM_IDS; id++)
+        if (!some_explain(sim, 0, id, &sim->facts[id], &seen[id]))
+            return false;
+    return true;
+}
+
+/* For whoever replays it: what was known, what was asked, what is there. */
+static void tell_lost(const struct sim *sim, const struct fact *seen)
+{
+    static const char *const kinds[] = {"put", "meta", "delete", "drop", "move"};
+    char was[80], is[80];
+
+    if (!sim_options.verbose)
+        return;
+    for (unsigned n = 0; n < sim->lost_count; n++) {
+        const struct wish *wish = &sim->lost[n];
+
+        sim_say("  under way: %s id %u, body %u, level %u (%d), name n%u (%d)%s\n",
+                kinds[wish->kind], wish->id, wish->variant, wish->level, wish->has_level,
+                wish->name, wish->has_name, wish->verified ? ", verified" : "");
+    }
+    for (unsigned id = 0; id < SIM_IDS; id++)
+        if (!fact_equal(&seen[id], &sim->facts[id]))
+            sim_say("  id %u: %s -> %s\n", id, fact_text(&sim->facts[id], was),
+                    fact_text(&seen[id], is));
+}
+
 void check_outcome(struct sim *sim)
 {
     struct fact seen[SIM_IDS], facts[SIM_IDS], after;
@@ -51,6 +97,7 @@ void check_outcome(struct sim *sim)
             if (matches(sim, seen, facts)) {
                 memcpy(sim->facts, facts, sizeof facts);
                 sim->lost_count = 0;
+                sim->lost_to_faults = false;
                 return;
             }
             if (n == sim->lost_count)
@@ -62,6 +109,13 @@ void check_outcome(struct sim *sim)
                 facts[wish.id] = after;
         }
     }
+    if (sim->lost_to_faults && each_explained(sim, seen)) {
+        memcpy(sim->facts, seen, sizeof seen);
+        sim->lost_count = 0;
+        sim->lost_to_faults = false;
+        return;
+    }
+    tell_lost(sim, seen);
     for (unsigned id = 0; id < SIM_IDS; id++)
         if (!fact_equal(&seen[id], &sim->facts[id]))
             sim_fail(sim, "id %u was acknowledged as %s and is %s now (%u requests were under way)",

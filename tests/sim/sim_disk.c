@@ -36,15 +36,16 @@ struct sim_inode {
     uint64_t size, disk_size, floor;
     struct page *pages;
     size_t page_count;
-    int lock; /* descriptor that holds it, or -1 */
+    int lock;        /* descriptor that holds it, or -1 */
+    unsigned errors; /* syncs that failed: each open descriptor is told once */
 };
 
 struct sim_name {
     char *path;
     const char *leaf;
-    int parent;     /* the directory's name; -1: the root's */
-    int now, disk;  /* inode or -1 */
-    int next;       /* in the hash table */
+    int parent;    /* the directory's name; -1: the root's */
+    int now, disk; /* inode or -1 */
+    int next;      /* in the hash table */
 };
 
 /* A change of one name or, for a rename inside a directory, of two. */
@@ -58,10 +59,12 @@ struct sim_change {
 struct sim_fd {
     int inode; /* -1: closed */
     bool write;
+    unsigned told; /* of the inode's errors */
 };
 
-const char *const sim_op_names[SIM_OPS] = {"create",   "write",  "fdatasync", "fsync", "truncate",
-                                           "rename",   "link",   "unlink",    "mkdir", "sync_dir"};
+const char *const sim_op_names[SIM_OPS] = {"create",   "write",    "fdatasync", "fsync",
+                                           "truncate", "rename",   "link",      "unlink",
+                                           "mkdir",    "sync_dir", "read"};
 
 static void *must(void *memory)
 {
@@ -309,9 +312,8 @@ static int need_name(struct sim_disk *disk, const char *path)
     const char *slash = strrchr(path, '/');
     int parent = slash && slash != path ? find_name(disk, path, (size_t)(slash - path)) : -1;
 
-    if (strcmp(path, ROOT) != 0 &&
-        (parent < 0 || disk->names[parent].now < 0 ||
-         !disk->inodes[disk->names[parent].now]->is_dir))
+    if (strcmp(path, ROOT) != 0 && (parent < 0 || disk->names[parent].now < 0 ||
+                                    !disk->inodes[disk->names[parent].now]->is_dir))
         return -1;
     if (found >= 0)
         return found;
@@ -357,8 +359,8 @@ static int change_name(struct sim_disk *disk, int name, int inode, int second, i
     disk->names[name].now = inode;
     if (second >= 0)
         disk->names[second].now = -1;
-    return add_change(disk, (struct sim_change){
-                                .name = name, .inode = inode, .second = second, .needs = needs});
+    return add_change(
+        disk, (struct sim_change){.name = name, .inode = inode, .second = second, .needs = needs});
 }
 
 static bool touches(const struct sim_change *change, int name)
@@ -458,7 +460,7 @@ static enum sim_fate ask(struct sim_disk *disk, enum sim_op op, const char *path
 /* Whether a call on names that dies has happened before: half of the time. */
 static bool happens(struct sim_disk *disk, enum sim_fate fate)
 {
-    return fate == SIM_PASS || fate == SIM_SHORT || (fate == SIM_DIE && roll(disk, 2));
+    return fate == SIM_DIE ? roll(disk, 2) : fate != SIM_FAIL;
 }
 
 static struct sim_inode *inode_of(struct sim_disk *disk, int fd)
@@ -477,7 +479,8 @@ static int new_fd(struct sim_disk *disk, int inode, bool write)
         disk->fds = must(realloc(disk->fds, (size_t)(fd + 1) * sizeof *disk->fds));
         disk->fd_count++;
     }
-    disk->fds[fd] = (struct sim_fd){.inode = inode, .write = write};
+    disk->fds[fd] =
+        (struct sim_fd){.inode = inode, .write = write, .told = disk->inodes[inode]->errors};
     return fd;
 }
 
@@ -499,7 +502,7 @@ static int sim_open(struct io *io, const char *path, unsigned flags)
         enum sim_fate fate = ask(disk, SIM_CREATE, path, &rc);
         if (happens(disk, fate))
             change_name(disk, name, new_inode(disk, false), -1, -1);
-        if (fate != SIM_PASS && fate != SIM_SHORT)
+        if (fate == SIM_FAIL || fate == SIM_DIE)
             return rc;
     }
     int fd = new_fd(disk, disk->names[name].now, flags & IO_WRITE);
@@ -528,6 +531,9 @@ static ssize_t sim_pread(struct io *io, int fd, void *buf, size_t len, uint64_t 
         return ERR_IO;
     if (nowait && disk->nowait_misses && roll(disk, 2))
         return ERR_AGAIN;
+    int rc = ERR_IO;
+    if (disk->gate && disk->gate(disk, SIM_READ, "", &rc) == SIM_FAIL)
+        return rc;
     if (offset >= inode->size || len == 0)
         return 0;
     if (len > inode->size - offset)
@@ -593,6 +599,12 @@ static ssize_t sim_pwritev(struct io *io, int fd, const struct iovec *iov, int c
     enum sim_fate fate = ask(disk, SIM_WRITE, "", &rc);
     if (disk->dead && fate == SIM_FAIL)
         return ERR_IO;
+    if (fate == SIM_INTERRUPTED) {
+        trace(disk, SIM_WRITE, offset, len, fate);
+        if (len == 0 || roll(disk, 2))
+            return sim_pwritev(io, fd, iov, count, offset);
+        fate = SIM_SHORT;
+    }
     uint8_t *data = must(malloc(len + 1));
     for (int i = 0; i < count; i++) {
         if (iov[i].iov_len)
@@ -632,7 +644,16 @@ static int sync_fd(struct sim_disk *disk, int fd, enum sim_op op)
     trace(disk, op, (uint64_t)disk->fds[fd].inode, inode->size, fate);
     if (fate == SIM_FAIL) {
         fail_sync(disk, inode);
+        disk->fds[fd].told = ++inode->errors;
         return rc;
+    }
+    if (fate == SIM_PASS && disk->fds[fd].told != inode->errors) {
+        disk->fds[fd].told = inode->errors; /* another descriptor's sync lost pages */
+        return ERR_IO;
+    }
+    if (fate == SIM_INTERRUPTED) {
+        write_some_back(disk, inode);
+        return sync_fd(disk, fd, op);
     }
     sync_inode(inode, op == SIM_FSYNC);
     return 0;

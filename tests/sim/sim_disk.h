@@ -17,7 +17,8 @@
  *
  * A killed process (SIM_KILL) leaves the page cache; a loss of power (SIM_POWER) leaves what is
  * durable and any part of the rest. A failed sync writes some of the dirty sectors and forgets that
- * the others were dirty: they read back until the cache is dropped or the power goes.
+ * the others were dirty: they read back until the cache is dropped or the power goes. As on Linux,
+ * every descriptor of the file is told of it once.
  *
  * One thread. Everything that is left to chance comes from `dice`.
  */
@@ -37,6 +38,7 @@ enum sim_op {
     SIM_UNLINK,
     SIM_MKDIR,
     SIM_SYNC_DIR,
+    SIM_READ, /* the only one that changes nothing: not counted among the calls */
     SIM_OPS
 };
 
@@ -47,7 +49,9 @@ enum sim_fate {
     SIM_FAIL,  /* nothing happens but the error; a failed sync loses pages, a failed write may have
                   written some */
     SIM_SHORT, /* a write does less than it was asked */
-    SIM_DIE,   /* the process ends in this call */
+    SIM_INTERRUPTED, /* a signal comes in between: a write is short, or the call is made again, as
+                        every struct io has to (base/io.h) */
+    SIM_DIE,         /* the process ends in this call */
 };
 
 struct sim_inode;
@@ -57,17 +61,18 @@ struct sim_fd;
 
 struct sim_disk {
     struct io io; /* first: calls find their disk by it */
-    /* Asked before every call that changes something; SIM_FAIL also says what the call answers. */
+    /* Asked before every read and every call that changes something; SIM_FAIL also says what the
+     * call answers. */
     enum sim_fate (*gate)(struct sim_disk *disk, enum sim_op op, const char *path, int *rc);
     void *arg;
-    uint64_t calls;      /* that change something or sync, refused ones included */
+    uint64_t calls; /* that change something or sync, refused ones included */
     uint64_t of[SIM_OPS];
-    uint64_t trace;      /* hash over every call, its arguments and its result */
-    uint64_t dice;       /* xorshift state, never 0 */
+    uint64_t trace;       /* hash over every call, its arguments and its result */
+    uint64_t dice;        /* xorshift state, never 0 */
     uint64_t total_bytes; /* writes beyond fail with ERR_NO_SPACE */
-    enum sim_crash kind; /* how it died */
-    bool dead;           /* every call fails without effect, until sim_disk_restart */
-    bool nowait_misses;  /* every other read that must not wait would have to */
+    enum sim_crash kind;  /* how it died */
+    bool dead;            /* every call fails without effect, until sim_disk_restart */
+    bool nowait_misses;   /* every other read that must not wait would have to */
 
     struct sim_inode **inodes;
     int inode_count;

@@ -24,7 +24,7 @@ static uint64_t mix(unsigned id, unsigned variant, unsigned what)
 
 size_t model_size(unsigned id, unsigned variant)
 {
-    static const size_t least[16] = {0,    1,    200,  700,  900,  1500, 2000, 2500,
+    static const size_t least[16] = {0,    1,    200,  700,  900,  1500, 2000,  2500,
                                      3000, 4000, 4096, 5000, 6000, 9000, 20000, 66000};
     uint64_t dice = mix(id, variant, 1);
     size_t base = least[dice % 16];

@@ -36,8 +36,16 @@ int node_open(struct sim *sim)
     return rc;
 }
 
+static void forget_slow(struct sim *sim, unsigned slot)
+{
+    object_destroy(&sim->slow[slot].object);
+    large_reader_close(&sim->slow[slot].file);
+}
+
 static void node_free(struct sim *sim)
 {
+    for (unsigned i = 0; i < SIM_SLOW_READERS; i++)
+        forget_slow(sim, i);
     db_reader_close(&sim->reader);
     if (sim->journal) {
         atomic_fetch_add(&sim->counts->moved, sim->journal->moved_records);
@@ -67,6 +75,7 @@ static void free_requests(struct sim *sim, bool remember)
         sim->first = request->next;
         if (remember && sim->lost_count < sizeof sim->lost / sizeof *sim->lost)
             sim->lost[sim->lost_count++] = request->wish;
+        sim->lost_to_faults |= sim->faulted;
         free_request(request);
     }
     sim->last = NULL;
@@ -147,6 +156,8 @@ static void done(struct change *change)
         sim->retry_variant = request->wish.variant;
     } else if (is_refusal(change->rc) && sim->faulted) {
         if (atomic_load(&sim->journal->log->poisoned) && change->rc != ERR_READ_ONLY) {
+            /* As a door does: what was refused is thrown away, its large file as well. */
+            large_writer_destroy(&request->writer, !change->stored);
             request->limbo = true;
             return;
         }
@@ -287,22 +298,31 @@ void node_retry(struct sim *sim)
 
 /* ---- Reading ---- */
 
-static int read_large(struct sim *sim, const struct object *object, const uint8_t *want,
-                      uint8_t *buf)
+static int read_blocks(struct sim *sim, struct large_reader *reader, uint64_t size,
+                       const uint8_t *want)
 {
-    struct large_reader *reader;
-    int rc = large_reader_open(&reader, journal_large(sim->journal), object->place.offset,
-                               object->size);
+    static uint8_t buf[BLOCK_BYTES];
+    int rc = ERR_NONE;
 
-    if (rc)
-        return rc;
-    for (uint64_t i = 0; rc == 0 && i < block_count(object->size); i++) {
+    for (uint64_t i = 0; rc == 0 && i < block_count(size); i++) {
         size_t len = 0;
 
         rc = large_read_block(reader, i, buf, &len, false);
         if (rc == 0 && memcmp(buf, want + i * BLOCK_BYTES, len) != 0)
             sim_fail(sim, "wrong bytes in a large file");
     }
+    return rc;
+}
+
+static int read_large(struct sim *sim, const struct object *object, const uint8_t *want)
+{
+    struct large_reader *reader;
+    int rc =
+        large_reader_open(&reader, journal_large(sim->journal), object->place.offset, object->size);
+
+    if (rc)
+        return rc;
+    rc = read_blocks(sim, reader, object->size, want);
     large_reader_close(&reader);
     return rc;
 }
@@ -320,7 +340,7 @@ int node_read(struct sim *sim, unsigned id, const struct object *object)
     if (place_is_none(&object->place))
         return ERR_NOT_FOUND;
     if (object->place.volume == PLACE_LARGE)
-        return read_large(sim, object, want, buf);
+        return read_large(sim, object, want);
     rc = log_read(journal_log(sim->journal), &object->place, &object->id, object->record_bytes, buf,
                   sizeof buf, false, &view);
     if (rc)
@@ -328,4 +348,56 @@ int node_read(struct sim *sim, unsigned id, const struct object *object)
     if (view.header.body_bytes != object->size || memcmp(view.body, want, object->size) != 0)
         sim_fail(sim, "id %u: wrong bytes", id);
     return 0;
+}
+
+/* Keep what a look-up of some id says, and sometimes its open file. */
+static void begin_slowly(struct sim *sim, unsigned slot)
+{
+    unsigned id = (unsigned)sim_roll(sim, SIM_IDS);
+    struct id128 key = model_id(id);
+    struct object *object = NULL;
+    struct fact fact;
+
+    if (journal_find(sim->journal, sim->reader, &key, &object) != 0)
+        return;
+    if (object->flags & OBJECT_DELETED || place_is_none(&object->place) ||
+        !model_observe(id, object, &fact)) {
+        object_destroy(&object);
+        return;
+    }
+    sim->slow[slot].object = object;
+    sim->slow[slot].id = id;
+    sim->slow[slot].variant = fact.variant;
+    if (object->place.volume == PLACE_LARGE && sim_roll(sim, 2) &&
+        large_reader_open(&sim->slow[slot].file, journal_large(sim->journal), object->place.offset,
+                          object->size) != 0)
+        sim->slow[slot].file = NULL;
+}
+
+void node_read_slowly(struct sim *sim)
+{
+    unsigned slot = (unsigned)sim_roll(sim, SIM_SLOW_READERS), id;
+    static uint8_t want[SIM_BODY_BYTES];
+    int rc;
+
+    for (unsigned i = 0; i < SIM_SLOW_READERS && !sim->slow[slot].object && sim_roll(sim, 2); i++)
+        slot = (slot + 1) % SIM_SLOW_READERS;
+    id = sim->slow[slot].id;
+    if (!sim->slow[slot].object) {
+        begin_slowly(sim, slot);
+        return;
+    }
+    if (sim->slow[slot].file) {
+        model_body(id, sim->slow[slot].variant, want);
+        rc = read_blocks(sim, sim->slow[slot].file, sim->slow[slot].object->size, want);
+    } else {
+        rc = node_read(sim, id, sim->slow[slot].object);
+        /* Its segment or file may be gone by now: then the reader looks up again. */
+        if (rc == ERR_NOT_FOUND)
+            rc = 0;
+    }
+    if (rc && !sim->faulted)
+        sim_fail(sim, "id %u, looked up earlier, cannot be read: %s", id, err_text(rc));
+    atomic_fetch_add(&sim->counts->slow_reads, !sim->point_kind);
+    forget_slow(sim, slot);
 }

@@ -1,0 +1,183 @@
+#!/usr/bin/env python3
+"""Plant bugs one by one into a copy of the source; the simulator has to find each of them.
+
+usage: mutants.py BUILD COMPILE LINK LIBS [NAME]
+
+A mutant is one source file with one piece of text replaced. It is compiled alone and linked before
+the library, whose own object of that name is then not taken. The simulator runs seeds from 1 on
+until one fails; the table says which, how many crash points it took, and what was seen. A text that
+does not stand in its file exactly once is an error: the list follows the source.
+"""
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+
+# (name, what is wrong, file, text, its replacement)
+MUTANTS = [
+    ("drop-log-sync", "the commit log is never synced", "storage/log_write.c",
+     "rc = log->io->fdatasync(log->io, segment->fd);",
+     "rc = 0;"),
+    ("answer-before-sync", "answers before the sync", "journal/commit.c",
+     """            rc = write_batch(journal);
+            if (rc)
+                void_batch(journal, &chain, rc);
+            else
+                publish_batch(journal);
+""",
+     """            rc = log_write(journal->log);
+            if (rc) {
+                void_batch(journal, &chain, rc);
+            } else {
+                unsigned early = (unsigned)c->decided_count;
+
+                publish_batch(journal);
+                answer(c);
+                rc = log_sync(journal->log);
+                return early;
+            }
+"""),
+    ("no-position", "rows are applied without the log position", "journal/apply.c",
+     "    a->state.position = position;\n",
+     "    (void)position;\n"),
+    ("position-too-high", "the position counts what is not applied yet", "journal/apply.c",
+     "rc = applier_commit(journal, last->batch_end);",
+     "rc = applier_commit(journal, last->batch_end == 1 ? 1 : log_end(journal->log));"),
+    ("free-at-applied", "space is freed at the applied position", "journal/clean.c",
+     "lsn_t position = journal->durable_position;",
+     "lsn_t position = journal->acked.position;"),
+    ("ignore-bad-block", "a block with a wrong checksum is served from a segment",
+     "storage/log.c",
+     "    return record_verify_body(out);",
+     "    (void)record_verify_body(out);\n    return 0;"),
+    ("ignore-bad-large-block", "a block with a wrong checksum is served from a large file",
+     "storage/large.c",
+     "    if (sum != block_checksum(buf, bytes, index))\n        return ERR_CORRUPT;",
+     "    (void)sum;"),
+    ("cut-at-first-bad", "recovery cuts the log at the first bad record", "storage/log_recover.c",
+     "    if (r->synced > segment->base)\n        line =",
+     "    if (r->synced == LSN_LIMIT)\n        line ="),
+    ("skip-dir-sync", "the directory of a renamed file is not synced", "base/io.c",
+     "    rc = io->sync_dir(io, parent);\nout:\n    free(temporary);",
+     "out:\n    free(temporary);"),
+    ("reuse-seq", "a run goes on with the numbers of the one before", "journal/commit.c",
+     "            c->chain.follows.seq = o->seq;\n",
+     "            c->chain.origin = o->origin;\n            c->chain.seq = o->seq > 1 ? o->seq - 1 : 0;\n"),
+    ("move-without-compare", "a move takes effect wherever the body is by now", "journal/commit.c",
+     "                         : place_equal(&before->place, &change->move_from));",
+     "                         : change->move_from.volume != 0);"),
+    ("apply-before-sync", "recovery applies what it reads from the cache, unsynced",
+     "storage/log_recover.c",
+     "    if (!r->clean) {\n        int rc = log->io->fdatasync(log->io, segment->fd);",
+     "    if (r->clean && seen->broken) {\n        int rc = log->io->fdatasync(log->io, segment->fd);"),
+    ("skip-large-sync", "a large file is committed unsynced", "storage/large.c",
+     "        rc = io->fdatasync(io, writer->fd);",
+     "        rc = 0;"),
+    ("skip-settle", "large files keep their temporary names, and the start clears them",
+     "journal/apply.c",
+     "rc = large_settle(journal->large, a->settle, a->settle_count);",
+     "rc = 0;"),
+    ("leave-failed-write", "a failed write is not undone on the disk", "storage/log_write.c",
+     "    int cut = log->io->truncate(log->io, segment->fd, start);",
+     "    int cut = 0;"),
+    ("retry-sync", "a failed sync is tried again", "storage/log_write.c",
+     '            poison(log, "sync", segment->volume, rc);\n',
+     '            log_error("sync: %s", err_text(rc));\n'),
+    ("claim-synced", "a batch claims that it is synced itself", "storage/log_write.c",
+     "        .synced_through = atomic_load(&log->durable),",
+     "        .synced_through = segment->base + end,"),
+    ("torn-body", "recovery takes an unsynced batch without looking at its bodies",
+     "storage/log_recover.c",
+     "            rc = record_verify_body(&view);\n        if (!rc && (view",
+     "            rc = 0;\n        if (!rc && (view"),
+    ("torn-large", "recovery takes an unsynced batch without looking for its large files",
+     "storage/log_recover.c",
+     "        if (!rc && (view.header.flags & RECORD_LARGE) && r->check_large)",
+     "        if (!rc && (view.header.flags & RECORD_LARGE) && !r->check_large)"),
+    ("keep-chain", "a voided batch keeps its numbers", "journal/commit.c",
+     "    c->first = c->last = NULL;\n    c->chain = *chain;\n",
+     "    c->first = c->last = NULL;\n    (void)chain;\n"),
+    ("stale-ram", "the RAM tier does not hear of a change", "journal/commit.c",
+     "    ram_invalidate(ram, &object->id);\n",
+     ""),
+    ("vfs-no-sync", "SQLite's syncs do nothing", "journal/vfs.c",
+     "    rc = flags & SQLITE_SYNC_DATAONLY ? io->fdatasync(io, file->fd) : io->fsync(io, file->fd);",
+     "    (void)flags, (void)io;"),
+    ("unlink-early", "a segment goes before its moves are durable", "journal/clean.c",
+     "    if (durable_position(journal) < cleaner->moved_through || atomic_load(&journal->holds))",
+     "    if (!durable_position(journal) || atomic_load(&journal->holds))"),
+    ("revive", "a put of a deleted id counts", "journal/decide.c",
+     "    if (row->flags & OBJECT_DELETED)\n        return ERR_DELETED;\n    if (memcmp",
+     "    if (memcmp"),
+]
+
+TIMEOUT_S = 300
+
+
+def run(command, **more):
+    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                          check=False, **more)
+
+
+def build(where, mutant, compile_with, link_with, libs, objects, library):
+    """The simulator with MUTANT in it; its path."""
+    name, _, path, old, new = mutant
+    with open(path, encoding="utf-8") as file:
+        text = file.read()
+    if text.count(old) != 1:
+        raise SystemExit(f"{name}: its text stands {text.count(old)} times in {path}, not once")
+    stem = os.path.join(where, name)
+    source = f"{stem}.c"
+    with open(source, "w", encoding="utf-8") as file:
+        file.write(f'#line 1 "{path}"\n' + text.replace(old, new))
+    for command in (compile_with + ["-w", "-c", "-o", f"{stem}.o", source],
+                    link_with + ["-o", stem, f"{stem}.o"] + objects + [library] + libs):
+        done = run(command)
+        if done.returncode:
+            raise SystemExit(f"{name}: does not build\n{done.stdout}")
+    return stem
+
+
+def try_out(program):
+    """(caught, seeds, crash points, the first line that told of it)"""
+    jobs = str(os.cpu_count() or 2)
+    try:
+        done = run([program, "--seeds=1..40", "--first", "--jobs=" + jobs], timeout=TIMEOUT_S)
+        text, caught = done.stdout, done.returncode != 0
+    except subprocess.TimeoutExpired as late:
+        text, caught = (late.stdout or b"").decode(), False
+    seeds = re.search(r"found it, number (\d+)", text)
+    points = re.search(r"(\d+) crash points", text)
+    told = re.search(r"^FAILED: .*", text, re.MULTILINE)
+    return (caught and told is not None, seeds.group(1) if seeds else "-",
+            points.group(1) if points else "-", told.group(0)[8:] if told else "")
+
+
+def main():
+    build_dir, compile_with, link_with, libs = sys.argv[1:5]
+    only = sys.argv[5] if len(sys.argv) > 5 else ""
+    where = os.path.join(build_dir, "mutants")
+    os.makedirs(where, exist_ok=True)
+    objects = sorted(os.path.join(build_dir, "obj/tests/sim", name)
+                     for name in os.listdir(os.path.join(build_dir, "obj/tests/sim"))
+                     if name.endswith(".o"))
+    library = os.path.join(build_dir, "libobjstore.a")
+    mutants = [mutant for mutant in MUTANTS if only in mutant[0]]
+    caught_all = 0
+    for mutant in mutants:
+        program = build(where, mutant, shlex.split(compile_with), shlex.split(link_with),
+                        shlex.split(libs), objects, library)
+        began = time.monotonic()
+        caught, seeds, points, told = try_out(os.path.abspath(program))
+        caught_all += caught
+        print(f"{'caught' if caught else 'MISSED':6}  {mutant[0]:22} {seeds:>2} seeds"
+              f" {points:>6} points {time.monotonic() - began:6.1f} s  {told[:110]}", flush=True)
+        for name in ("", ".o", ".c"):
+            os.unlink(os.path.join(where, mutant[0] + name))
+    print(f"sim-mutants: {caught_all} of {len(mutants)} caught")
+    sys.exit(caught_all != len(mutants) or not mutants)
+
+
+main()
