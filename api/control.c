@@ -30,7 +30,7 @@ struct control {
     bool stopped;
 };
 
-enum verb { VERB_BACKUP, VERB_VERIFY };
+enum verb { VERB_BACKUP, VERB_VERIFY, VERB_COMPACT };
 
 /* One request that takes long. */
 struct task {
@@ -43,6 +43,7 @@ struct task {
     int rc;
     char message[512];
     struct journal_verify_result verified;
+    struct journal_compact_result compacted;
     uint64_t took_ms;
 };
 
@@ -83,7 +84,8 @@ static void answer_buf(struct http_request *http, const struct buf *out)
 
 static void answer_failure(struct task *task)
 {
-    const char *code = task->verb == VERB_BACKUP ? "backup_failed" : "verify_failed";
+    static const char *const codes[] = {"backup_failed", "verify_failed", "compact_failed"};
+    const char *code = codes[task->verb];
     const char *message = task->message[0] ? task->message : err_text(task->rc);
     unsigned status = 500;
 
@@ -99,6 +101,10 @@ static void answer_failure(struct task *task)
     case ERR_NO_SPACE:
         status = 507;
         code = "no_space";
+        break;
+    case ERR_READ_ONLY:
+        status = 503;
+        code = "read_only";
         break;
     case ERR_FULL:
     case ERR_CLOSED:
@@ -124,6 +130,13 @@ static void finished(struct http_request *http)
     if (task->verb == VERB_BACKUP) {
         buf_text(&out, "{\"dir\":");
         buf_json(&out, task->dir, strlen(task->dir));
+    } else if (task->verb == VERB_COMPACT) {
+        const struct journal_compact_result *c = &task->compacted;
+
+        buf_format(&out,
+                   "{\"events\":%llu,\"event_bytes\":%llu,\"chunks\":%llu,\"snapshot_bytes\":%llu",
+                   (unsigned long long)c->events, (unsigned long long)c->event_bytes,
+                   (unsigned long long)c->chunks, (unsigned long long)c->snapshot_bytes);
     } else {
         const struct journal_verify_result *v = &task->verified;
 
@@ -151,6 +164,8 @@ static void run(struct job *job, void *context)
                       task->message[0] ? task->message : err_text(task->rc));
         else
             log_info("backup into %s is complete", task->dir);
+    } else if (task->verb == VERB_COMPACT) {
+        task->rc = journal_compact(store_journal(store), &task->compacted);
     } else {
         task->rc = journal_verify(context, &task->verified);
     }
@@ -226,9 +241,10 @@ static void on_request(void *arg, struct http_request *http)
     struct slice path = http_request_path(http);
     enum http_method method = http_request_method(http);
     bool backup = is(path, "/control/v1/backup"), verify = is(path, "/control/v1/journal/verify");
+    bool compact = is(path, "/control/v1/journal/compact");
     bool stats = is(path, "/control/v1/stats");
 
-    if (!backup && !verify && !stats)
+    if (!backup && !verify && !compact && !stats)
         http_answer_error(http, 404, "no_such_path", "nothing is served under this path", NULL);
     else if (stats && method != HTTP_METHOD_GET && method != HTTP_METHOD_HEAD)
         http_answer_error(http, 405, "method_not_allowed", "this path does not take the method",
@@ -239,7 +255,7 @@ static void on_request(void *arg, struct http_request *http)
     else if (stats)
         answer_stats(control, http);
     else
-        begin_task(control, http, backup ? VERB_BACKUP : VERB_VERIFY);
+        begin_task(control, http, backup ? VERB_BACKUP : compact ? VERB_COMPACT : VERB_VERIFY);
 }
 
 static void on_body(void *arg, struct http_request *http, const uint8_t *data, size_t len)

@@ -139,6 +139,8 @@ static void add_journal(struct buf *out, const struct snapshot *s)
 
     begin(out, "journal");
     number(out, "events", j->events);
+    number(out, "event_bytes", j->event_bytes);
+    number(out, "compacted_events", j->compacted_events);
     begin(out, "vector");
     if (s->origin[0])
         number(out, s->origin, j->seq);
@@ -149,6 +151,9 @@ static void add_journal(struct buf *out, const struct snapshot *s)
     number(out, "applied_position", j->applied.position);
     number(out, "durable_position", j->durable_position);
     number(out, "recovered_records", j->recovered_records);
+    number(out, "snapshot_position", j->snapshot_position);
+    number(out, "snapshots", j->snapshots);
+    number(out, "snapshot_bytes", j->snapshot_bytes);
     end(out);
 
     begin(out, "commit");

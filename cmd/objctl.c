@@ -48,9 +48,11 @@ static const struct command commands[] = {
      "      --purge            delete the cloud's copy, too\n"},
     {"stats", ctl_stats, "[OPTION]...", "show the node's figures",
      "      --json             as JSON\n"},
-    {"journal", ctl_journal, "[OPTION]... verify|dump|rebuild", "look after the journal",
+    {"journal", ctl_journal, "[OPTION]... verify|dump|compact|rebuild", "look after the journal",
      "  verify                 check every hash chain; also on a running node\n"
      "  dump                   print all events as JSON lines; the node must be stopped\n"
+     "  compact                write a snapshot, drop the events that it covers; also on a running "
+     "node\n"
      "  rebuild                make the database anew from the log; the node must be stopped\n"},
     {"verify", ctl_verify, "[OPTION]...", "read and check everything; the node must be stopped",
      ""},

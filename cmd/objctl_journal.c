@@ -1,6 +1,7 @@
 /*
- * journal verify, dump, rebuild. verify asks the node where it runs (over its control socket), and
- * reads the database itself where it does not; dump and rebuild want the node stopped.
+ * journal verify, compact, dump, rebuild. verify and compact ask the node where it runs (over its
+ * control socket), and open the store themselves where it does not; dump and rebuild want the node
+ * stopped.
  */
 #include "base/buf.h"
 #include "base/env.h"
@@ -103,6 +104,75 @@ static int verify(const struct ctl *ctl)
     return code == CTL_UNREACHABLE ? verify_stopped(ctl) : code;
 }
 
+static void say_compacted(const struct ctl *ctl, uint64_t events, uint64_t snapshot_bytes)
+{
+    ctl_say(ctl, "%llu events left the database; the snapshot that covers them takes %llu bytes",
+            (unsigned long long)events, (unsigned long long)snapshot_bytes);
+}
+
+/* CTL_UNREACHABLE, with nothing said: no node runs there. */
+static int compact_running(const struct ctl *ctl)
+{
+    struct call call = {.method = "POST", .path = "/control/v1/journal/compact"};
+    struct client client;
+
+    int code = client_open_control(&client, ctl->state_dir);
+    if (code)
+        return code;
+    client.patient = true;
+    int rc = client_call(&client, &call);
+    code =
+        rc == ERR_CLOSED ? CTL_UNREACHABLE : client_complain(&client, &call, rc, "journal compact");
+    if (code == CTL_OK) {
+        json_t *json = json_loadb(call.text.data, call.text.len, 0, NULL);
+
+        say_compacted(ctl, number(json, "events"), number(json, "snapshot_bytes"));
+        json_decref(json);
+    }
+    call_release(&call);
+    client_close(&client);
+    return code;
+}
+
+/* As a node without doors. */
+static int compact_stopped(const struct ctl *ctl)
+{
+    struct journal_compact_result result = {0};
+    char message[MESSAGE_BYTES] = "";
+    struct journal *journal = NULL;
+    struct store_dirs dirs;
+
+    /* First look: opening alone would make a store where there is none. */
+    struct offline offline;
+    int code = offline_open(&offline, ctl);
+    offline_close(&offline);
+    if (code)
+        return code;
+    int rc = store_dirs_open(&dirs, env_system(), ctl->state_dir, ctl->files_dir, false, message,
+                             sizeof message);
+    if (rc)
+        return ctl_fail(ctl_exit_of(rc), "%s", *message ? message : err_text(rc));
+    const struct journal_config config = {.dirs = &dirs, .sync = true};
+    rc = journal_open(&journal, &config, message, sizeof message);
+    if (rc == 0) {
+        rc = journal_compact(journal, &result);
+        journal_stop(journal);
+    }
+    journal_close(&journal);
+    store_dirs_close(&dirs);
+    if (rc)
+        return ctl_fail(ctl_exit_of(rc), "%s", *message ? message : err_text(rc));
+    say_compacted(ctl, result.events, result.snapshot_bytes);
+    return CTL_OK;
+}
+
+static int compact(const struct ctl *ctl)
+{
+    int code = compact_running(ctl);
+
+    return code == CTL_UNREACHABLE ? compact_stopped(ctl) : code;
+}
+
 static int dump(const struct ctl *ctl)
 {
     struct db_origin *origins = NULL;
@@ -159,5 +229,7 @@ int ctl_journal(struct ctl *ctl, int argc, char **argv)
         return dump(ctl);
     if (strcmp(verb, "rebuild") == 0)
         return rebuild(ctl);
-    return ctl_fail(CTL_USAGE, "journal wants one of verify, dump, rebuild");
+    if (strcmp(verb, "compact") == 0)
+        return compact(ctl);
+    return ctl_fail(CTL_USAGE, "journal wants one of verify, dump, compact, rebuild");
 }

@@ -22,7 +22,7 @@ _objctl() {
     meta) words="$common --name --level --meta" ;;
     rm) words="$common --purge" ;;
     stats) words="$common --json" ;;
-    journal) [[ $current == -* ]] || words='verify dump rebuild' ;;
+    journal) [[ $current == -* ]] || words='verify dump compact rebuild' ;;
     help) words='put get meta rm stats journal verify backup' ;;
     esac
     if [[ $current != -* && ( $command == put || $command == backup ) ]]; then

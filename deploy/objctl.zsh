@@ -16,7 +16,7 @@ _objctl() {
         'meta:show or change what is known about an object'
         'rm:delete objects'
         'stats:show the figures of the node'
-        'journal:verify, dump or rebuild the journal'
+        'journal:verify, dump, compact or rebuild the journal'
         'verify:read and check every body'
         'backup:copy the node into a new directory'
         'help:show help'
@@ -41,7 +41,7 @@ _objctl() {
         '--level=[new level]:level:(local s3 full)' '*--meta=[new meta data]:key=value:' '1:id:' ;;
     rm) _arguments -s $common '--purge[delete the copy in the cloud, too]' '*:id:' ;;
     stats) _arguments -s $common '--json[as JSON]' ;;
-    journal) _arguments -s $common '1:verb:(verify dump rebuild)' ;;
+    journal) _arguments -s $common '1:verb:(verify dump compact rebuild)' ;;
     backup) _arguments -s $common '1:directory:_directories' ;;
     verify) _arguments -s $common ;;
     help) _describe -t commands 'objctl command' commands ;;

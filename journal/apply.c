@@ -40,7 +40,9 @@ int applier_open(struct journal *journal)
     for (size_t i = 0; i < count; i++)
         a->sums[i] = (struct segment_sums){.volume = segments[i].log.volume,
                                            .body_bytes = segments[i].body_bytes,
-                                           .live_bytes = segments[i].live_bytes};
+                                           .live_bytes = segments[i].live_bytes,
+                                           .live_record_bytes = segments[i].live_record_bytes,
+                                           .dirty = !segments[i].log.sealed};
     a->sum_count = count;
     free(segments);
     return 0;
@@ -54,6 +56,8 @@ void applier_close(struct journal *journal)
     free(a->origins);
     free(a->settle);
     free(a->sums);
+    free(a->trim.cuts);
+    a->trim.cuts = NULL;
     a->origins = NULL;
     a->settle = NULL;
     a->sums = NULL;
@@ -75,7 +79,8 @@ static struct segment_sums *sums_of(struct applier *a, uint32_t volume)
     return &grown[a->sum_count++];
 }
 
-static int add_to_sums(struct applier *a, uint32_t volume, int64_t body, int64_t live)
+int applier_add_sums(struct applier *a, uint32_t volume, int64_t body, int64_t live,
+                     int64_t live_record)
 {
     pthread_mutex_lock(&a->sums_lock);
     struct segment_sums *sums = sums_of(a, volume);
@@ -83,6 +88,7 @@ static int add_to_sums(struct applier *a, uint32_t volume, int64_t body, int64_t
     if (sums) {
         sums->body_bytes += (uint64_t)body;
         sums->live_bytes += (uint64_t)live;
+        sums->live_record_bytes += (uint64_t)live_record;
         sums->dirty = true;
     }
     pthread_mutex_unlock(&a->sums_lock);
@@ -146,6 +152,9 @@ static int put_event(struct journal *journal, const struct entry *entry, bool *a
         return 0;
     if ((rc = origin_of(a, &entry->origin, &entry->node, &origin)) != 0)
         return rc;
+    /* A move, or a replay, of what was compacted; kinds that change no row never are. */
+    if (entry->object && entry->seq <= origin->anchor_seq)
+        return 0;
     rc = db_event_add(a->db, origin->no, entry->seq, entry->event, entry->event_bytes);
     if (rc == ERR_EXISTS)
         return 0;
@@ -191,17 +200,18 @@ static int put_row(struct journal *journal, const struct entry *entry)
     if (rc == 0 && entry->owed_before != entry->owed_after)
         rc = db_outbox_set(a->db, &object->id, object->size, hlc_wall_ms(entry->stamp),
                            entry->owed_after);
-    if (rc == 0 && object->place.volume == PLACE_LARGE && object->place.lsn == entry->lsn)
+    if (rc == 0 && entry->place_taken && object->place.volume == PLACE_LARGE)
         rc = remember_large(a, object->place.offset);
     if (rc == 0 && entry->place_moved) {
         if (entry->place_before.volume == PLACE_LARGE)
             rc = db_garbage_add(a->db, entry->place_before.offset, entry->lsn);
         else
-            rc = add_to_sums(a, entry->place_before.volume, 0, -(int64_t)entry->size_before);
+            rc = applier_add_sums(a, entry->place_before.volume, 0, -(int64_t)entry->size_before,
+                                  -(int64_t)entry->record_bytes_before);
     }
-    if (rc == 0 && !place_is_none(&object->place) && object->place.volume != PLACE_LARGE &&
-        object->place.lsn == entry->lsn)
-        rc = add_to_sums(a, object->place.volume, 0, (int64_t)object->size);
+    if (rc == 0 && entry->place_taken && object->place.volume != PLACE_LARGE)
+        rc = applier_add_sums(a, object->place.volume, 0, (int64_t)object->size,
+                              object->record_bytes);
     return rc;
 }
 
@@ -210,16 +220,21 @@ int applier_put(struct journal *journal, const struct entry *entry)
     struct applier *a = &journal->applier;
     struct delta delta = entry->delta;
     bool added = false;
-    int rc = put_event(journal, entry, &added);
+    int rc;
 
+    if (entry->is_snapshot)
+        return applier_put_snapshot(journal, entry);
+    rc = put_event(journal, entry, &added);
     if (rc == 0 && entry->object)
         rc = put_row(journal, entry);
     if (rc == 0 && entry->inline_volume)
-        rc = add_to_sums(a, entry->inline_volume, entry->inline_bytes, 0);
+        rc = applier_add_sums(a, entry->inline_volume, entry->inline_bytes, 0, 0);
     if (rc)
         return rc;
     delta.events = added;
     state_add(&a->state, &delta);
+    if (added)
+        a->state.event_bytes += entry->event_bytes;
     if (entry->stamp > a->state.hlc)
         a->state.hlc = entry->stamp;
     if (added)
@@ -250,8 +265,10 @@ static int write_segments(struct journal *journal)
             continue;
         row.body_bytes = sums->body_bytes;
         row.live_bytes = sums->live_bytes;
+        row.live_record_bytes = sums->live_record_bytes;
         rc = db_segment_set(a->db, &row);
         sums->dirty = !segments[i].sealed; /* the row that seals it is still to come */
+        sums->settled_at = a->state.position;
     }
     pthread_mutex_unlock(&a->sums_lock);
     free(segments);
@@ -302,7 +319,7 @@ static int read_back(struct journal *journal)
     pthread_mutex_lock(&a->sums_lock);
     /* Also a segment whose first row was in that transaction has to get it again. */
     for (size_t i = 0; i < a->sum_count; i++) {
-        a->sums[i].body_bytes = a->sums[i].live_bytes = 0;
+        a->sums[i].body_bytes = a->sums[i].live_bytes = a->sums[i].live_record_bytes = 0;
         a->sums[i].dirty = true;
     }
     for (size_t i = 0; rc == 0 && i < count; i++) {
@@ -311,6 +328,7 @@ static int read_back(struct journal *journal)
         if (sums) {
             sums->body_bytes = segments[i].body_bytes;
             sums->live_bytes = segments[i].live_bytes;
+            sums->live_record_bytes = segments[i].live_record_bytes;
         } else {
             rc = ERR_NO_MEMORY;
         }
@@ -477,9 +495,22 @@ static void applied(struct journal *journal, struct entry *first)
     }
     pthread_mutex_lock(&journal->lock);
     journal->acked.position = journal->applier.state.position;
+    journal->acked.event_bytes = journal->applier.state.event_bytes;
     if (journal->room_wanted)
         pthread_cond_signal(&journal->room);
     pthread_mutex_unlock(&journal->lock);
+    if (journal->applier.snapshots_changed && applier_load_snapshots(journal) != 0)
+        return; /* logged; tried again after the next batch */
+}
+
+/* By size, or by age, so that a trickle of writes cannot hold up the freeing of space. */
+static void checkpoint_if_due(struct journal *journal, uint64_t now_ms)
+{
+    struct applier *a = &journal->applier;
+
+    if (now_ms >= a->checkpoint_after_ms && (db_wal_pages(a->db) >= CHECKPOINT_PAGES ||
+                                             now_ms - a->checkpointed_ms >= CHECKPOINT_AGE_MS))
+        (void)applier_checkpoint(journal);
 }
 
 static bool durable_behind(struct journal *journal)
@@ -501,6 +532,11 @@ unsigned journal_apply_step(struct journal *journal)
     forget_removed(journal);
     first = take_batches(journal, &last, &count);
     if (!first) {
+        if (applier_trim(journal)) {
+            a->idle_since_ms = now_ms;
+            checkpoint_if_due(journal, now_ms);
+            return 1;
+        }
         /* Also where the WAL is empty, after a start: what is durable is yet to be said. */
         if ((db_wal_pages(a->db) || durable_behind(journal)) &&
             now_ms - a->idle_since_ms >= IDLE_CHECKPOINT_MS) {
@@ -526,10 +562,8 @@ unsigned journal_apply_step(struct journal *journal)
         atomic_fetch_and(&journal->read_only, ~(unsigned)READ_ONLY_DATABASE);
     }
     applied(journal, first);
-    /* By size, or by age, so that a trickle of writes cannot hold up the freeing of space. */
-    if (now_ms >= a->checkpoint_after_ms && (db_wal_pages(a->db) >= CHECKPOINT_PAGES ||
-                                             now_ms - a->checkpointed_ms >= CHECKPOINT_AGE_MS))
-        (void)applier_checkpoint(journal);
+    (void)applier_trim(journal);
+    checkpoint_if_due(journal, now_ms);
     return count;
 }
 
@@ -548,6 +582,19 @@ bool applier_forget(struct journal *journal, uint32_t volume, lsn_t files_throug
     return taken;
 }
 
+lsn_t applier_segment_settled(struct journal *journal, uint32_t volume)
+{
+    struct applier *a = &journal->applier;
+    lsn_t settled = LSN_LIMIT;
+
+    pthread_mutex_lock(&a->sums_lock);
+    for (size_t i = 0; i < a->sum_count; i++)
+        if (a->sums[i].volume == volume && !a->sums[i].dirty)
+            settled = a->sums[i].settled_at;
+    pthread_mutex_unlock(&a->sums_lock);
+    return settled;
+}
+
 bool applier_segment_empty(struct journal *journal, uint32_t volume)
 {
     struct applier *a = &journal->applier;
@@ -556,7 +603,7 @@ bool applier_segment_empty(struct journal *journal, uint32_t volume)
     pthread_mutex_lock(&a->sums_lock);
     for (size_t i = 0; i < a->sum_count; i++)
         if (a->sums[i].volume == volume)
-            empty = a->sums[i].live_bytes == 0;
+            empty = a->sums[i].live_bytes == 0 && a->sums[i].live_record_bytes == 0;
     pthread_mutex_unlock(&a->sums_lock);
     return empty;
 }
@@ -572,8 +619,21 @@ void applier_shun(struct journal *journal, uint32_t volume, uint64_t ms)
     pthread_mutex_unlock(&a->sums_lock);
 }
 
+/* What cleaning SEGMENT would free: bodies that no row points to; and where all its events are
+ * covered by a snapshot, all but the records of live bodies. */
+static uint64_t dead_in(const struct log_segment *segment, const struct segment_sums *sums,
+                        lsn_t covered)
+{
+    if (segment->base + segment->end_bytes <= covered)
+        return segment->end_bytes > sums->live_record_bytes
+                   ? segment->end_bytes - sums->live_record_bytes
+                   : 0;
+    return sums->body_bytes > sums->live_bytes ? sums->body_bytes - sums->live_bytes : 0;
+}
+
 uint64_t applier_dead_bytes(struct journal *journal, uint32_t *best)
 {
+    lsn_t covered = atomic_load(&journal->covered);
     struct applier *a = &journal->applier;
     struct log_segment *segments;
     uint64_t dead_total = 0, dead_best = 0, now_ms = env_mono_ms(journal->env);
@@ -586,9 +646,9 @@ uint64_t applier_dead_bytes(struct journal *journal, uint32_t *best)
     for (size_t i = 0; i < count; i++) {
         struct segment_sums *sums = segments[i].sealed ? sums_of(a, segments[i].volume) : NULL;
 
-        if (!sums || sums->shunned_until_ms > now_ms || sums->body_bytes <= sums->live_bytes)
+        if (!sums || sums->shunned_until_ms > now_ms)
             continue;
-        uint64_t dead = sums->body_bytes - sums->live_bytes;
+        uint64_t dead = dead_in(&segments[i], sums, covered);
 
         dead_total += dead;
         if (2 * dead >= segments[i].end_bytes && dead > dead_best) {

@@ -4,7 +4,8 @@
  *
  * Cleaning a segment: the sealed one with most dead bytes, once half of it is dead → its records
  * are read one by one and sent through the committer as moves (the event verbatim, since every
- * event is kept until a snapshot covers it; the body where a row still points to it) → when the
+ * event is kept until a snapshot covers it; the body where a row still points to it; what a
+ * snapshot covers is left behind, and so are chunks of snapshots that nobody needs) → when the
  * durable position has passed the last move, no row can point into the old segment even after a
  * crash, and it is unlinked. A move is decided by the committer against the newest row, so a body
  * that is deleted or put again meanwhile is not moved.
@@ -17,6 +18,7 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "journal/journal_internal.h"
+#include "journal/snapshot.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -43,7 +45,7 @@ static void move_done(struct change *change)
 
     if (change->rc) {
         atomic_store(&cleaner->failed, change->rc);
-    } else {
+    } else if (change->lsn) {
         atomic_store(&cleaner->last_move, change->lsn); /* they come in order */
         atomic_fetch_add(&journal->moved_records, 1);
     }
@@ -68,6 +70,22 @@ static int check_body(struct journal *journal, const struct record_view *view,
     return rc;
 }
 
+/* A chunk of a snapshot that is complete, or still being written. */
+static bool is_wanted_chunk(struct journal *journal, const struct record_view *view)
+{
+    struct snapshot_reader chunk;
+    bool wanted;
+
+    if (snapshot_open(&chunk, view->event, view->header.event_bytes) != 0)
+        return true; /* of a newer version */
+    wanted = compact_is_writing(journal, &chunk.snapshot);
+    pthread_mutex_lock(&journal->lock);
+    for (size_t i = 0; i < journal->snapshots_known; i++)
+        wanted |= id_equal(&journal->snapshots[i].id, &chunk.snapshot);
+    pthread_mutex_unlock(&journal->lock);
+    return wanted;
+}
+
 static int submit_move(void *arg, const struct record_view *view, const struct place *place)
 {
     struct journal *journal = arg;
@@ -78,6 +96,10 @@ static int submit_move(void *arg, const struct record_view *view, const struct p
 
     if (cleaner->batch_moves >= STEP_MOVES || cleaner->batch_bytes >= STEP_BYTES)
         return 1; /* enough for this step: this record is visited again in the next */
+    bool chunk = header->type == RECORD_SNAPSHOT;
+
+    if (chunk && !is_wanted_chunk(journal, view))
+        return 0;
     if (body && (rc = check_body(journal, view, place)) != 0)
         return rc;
     struct move *move = malloc(sizeof *move + header->event_bytes + body);
@@ -91,7 +113,8 @@ static int submit_move(void *arg, const struct record_view *view, const struct p
         memcpy(move->bytes + header->event_bytes, view->body, body);
     if (header->blocks)
         memcpy(move->change.sums, view->sums, 8ul * header->blocks);
-    move->change.request.kind = CHANGE_MOVE;
+    move->change.request.kind = chunk ? CHANGE_SNAPSHOT : CHANGE_MOVE;
+    move->change.move_covered = place->lsn < atomic_load(&journal->covered);
     move->change.request.id = header->id;
     move->change.done = move_done;
     move->change.move_event = move->bytes;
@@ -190,7 +213,8 @@ static bool remove_segment(struct journal *journal)
 
     if (cleaner->moved_through == 0)
         cleaner->moved_through = freed_when_durable(journal);
-    if (durable_position(journal) < cleaner->moved_through || atomic_load(&journal->holds))
+    if (durable_position(journal) < cleaner->moved_through || atomic_load(&journal->holds) ||
+        durable_position(journal) < applier_segment_settled(journal, cleaner->volume))
         return false;
     if (!cleaner->unlinked) {
         rc = applier_segment_empty(journal, cleaner->volume)
@@ -285,6 +309,7 @@ bool journal_upkeep_step(struct journal *journal)
     more = journal_room(journal, 0) == 0 && log_prepare(journal->log) > 0;
     more |= cleaner_step(journal);
     more |= collect_garbage(journal);
+    more |= compact_step(journal);
     more |=
         scrub_step(journal, &journal->scrub, journal->cleaner.reader, env_mono_ms(journal->env));
     return more;

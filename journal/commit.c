@@ -230,6 +230,11 @@ static int commit_move(struct journal *journal, struct change *change)
         before && (large ? before->place.volume == PLACE_LARGE && before->place.offset == old->file
                          : place_equal(&before->place, &change->move_from));
 
+    if (!live && change->move_covered && fold_concerns_row(&event)) {
+        object_destroy(&before);
+        change->verdict = VERDICT_UNCHANGED;
+        return 0;
+    }
     header.type = RECORD_MOVE;
     header.from = old->type == RECORD_MOVE ? old->from : change->move_from.lsn;
     if (!live) {
@@ -275,13 +280,40 @@ static int commit_move(struct journal *journal, struct change *change)
     return 0;
 }
 
+/* A chunk of a snapshot is a record like any other; what it says is the applier's business. */
+static int commit_chunk(struct journal *journal, struct change *change)
+{
+    struct log_record record = {.type = RECORD_SNAPSHOT,
+                                .event = change->move_event,
+                                .event_bytes = change->move_event_bytes,
+                                .from = change->move_from.lsn};
+    struct entry *entry;
+    struct place place;
+    int rc = fold_snapshot(&entry, change->move_event, change->move_event_bytes, 0);
+
+    if (rc)
+        return rc;
+    if ((rc = log_add(journal->log, &record, &place)) != 0) {
+        entry_destroy(entry);
+        return rc;
+    }
+    entry->lsn = change->lsn = place.lsn;
+    add_entry(journal, entry);
+    return 0;
+}
+
 /* ERR_FULL where CHANGE has to wait for the next batch; else it has its outcome. */
 static int commit_one(struct journal *journal, struct change *change)
 {
     struct committer *c = &journal->committer;
-    int rc = change->request.kind == CHANGE_MOVE ? commit_move(journal, change)
-                                                 : commit_client_change(journal, change);
+    int rc;
 
+    if (change->request.kind == CHANGE_MOVE)
+        rc = commit_move(journal, change);
+    else if (change->request.kind == CHANGE_SNAPSHOT)
+        rc = commit_chunk(journal, change);
+    else
+        rc = commit_client_change(journal, change);
     if (rc == ERR_FULL)
         return rc;
     change->rc = rc;

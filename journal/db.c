@@ -87,7 +87,7 @@ static int prepare(struct conn *conn)
     sqlite3_stmt *unused;
     int rc = ERR_NONE;
 
-    for (int i = STATEMENT_FIND; i <= STATEMENT_GARBAGE_REMOVE && !rc; i++)
+    for (int i = STATEMENT_FIND; i <= STATEMENT_LAST_OF_WRITER && !rc; i++)
         rc = conn_statement(conn, (enum statement)i, &unused);
     return rc;
 }

@@ -10,7 +10,8 @@
  *   events       key (origin's no << 40 | seq), raw
  *   objects      key (the id's top bits), id, …;  objects_more: the few whose key is taken
  *   outbox       kind, id, since_ms, size          garbage   freed_at, file
- *   segments     volume, disk, base, end_bytes, sealed, body_bytes, live_bytes
+ *   segments     volume, disk, base, end_bytes, sealed, body_bytes, live_bytes, live_record_bytes
+ *   snapshots    id, position, chunks            cuts      snapshot, origin, seq, hash
  *
  * Threads: struct db (the one writing connection) belongs to the applier; a db_reader to whoever
  * opened it (query_only). Everything here may block on the disk.
@@ -36,6 +37,7 @@ struct db_state {
     uint64_t outbox, outbox_bytes;
     struct hash128 digest;
     struct id128 last_origin; /* our last run's, zero where we never wrote */
+    uint64_t event_bytes;     /* of the events that the table holds */
 };
 
 struct db_origin {
@@ -50,8 +52,9 @@ struct db_origin {
 
 struct db_segment {
     struct log_segment log;
-    uint64_t body_bytes; /* of all inline bodies in it */
-    uint64_t live_bytes; /* of those that a row points to */
+    uint64_t body_bytes;        /* of all inline bodies in it */
+    uint64_t live_bytes;        /* of those that a row points to */
+    uint64_t live_record_bytes; /* of the whole records that these are in */
 };
 
 /* Open, or create with a first state of NODE and STORE (both ignored where it exists). ERR_FORMAT:

@@ -195,6 +195,7 @@ int bind_state(sqlite3_stmt *statement, const struct db_state *state)
     put_number(&b, 11, state->digest.low);
     put_number(&b, 12, state->digest.high);
     put_blob(&b, 13, state->last_origin.bytes, sizeof state->last_origin.bytes);
+    put_number(&b, 14, state->event_bytes);
     return binder_end(&b);
 }
 
@@ -225,6 +226,7 @@ int bind_segment(sqlite3_stmt *statement, const struct db_segment *segment)
     put_number(&b, 4, segment->log.sealed);
     put_number(&b, 5, segment->body_bytes);
     put_number(&b, 6, segment->live_bytes);
+    put_number(&b, 7, segment->live_record_bytes);
     return binder_end(&b);
 }
 
@@ -300,7 +302,7 @@ int object_from_row(sqlite3_stmt *statement, struct object **out)
     struct row row = {.statement = statement};
     struct object o = {0};
 
-    assert(sqlite3_column_count(statement) == OBJECT_COLUMN_COUNT);
+    assert(sqlite3_column_count(statement) >= OBJECT_COLUMN_COUNT);
     take_blob(&row, COLUMN_ID, o.id.bytes, sizeof o.id.bytes);
     o.flags = (uint32_t)take_number(&row, COLUMN_FLAGS, UINT32_MAX);
     o.level = (uint8_t)take_number(&row, COLUMN_LEVEL, UINT8_MAX);
@@ -382,6 +384,7 @@ int read_state(struct conn *conn, struct db_state *out)
     out->digest.low = take_number(&row, 11, UINT64_MAX);
     out->digest.high = take_number(&row, 12, UINT64_MAX);
     take_blob(&row, 13, out->last_origin.bytes, sizeof out->last_origin.bytes);
+    out->event_bytes = take_number(&row, 14, UINT64_MAX);
     sqlite3_reset(select);
     return row.bad ? ERR_CORRUPT : 0;
 }
@@ -413,6 +416,7 @@ static void segment_from_row(struct row *row, void *at)
     s->log.sealed = take_number(row, 4, 1);
     s->body_bytes = take_number(row, 5, UINT64_MAX);
     s->live_bytes = take_number(row, 6, UINT64_MAX);
+    s->live_record_bytes = take_number(row, 7, UINT64_MAX);
 }
 
 /* All rows of WHICH into a fresh array of structs of SIZE bytes. */

@@ -45,10 +45,10 @@
     "lsn INTEGER NOT NULL, record_bytes INTEGER NOT NULL, name TEXT, type TEXT, user_meta TEXT"
 #define STATE_COLUMNS                                                                              \
     "node, store, position, clean_generation, hlc, events, objects, deleted, bytes, outbox, "      \
-    "outbox_bytes, "                                                                               \
-    "digest_low, digest_high, last_origin"
-#define ORIGIN_COLUMNS  "no, origin, node, seq, hash, anchor_seq, anchor_hash, ended"
-#define SEGMENT_COLUMNS "volume, disk, base, end_bytes, sealed, body_bytes, live_bytes"
+    "outbox_bytes, digest_low, digest_high, last_origin, event_bytes"
+#define ORIGIN_COLUMNS "no, origin, node, seq, hash, anchor_seq, anchor_hash, ended"
+#define SEGMENT_COLUMNS                                                                            \
+    "volume, disk, base, end_bytes, sealed, body_bytes, live_bytes, live_record_bytes"
 
 static const char schema[] =
     "CREATE TABLE state(one INTEGER PRIMARY KEY CHECK (one = 1), node BLOB NOT NULL, "
@@ -56,7 +56,7 @@ static const char schema[] =
     "hlc INTEGER NOT NULL, events INTEGER NOT NULL, objects INTEGER NOT NULL, "
     "deleted INTEGER NOT NULL, bytes INTEGER NOT NULL, outbox INTEGER NOT NULL, "
     "outbox_bytes INTEGER NOT NULL, digest_low INTEGER NOT NULL, digest_high INTEGER NOT NULL, "
-    "last_origin BLOB NOT NULL);"
+    "last_origin BLOB NOT NULL, event_bytes INTEGER NOT NULL);"
     "CREATE TABLE origins(no INTEGER PRIMARY KEY, origin BLOB NOT NULL UNIQUE, "
     "node BLOB NOT NULL, seq INTEGER NOT NULL, hash BLOB NOT NULL, anchor_seq INTEGER NOT NULL, "
     "anchor_hash BLOB NOT NULL, ended INTEGER NOT NULL);"
@@ -67,9 +67,16 @@ static const char schema[] =
     "size INTEGER NOT NULL, PRIMARY KEY (kind, id)) WITHOUT ROWID;"
     "CREATE TABLE segments(volume INTEGER PRIMARY KEY, disk INTEGER NOT NULL, "
     "base INTEGER NOT NULL, end_bytes INTEGER NOT NULL, sealed INTEGER NOT NULL, "
-    "body_bytes INTEGER NOT NULL, live_bytes INTEGER NOT NULL);"
+    "body_bytes INTEGER NOT NULL, live_bytes INTEGER NOT NULL, "
+    "live_record_bytes INTEGER NOT NULL);"
     "CREATE TABLE garbage(freed_at INTEGER NOT NULL, file INTEGER NOT NULL, "
     "PRIMARY KEY (freed_at, file)) WITHOUT ROWID;"
+    /* Complete snapshots in the log: the newest two. */
+    "CREATE TABLE snapshots(id BLOB PRIMARY KEY, position INTEGER NOT NULL, "
+    "chunks INTEGER NOT NULL) WITHOUT ROWID;"
+    /* Up to which event of each run a snapshot goes; also of one whose end is still to come. */
+    "CREATE TABLE cuts(snapshot BLOB NOT NULL, origin BLOB NOT NULL, seq INTEGER NOT NULL, "
+    "hash BLOB NOT NULL, PRIMARY KEY (snapshot, origin)) WITHOUT ROWID;"
     /* Holds a row only inside a transaction of compaction, which alone may remove events. */
     "CREATE TABLE compaction(running INTEGER PRIMARY KEY CHECK (running = 1));"
     "CREATE TRIGGER events_never_change BEFORE UPDATE ON events BEGIN "
@@ -84,6 +91,8 @@ static const char *const texts[STATEMENT_COUNT] = {
     [STATEMENT_STATE] = "SELECT " STATE_COLUMNS " FROM state",
     [STATEMENT_ORIGINS] = "SELECT " ORIGIN_COLUMNS " FROM origins ORDER BY no",
     [STATEMENT_SEGMENTS] = "SELECT " SEGMENT_COLUMNS " FROM segments ORDER BY volume",
+    [STATEMENT_SNAPSHOT] =
+        "SELECT id, position, chunks FROM snapshots ORDER BY position DESC LIMIT 2",
 
     [STATEMENT_BEGIN] = "BEGIN IMMEDIATE",
     [STATEMENT_COMMIT] = "COMMIT",
@@ -91,7 +100,7 @@ static const char *const texts[STATEMENT_COUNT] = {
     [STATEMENT_STATE_SET] =
         "UPDATE state SET node = ?1, store = ?2, position = ?3, clean_generation = ?4, hlc = ?5, "
         "events = ?6, objects = ?7, deleted = ?8, bytes = ?9, outbox = ?10, outbox_bytes = ?11, "
-        "digest_low = ?12, digest_high = ?13, last_origin = ?14 WHERE one = 1",
+        "digest_low = ?12, digest_high = ?13, last_origin = ?14, event_bytes = ?15 WHERE one = 1",
     [STATEMENT_ORIGIN_ADD] =
         "INSERT INTO origins(" ORIGIN_COLUMNS ") VALUES(NULL, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
     [STATEMENT_ORIGIN_SET] = "UPDATE origins SET origin = ?2, node = ?3, seq = ?4, hash = ?5, "
@@ -111,12 +120,26 @@ static const char *const texts[STATEMENT_COUNT] = {
     [STATEMENT_OUTBOX_ADD] =
         "INSERT OR REPLACE INTO outbox(kind, id, since_ms, size) VALUES(1, ?1, ?2, ?3)",
     [STATEMENT_OUTBOX_REMOVE] = "DELETE FROM outbox WHERE kind = 1 AND id = ?1",
-    [STATEMENT_SEGMENT_SET] =
-        "INSERT OR REPLACE INTO segments(" SEGMENT_COLUMNS ") VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    [STATEMENT_SEGMENT_SET] = "INSERT OR REPLACE INTO segments(" SEGMENT_COLUMNS
+                              ") VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+
     [STATEMENT_SEGMENT_REMOVE] = "DELETE FROM segments WHERE volume = ?1",
 
     [STATEMENT_GARBAGE_ADD] = "INSERT OR IGNORE INTO garbage(freed_at, file) VALUES(?1, ?2)",
     [STATEMENT_GARBAGE_REMOVE] = "DELETE FROM garbage WHERE freed_at <= ?1",
+
+    [STATEMENT_OUTBOX_SINCE] = "UPDATE outbox SET since_ms = ?2 WHERE kind = 1 AND id = ?1",
+    [STATEMENT_SNAPSHOT_SET] =
+        "INSERT OR REPLACE INTO snapshots(id, position, chunks) VALUES(?1, ?2, ?3)",
+    [STATEMENT_SNAPSHOT_OLDER] = "DELETE FROM snapshots WHERE id NOT IN "
+                                 "(SELECT id FROM snapshots ORDER BY position DESC LIMIT ?1)",
+    [STATEMENT_CUT_ADD] =
+        "INSERT OR IGNORE INTO cuts(snapshot, origin, seq, hash) VALUES(?1, ?2, ?3, ?4)",
+    [STATEMENT_CUTS] = "SELECT origin, seq, hash FROM cuts WHERE snapshot = ?1",
+    [STATEMENT_CUTS_OLDER] = "DELETE FROM cuts WHERE snapshot NOT IN (SELECT id FROM snapshots)",
+    [STATEMENT_COMPACTION_BEGIN] = "INSERT INTO compaction(running) VALUES(1)",
+    [STATEMENT_COMPACTION_END] = "DELETE FROM compaction",
+    [STATEMENT_EVENTS_REMOVE] = "DELETE FROM events WHERE key BETWEEN ?1 AND ?2",
 
     [STATEMENT_EVENTS] = "SELECT key, raw FROM events WHERE key BETWEEN ?1 AND ?2 ORDER BY key",
     [STATEMENT_OBJECTS] =
@@ -125,6 +148,10 @@ static const char *const texts[STATEMENT_COUNT] = {
         "SELECT " OBJECT_COLUMNS " FROM objects_more WHERE id > ?1 AND flags & 3 = 1 ORDER BY id",
     [STATEMENT_ALL_OBJECTS] = "SELECT " OBJECT_COLUMNS " FROM objects",
     [STATEMENT_ALL_OBJECTS_MORE] = "SELECT " OBJECT_COLUMNS " FROM objects_more",
+    [STATEMENT_ROWS] = "SELECT " OBJECT_COLUMNS ", key FROM objects WHERE key > ?1 ORDER BY key",
+    [STATEMENT_ROWS_MORE] = "SELECT " OBJECT_COLUMNS " FROM objects_more WHERE id > ?1 ORDER BY id",
+    [STATEMENT_OUTBOX] =
+        "SELECT id, since_ms FROM outbox WHERE kind = 1 AND id > ?1 ORDER BY id LIMIT ?2",
     [STATEMENT_GARBAGE] = "SELECT file, freed_at FROM garbage WHERE freed_at > ?1 AND "
                           "freed_at < ?2 ORDER BY freed_at, file LIMIT ?3",
 };
@@ -321,7 +348,7 @@ int conn_create_schema(struct conn *conn, const struct id128 *node, const struct
     rc = conn_exec(conn, schema);
     if (!rc)
         rc = conn_exec(conn, "INSERT INTO state VALUES(1, x'', x'', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, "
-                             "0, x'')");
+                             "0, x'', 0)");
     if (!rc)
         rc = conn_statement(conn, STATEMENT_STATE_SET, &set);
     if (!rc)

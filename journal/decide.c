@@ -183,6 +183,8 @@ int decide(struct decision *out, const struct object *row, const struct request 
         return decide_drop(out, row, request);
     case CHANGE_MOVE:
         return decide_move(out, row, request);
+    case CHANGE_SNAPSHOT:
+        break;
     }
     assert(!"a kind of change that is none");
     return ERR_INVALID;

@@ -11,8 +11,9 @@ enum change_kind {
     CHANGE_PUT,  /* bytes that the caller has, in memory or in a finished large file */
     CHANGE_META, /* name, user meta, level, expiry: those present */
     CHANGE_DELETE,
-    CHANGE_DROP, /* our copy at `checked` is damaged: forget it */
-    CHANGE_MOVE, /* cleaning: a record goes to a new place */
+    CHANGE_DROP,     /* our copy at `checked` is damaged: forget it */
+    CHANGE_MOVE,     /* cleaning: a record goes to a new place */
+    CHANGE_SNAPSHOT, /* a chunk of a snapshot, new or on its way to a new place: never decided */
 };
 
 /* What is asked; `fields` (EVENT_HAS_…) tells which members are present. */

@@ -41,7 +41,7 @@ void state_add(struct db_state *state, const struct delta *d)
     state->digest.high += d->digest.high;
 }
 
-static void rows_delta(struct delta *d, const struct object *before, const struct object *after)
+void fold_delta(struct delta *d, const struct object *before, const struct object *after)
 {
     struct hash128 old = object_digest(before), new = object_digest(after);
     bool was = is_live(before), is = is_live(after);
@@ -104,7 +104,7 @@ static void drop_body(struct object *after, const struct event *event, const voi
     after->flags &= ~(uint32_t)OBJECT_PLAIN;
 }
 
-static bool concerns_object(const struct event *event)
+bool fold_concerns_row(const struct event *event)
 {
     switch (event->kind) {
     case EVENT_PUT:
@@ -134,10 +134,13 @@ static int fold_row(struct entry *entry, const struct object *before, const stru
         entry->place_moved = true;
         entry->place_before = before->place;
         entry->size_before = before->size;
+        entry->record_bytes_before = before->record_bytes;
     }
+    entry->place_taken = !place_is_none(&entry->object->place) &&
+                         !(before && place_equal(&before->place, &entry->object->place));
     entry->owed_before = before && object_owes_upload(before);
     entry->owed_after = object_owes_upload(entry->object);
-    rows_delta(&entry->delta, before, entry->object);
+    fold_delta(&entry->delta, before, entry->object);
     return 0;
 }
 
@@ -166,7 +169,7 @@ int fold_event(struct entry **out, const struct object *before, const struct eve
         entry->inline_volume = place->volume;
         entry->inline_bytes = header->body_bytes;
     }
-    if (concerns_object(event) &&
+    if (fold_concerns_row(event) &&
         (rc = fold_row(entry, before, event, raw, raw_bytes, header, place, self)) != 0) {
         entry_destroy(entry);
         return rc;

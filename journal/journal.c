@@ -329,11 +329,16 @@ void journal_close(struct journal **journal_ptr)
         return;
     assert(!journal->threaded);
     scrub_release(&journal->scrub);
+    compact_release(&journal->compactor);
     committer_close(journal);
     db_reader_close(&journal->cleaner.reader);
     applier_close(journal);
     large_close(&journal->large);
     log_close(&journal->log);
+    for (struct entry *entry = journal->apply_first, *next; entry; entry = next) {
+        next = entry->next;
+        pending_remove(journal->pending, entry); /* the next start replays it */
+    }
     pending_destroy(&journal->pending);
     queue_destroy(&journal->queue);
     if (journal->vfs[0])
@@ -411,6 +416,7 @@ static void *apply_thread(void *arg)
     for (;;) {
         pthread_mutex_lock(&journal->lock);
         bool ended = atomic_load(&journal->committed);
+        bool trimming = atomic_load(&journal->trimming) && !journal->applier.trim.after_ms;
 
         if (ended && (!journal->apply_first || journal->applier.failures > 3)) {
             pthread_mutex_unlock(&journal->lock);
@@ -418,7 +424,7 @@ static void *apply_thread(void *arg)
         }
         if (journal->applier.failures)
             journal_wait(journal, &journal->upkeep, RETRY_APPLY_MS);
-        else if (!journal->apply_first)
+        else if (!journal->apply_first && (!trimming || ended))
             journal_wait(journal, &journal->work, APPLY_IDLE_MS);
         /* A transaction costs pages, not rows: a few more rows in it are nearly free. */
         if (journal->apply_queued < APPLY_GATHER && !ended && !journal->room_wanted)
@@ -584,6 +590,7 @@ void journal_stats(struct journal *journal, struct journal_stats *out)
     out->records = journal->records;
     out->syncs = journal->syncs;
     out->durable_position = journal->durable_position;
+    out->snapshot_position = journal->snapshots_known ? journal->snapshots[0].position : 0;
     pthread_mutex_unlock(&journal->lock);
     out->events = out->applied.events;
     out->objects = out->applied.objects;
@@ -616,4 +623,8 @@ void journal_stats(struct journal *journal, struct journal_stats *out)
     out->free_bytes = atomic_load(&journal->room_left.free_bytes);
     out->total_bytes = atomic_load(&journal->room_left.total_bytes);
     out->full = journal_room(journal, 1) != 0;
+    out->event_bytes = out->applied.event_bytes;
+    out->compacted_events = atomic_load(&journal->compacted_events);
+    out->snapshots = atomic_load(&journal->snapshot_count);
+    out->snapshot_bytes = atomic_load(&journal->compactor.last_bytes);
 }

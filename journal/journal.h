@@ -29,6 +29,7 @@ struct journal_config {
     bool sync;                     /* false: --durability=async */
     uint64_t segment_bytes;        /* 0: the default; tests use less */
     uint64_t scrub_interval_ms;    /* 0: no scrub */
+    uint64_t compact_bytes;        /* of events from which on they are compacted; 0: the default */
 };
 
 /* What a client or the node itself wants done; filled by the caller, owned by it until DONE. */
@@ -51,8 +52,9 @@ struct change {
                               the caller destroys it */
 
     /* The journal's own. */
-    const uint8_t *move_event;
+    const uint8_t *move_event; /* or a snapshot's chunk */
     uint32_t move_event_bytes;
+    bool move_covered; /* a snapshot covers the event: without a live body it need not move */
     struct place move_from;
     struct record_header move_header;
 };
@@ -112,6 +114,11 @@ struct journal_stats {
     uint64_t recovered_records, rotten_bytes;
     uint64_t free_bytes, total_bytes; /* of the files directory's disk, at most a second old */
     bool full;                        /* less than the reserve is free */
+    uint64_t event_bytes;             /* of the events in the database */
+    uint64_t compacted_events;        /* removed from it since the start */
+    uint64_t snapshots;               /* written since the start */
+    uint64_t snapshot_bytes;          /* of the last one of these */
+    lsn_t snapshot_position;          /* the newest snapshot's; 0: there is none */
 };
 void journal_stats(struct journal *journal, struct journal_stats *out);
 
@@ -127,14 +134,24 @@ int journal_claim(struct journal *journal, uint64_t len, bool begins) MUST_CHECK
 unsigned journal_commit_step(struct journal *journal);
 /* Apply up to LIMIT_APPLY_RECORDS committed records; checkpoint when due. The count applied. */
 unsigned journal_apply_step(struct journal *journal);
-/* One bounded step of upkeep: prepare the next segment, clean, remove, refresh the disk figures.
+/* One bounded step of upkeep: prepare the next segment, clean, remove, go on with a snapshot,
+ * refresh the disk figures.
  * True where there is more to do at once. */
 bool journal_upkeep_step(struct journal *journal);
 
+struct journal_compact_result {
+    uint64_t chunks, snapshot_bytes;
+    uint64_t events, event_bytes; /* that left the database; that are still in it */
+};
+/* Write a snapshot now and remove the events that it covers, and wait for it. With threads: from
+ * any other thread; without: takes all steps itself. ERR_CLOSED: the journal is stopping. */
+int journal_compact(struct journal *journal, struct journal_compact_result *out) MUST_CHECK;
+
 /* ---- Offline ---- */
 
-/* Rebuild the database of a stopped node from its log alone: into PATH.rebuild, checked, then
- * renamed over STATE/journal.db (the old one is kept as journal.db.old). */
+/* Rebuild the database of a stopped node from its log alone (the newest whole snapshot in it and
+ * all later records, else all records): into PATH.rebuild, checked, then renamed over
+ * STATE/journal.db (the old one is kept as journal.db.old). */
 int journal_rebuild(const struct store_dirs *dirs, uint64_t *events, uint64_t *objects,
                     char *message, size_t cap) MUST_CHECK;
 

@@ -3,6 +3,8 @@
 #define JOURNAL_JOURNAL_INTERNAL_H
 
 #include "base/queue.h"
+#include "journal/compact.h"
+#include "journal/db_snapshot.h"
 #include "journal/journal.h"
 #include "journal/merge.h"
 #include "journal/pending.h"
@@ -48,9 +50,17 @@ struct committer {
 /* What the applier knows of a segment beyond what the log does. */
 struct segment_sums {
     uint32_t volume;
-    uint64_t body_bytes, live_bytes;
+    uint64_t body_bytes, live_bytes, live_record_bytes;
+    lsn_t settled_at; /* the position of the transaction that wrote the row as it is */
     bool dirty;
     uint64_t shunned_until_ms; /* cleaning it failed: left alone until then */
+};
+
+/* Events that the newest snapshot covers leave the database, a few in each transaction. */
+struct trim {
+    struct db_cut *cuts; /* of the newest snapshot; NULL: not read yet */
+    size_t count, next;
+    uint64_t after_ms; /* after a failure: not before */
 };
 
 /* The applier's own, but for what its lock says. */
@@ -72,6 +82,8 @@ struct applier {
     uint64_t complain_ms;         /* next log line about that */
     unsigned failures;            /* in a row */
     bool stale; /* state, origins and sums are not the database's any more: read them again */
+    bool snapshots_changed; /* a transaction has held an end chunk */
+    struct trim trim;
 };
 
 /* The janitor's own: one segment being cleaned. */
@@ -111,6 +123,7 @@ struct journal {
     struct applier applier;
     struct cleaner cleaner;
     struct scrub scrub;
+    struct compactor compactor;
 
     pthread_mutex_t lock;  /* the apply queue, the counters and waiting; held for moments only */
     pthread_cond_t work;   /* for the applier: the first batch came, or enough for a transaction */
@@ -122,6 +135,8 @@ struct journal {
     struct db_state acked; /* counters and digest as acknowledged */
     uint64_t acked_seq;    /* last event of acked.last_origin */
     uint64_t batches, records, syncs;
+    struct db_snapshot snapshots[DB_SNAPSHOTS]; /* complete ones, the newest first */
+    size_t snapshots_known;
     struct id128 node;
     lsn_t durable_position;
     uint64_t recovered_records, rotten_bytes;
@@ -137,6 +152,9 @@ struct journal {
     _Atomic bool rotate;        /* seal the active segment with the next batch */
     int rotated;                /* how that went; to be read once `rotate` is false again */
     _Atomic uint32_t holds;     /* backups under way: nothing is removed */
+    _Atomic lsn_t covered;      /* events below need not stay in the log: the older snapshot's */
+    _Atomic bool trimming; /* events that the newest snapshot covers are still in the database */
+    _Atomic uint64_t snapshot_count, compacted_events;
     _Atomic uint64_t bad_blocks, repaired, lost, conflicts, clock_faults, refused;
     _Atomic uint64_t cleaned_segments, moved_records;
     struct disk_room room_left;
@@ -160,6 +178,11 @@ void journal_wait(struct journal *journal, pthread_cond_t *condition, uint64_t t
 int fold_event(struct entry **out, const struct object *before, const struct event *event,
                const void *raw, size_t raw_bytes, const struct record_header *header,
                const struct place *place, const struct id128 *self) MUST_CHECK;
+/* What the step from BEFORE to AFTER (NULL: unknown) changes in counters and digest. */
+void fold_delta(struct delta *d, const struct object *before, const struct object *after);
+/* Whether an event of this kind is in the rows, so that a snapshot of them covers it. Others are
+ * never compacted. */
+bool fold_concerns_row(const struct event *event);
 /* Add B to A. */
 void delta_add(struct delta *a, const struct delta *b);
 /* Add D to the counters of STATE. */
@@ -184,13 +207,63 @@ uint64_t applier_dead_bytes(struct journal *journal, uint32_t *best);
 bool applier_forget(struct journal *journal, uint32_t volume, lsn_t files_through);
 /* The same for VOLUME, which an earlier run has unlinked; at once, before the threads start. */
 int applier_forget_now(struct journal *journal, uint32_t volume) MUST_CHECK;
+/* From which position on, once durable, the database knows that VOLUME is sealed; LSN_LIMIT: it
+ * does not yet. */
+lsn_t applier_segment_settled(struct journal *journal, uint32_t volume);
 /* No row points into VOLUME any more. */
 bool applier_segment_empty(struct journal *journal, uint32_t volume);
 /* Do not propose VOLUME for cleaning for a while. */
 void applier_shun(struct journal *journal, uint32_t volume, uint64_t ms);
 
+/* Add to the sums of VOLUME. */
+int applier_add_sums(struct applier *applier, uint32_t volume, int64_t body, int64_t live,
+                     int64_t live_record) MUST_CHECK;
+
+/* ---- trim.c: the applier's side of snapshots ---- */
+
+/* The entry for a record of CHUNK at LSN. ERR_INVALID: not a chunk; ERR_FORMAT. */
+int fold_snapshot(struct entry **out, const void *chunk, size_t len, lsn_t lsn) MUST_CHECK;
+/* Put one chunk's entry into the open transaction. */
+int applier_put_snapshot(struct journal *journal, const struct entry *entry) MUST_CHECK;
+/* Read which snapshots there are: at the start and after a new one. */
+int applier_load_snapshots(struct journal *journal) MUST_CHECK;
+/* One transaction that removes covered events, where there are any; true: there may be more. */
+bool applier_trim(struct journal *journal);
+
 /* ---- recover.c ---- */
 int journal_recover(struct journal *journal, bool clean, char *message, size_t cap) MUST_CHECK;
+
+/* Records into SQLite, in transactions that end where batches end. */
+struct replay {
+    struct journal *journal;
+    lsn_t previous_end; /* of the record before */
+    unsigned in_transaction;
+    lsn_t covered; /* rebuild: the rows know all records below */
+    /* Rebuild: whether this snapshot is whole; NULL: all that end are. */
+    bool (*is_whole)(void *arg, const struct id128 *snapshot);
+    void *arg;
+};
+/* One record of a log in LSN order. */
+int replay_visit(void *replay, const struct record_view *view, const struct place *place);
+/* Commit what is open, with POSITION. */
+int replay_end(struct replay *replay, lsn_t position) MUST_CHECK;
+/* For log_recover: check a large file. */
+int replay_check_large(void *replay, const struct record_header *header);
+
+/* ---- snapshot_load.c: rebuilding from a snapshot ---- */
+
+struct snapshot_found;
+
+/* Note the chunk in VIEW at PLACE; *FOUND starts as NULL. */
+int snapshot_note(struct snapshot_found **found, const struct record_view *view,
+                  const struct place *place) MUST_CHECK;
+/* Read all that were noted, load the newest whole one into the fresh database, and say in *COVERED
+ * below which position the rows know all records (0: there is no whole one). ERR_CORRUPT with
+ * MESSAGE: what is whole is too old to go on from. */
+int snapshot_load(struct journal *journal, struct snapshot_found *found, lsn_t *covered,
+                  char *message, size_t cap) MUST_CHECK;
+bool snapshot_is_whole(void *found, const struct id128 *snapshot);
+void snapshot_found_destroy(struct snapshot_found **found);
 
 /* ---- commit.c ---- */
 int committer_open(struct journal *journal, uint64_t hlc) MUST_CHECK;

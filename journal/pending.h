@@ -31,7 +31,8 @@ struct entry {
     lsn_t lsn;
     lsn_t batch_end; /* where the next batch begins; set on a batch's last entry, else 0 */
 
-    bool adds_event; /* false for moves */
+    bool is_snapshot; /* a chunk of a snapshot: `event` is the chunk, where the applier needs it */
+    bool adds_event;  /* false for moves */
     struct id128 origin, node;
     uint64_t seq;
     uint8_t hash[SHA256_BYTES]; /* of the event */
@@ -41,7 +42,9 @@ struct entry {
 
     struct place place_before; /* what the row pointed to, where the row now points elsewhere */
     uint64_t size_before;
+    uint32_t record_bytes_before;
     bool place_moved;
+    bool place_taken;       /* the row points to this record, and did not before */
     uint32_t inline_volume; /* the record's inline body, for the segment's sums; 0: none */
     uint32_t inline_bytes;
     bool owed_before, owed_after; /* the outbox */

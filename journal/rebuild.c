@@ -1,7 +1,9 @@
 /*
  * Rebuilding the database of a stopped node from its log: the views are only ever a function of the
- * log, and here is the proof. Every segment found in the files directory is replayed from its
- * beginning into a fresh database, which then takes the old one's name.
+ * log, and here is the proof. Every segment found in the files directory is read from its beginning
+ * twice: first for the snapshots that lie in it, then the newest whole one is loaded into a fresh
+ * database and every record that it does not cover is replayed, all of them where there is no
+ * snapshot. The database then takes the old one's name.
  */
 #include "base/io.h"
 #include "base/log.h"
@@ -96,6 +98,75 @@ static int open_all_segments(struct journal *journal)
     return rc;
 }
 
+/* The first reading: the log comes to rest as after any crash, and we learn of the snapshots in
+ * it. */
+struct first_reading {
+    struct replay replay; /* for check_large */
+    struct snapshot_found *found;
+};
+
+static int note_snapshots(void *arg, const struct record_view *view, const struct place *place)
+{
+    struct first_reading *reading = arg;
+
+    if (view->header.type == RECORD_SNAPSHOT)
+        return snapshot_note(&reading->found, view, place);
+    return 0;
+}
+
+static int check_large_file(void *arg, const struct record_header *header)
+{
+    struct first_reading *reading = arg;
+
+    return replay_check_large(&reading->replay, header);
+}
+
+/* The second reading: all segments are sealed now. */
+static int replay_segments(struct journal *journal, struct replay *replay, uint64_t *rotten)
+{
+    struct log_segment *segments = NULL;
+    size_t count = 0;
+    int rc = log_segments(journal->log, &segments, &count);
+
+    for (size_t i = 0; rc == 0 && i < count; i++) {
+        uint64_t from = 0;
+
+        rc = log_scan(journal->log, segments[i].volume, &from, replay_visit, replay, rotten);
+        if (rc == ERR_CORRUPT) /* nothing in it can be read, which was said already */
+            rc = 0;
+    }
+    free(segments);
+    return rc;
+}
+
+/* The newest whole snapshot, and every record that it does not cover. */
+static int replay_log(struct journal *journal, char *message, size_t cap)
+{
+    struct first_reading reading = {.replay.journal = journal};
+    struct log_recovery log = {0};
+    uint64_t rotten = 0;
+    int rc =
+        log_recover(journal->log, 0, 0, false, note_snapshots, check_large_file, &reading, &log);
+    struct replay replay = {
+        .journal = journal, .is_whole = snapshot_is_whole, .arg = reading.found};
+
+    if (rc == 0)
+        rc = snapshot_load(journal, reading.found, &replay.covered, message, cap);
+    if (rc == 0) {
+        rc = replay_segments(journal, &replay, &rotten);
+        if (rc == 0) {
+            rc = replay_end(&replay, log.end);
+        } else if (replay.in_transaction) {
+            applier_rollback(journal);
+        }
+    }
+    snapshot_found_destroy(&reading.found);
+    if (rc == 0 && log.hlc > journal->applier.state.hlc)
+        journal->applier.state.hlc = log.hlc;
+    journal->rotten_bytes = log.rotten_bytes;
+    return rc;
+}
+
 static int replay_all(struct journal *journal, uint64_t *events, uint64_t *objects, char *message,
                       size_t cap)
 {
@@ -111,7 +182,7 @@ static int replay_all(struct journal *journal, uint64_t *events, uint64_t *objec
         rc = large_open(&journal->large, journal->env, dirs->files_dir, &dirs->store,
                         dirs->generation, true);
     if (rc == 0)
-        rc = journal_recover(journal, false, message, cap);
+        rc = replay_log(journal, message, cap);
     if (rc == 0)
         rc = applier_checkpoint(journal);
     /* The database alone is renamed: all of it must be in it. */

@@ -94,10 +94,15 @@ static int forget_segments(struct journal *journal)
         rc = db_segment_remove(a->db, a->sums[i].volume);
         a->sums[i] = a->sums[--a->sum_count];
     }
+    /* The snapshots may have been in what is gone: nothing rests on them, and new ones are due. */
+    if (rc == 0)
+        rc = db_snapshots_forget(a->db);
     if (rc == 0)
         rc = db_commit(a->db);
     if (rc)
         db_rollback(a->db);
+    else
+        rc = applier_load_snapshots(journal);
     free(there);
     return rc;
 }

@@ -7,21 +7,16 @@
  */
 #include "base/log.h"
 #include "journal/journal_internal.h"
+#include "journal/snapshot.h"
 
 #include <stdio.h>
-
-struct replay {
-    struct journal *journal;
-    lsn_t previous_end; /* of the record before */
-    unsigned in_transaction;
-};
 
 static lsn_t batch_boundary(lsn_t end)
 {
     return (end + BATCH_ALIGN - 1) / BATCH_ALIGN * BATCH_ALIGN;
 }
 
-static int end_transaction(struct replay *replay, lsn_t position)
+int replay_end(struct replay *replay, lsn_t position)
 {
     int rc;
 
@@ -35,6 +30,26 @@ static int end_transaction(struct replay *replay, lsn_t position)
     replay->in_transaction = 0;
     if (db_wal_pages(replay->journal->applier.db) >= CHECKPOINT_PAGES)
         rc = applier_checkpoint(replay->journal);
+    return rc;
+}
+
+static int replay_chunk(struct replay *replay, const struct record_view *view)
+{
+    struct snapshot_reader chunk;
+    struct entry *entry = NULL;
+    int rc = fold_snapshot(&entry, view->event, view->header.event_bytes, view->lsn);
+
+    if (rc == ERR_INVALID) {
+        atomic_fetch_add(&replay->journal->refused, 1);
+        log_warn("journal: record at %llu holds no chunk of a snapshot",
+                 (unsigned long long)view->lsn);
+        return 0;
+    }
+    if (rc == 0)
+        rc = snapshot_open(&chunk, view->event, view->header.event_bytes);
+    if (rc == 0 && (!replay->is_whole || replay->is_whole(replay->arg, &chunk.snapshot)))
+        rc = applier_put(replay->journal, entry);
+    entry_destroy(entry);
     return rc;
 }
 
@@ -53,6 +68,13 @@ static int replay_record(struct replay *replay, const struct record_view *view,
                  (unsigned long long)view->lsn, err_text(rc));
         return 0;
     }
+    if (view->lsn < replay->covered && fold_concerns_row(&event)) {
+        /* Its row is there already; its body counts as what the segment holds. */
+        return view->header.flags & RECORD_HAS_BODY
+                   ? applier_add_sums(&journal->applier, place->volume, view->header.body_bytes, 0,
+                                      0)
+                   : 0;
+    }
     rc = db_find_writing(journal->applier.db, &event.id, &before);
     if (rc && rc != ERR_NOT_FOUND)
         return rc;
@@ -65,18 +87,20 @@ static int replay_record(struct replay *replay, const struct record_view *view,
     return rc;
 }
 
-static int visit(void *arg, const struct record_view *view, const struct place *place)
+int replay_visit(void *arg, const struct record_view *view, const struct place *place)
 {
     struct replay *replay = arg;
     int rc;
 
     if (replay->in_transaction >= LIMIT_APPLY_RECORDS && view->lsn != replay->previous_end &&
-        (rc = end_transaction(replay, batch_boundary(replay->previous_end))) != 0)
+        (rc = replay_end(replay, batch_boundary(replay->previous_end))) != 0)
         return rc;
     if (!replay->in_transaction && (rc = applier_begin(replay->journal)) != 0)
         return rc;
     replay->in_transaction++;
     replay->previous_end = view->lsn + record_bytes(&view->header);
+    if (view->header.type == RECORD_SNAPSHOT)
+        return replay_chunk(replay, view);
     if (view->header.type != RECORD_EVENT && view->header.type != RECORD_MOVE) {
         log_error("journal: record type %u at %llu is of a newer version", view->header.type,
                   (unsigned long long)view->lsn);
@@ -85,7 +109,7 @@ static int visit(void *arg, const struct record_view *view, const struct place *
     return replay_record(replay, view, place);
 }
 
-static int check_large(void *arg, const struct record_header *header)
+int replay_check_large(void *arg, const struct record_header *header)
 {
     struct replay *replay = arg;
 
@@ -98,8 +122,8 @@ int journal_recover(struct journal *journal, bool clean, char *message, size_t c
     struct log_recovery found = {0};
     lsn_t position = journal->applier.state.position;
     uint64_t start_ms = env_mono_ms(journal->env);
-    int rc =
-        log_recover(journal->log, position, position, clean, visit, check_large, &replay, &found);
+    int rc = log_recover(journal->log, position, position, clean, replay_visit, replay_check_large,
+                         &replay, &found);
 
     if (rc == 0 && found.end < position && journal->config.dirs->accept_loss)
         journal->lost_files = true;
@@ -113,9 +137,11 @@ int journal_recover(struct journal *journal, bool clean, char *message, size_t c
         return ERR_WRONG_STORE;
     }
     if (rc == 0)
-        rc = end_transaction(&replay, found.end > position ? found.end : position);
+        rc = replay_end(&replay, found.end > position ? found.end : position);
     else if (replay.in_transaction)
         applier_rollback(journal);
+    if (rc == 0)
+        rc = applier_load_snapshots(journal);
     if (rc) {
         /* Rot in the log is skipped; what is reported is the database's. */
         snprintf(message, cap, "%s: recovery of %s from position %llu failed: %s%s",

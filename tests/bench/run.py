@@ -14,6 +14,7 @@ import shutil
 import signal
 import sys
 
+import case_compact
 import case_get
 import case_memory
 import case_put
@@ -32,6 +33,7 @@ CASES = {
     "through": case_memory.through,
     "scale": case_scale.scale,
     "scale-random": case_scale.scale_random,
+    "compact": case_compact.compact,
 }
 DATA = tools.TOP / "build/bench-data"
 

@@ -138,7 +138,7 @@ static void the_check_names_what_does_not_add_up(void **state)
         {"UPDATE origins SET seq = seq + 1", "last event of origin 1"},
         {"UPDATE origins SET seq = -1", "a seq that no event has"},
         {"INSERT INTO outbox VALUES(1, x'00', 1, 1)", "outbox"},
-        {"INSERT INTO segments VALUES(1, 0, 0, 0, 0, 0, 0)", "live bytes of segment 00000001"},
+        {"INSERT INTO segments VALUES(1, 0, 0, 0, 0, 0, 0, 0)", "live bytes of segment 00000001"},
     };
     struct place_on_disk *at = *state;
     struct model model = {.states[0] = {.node = node, .store = store}};
@@ -193,9 +193,9 @@ static void foreign_and_newer_databases_are_refused_untouched(void **state)
         {"PRAGMA application_id = 5; CREATE TABLE t(a)", ERR_FORMAT},
         {"CREATE TABLE t(a)", ERR_FORMAT},
         {"PRAGMA user_version = 1", ERR_FORMAT},
-        {"PRAGMA application_id = 1329744467; PRAGMA user_version = 2", ERR_FORMAT},
+        {"PRAGMA application_id = 1329744467; PRAGMA user_version = 3", ERR_FORMAT},
         {"PRAGMA application_id = 1329744467; CREATE TABLE t(a)", ERR_CORRUPT},
-        {"PRAGMA application_id = 1329744467; PRAGMA user_version = 1", ERR_CORRUPT},
+        {"PRAGMA application_id = 1329744467; PRAGMA user_version = 2", ERR_CORRUPT},
     };
     struct place_on_disk *at = *state;
     struct db_reader *reader;

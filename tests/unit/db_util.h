@@ -162,6 +162,7 @@ static inline int run_step(struct db *db, struct model *model, unsigned step)
         size_t len = step == 6 ? sizeof raw : 10 + step * i;
 
         fill(raw, 64);
+        next->event_bytes += len;
         rc = db_event_add(db, 1, ++next->events, raw, len);
     }
     for (unsigned i = 0; i < OBJECTS_PER_STEP && !rc; i++) {
