@@ -485,6 +485,7 @@ static void run_discard(struct job *job, void *context)
 
     (void)context;
     large_writer_destroy(&put->large, true);
+    journal_freed(put->store->journal);
     recycle(put);
 }
 

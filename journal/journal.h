@@ -127,6 +127,8 @@ void journal_stats(struct journal *journal, struct journal_stats *out);
 int journal_room(struct journal *journal, uint64_t len) MUST_CHECK;
 /* The same for bytes that are going to be stored right away; BEGINS: the first of a put. */
 int journal_claim(struct journal *journal, uint64_t len, bool begins) MUST_CHECK;
+/* Stored bytes were given back: the next to ask shall know. Asks the file system; any thread. */
+void journal_freed(struct journal *journal);
 
 /* ---- Steps: what the threads call in a loop ---- */
 

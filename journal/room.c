@@ -70,3 +70,8 @@ int journal_claim(struct journal *journal, uint64_t len, bool begins)
                                   memory_order_relaxed);
     return rc;
 }
+
+void journal_freed(struct journal *journal)
+{
+    disk_look(journal, 0);
+}
