@@ -243,12 +243,12 @@ struct replay {
     bool (*is_whole)(void *arg, const struct id128 *snapshot);
     void *arg;
 };
-/* One record of a log in LSN order. */
-int replay_visit(void *replay, const struct record_view *view, const struct place *place);
+/* One record of a log in LSN order. ARG: the struct replay. */
+int replay_visit(void *arg, const struct record_view *view, const struct place *place);
 /* Commit what is open, with POSITION. */
 int replay_end(struct replay *replay, lsn_t position) MUST_CHECK;
 /* For log_recover: check a large file. */
-int replay_check_large(void *replay, const struct record_header *header);
+int replay_check_large(void *arg, const struct record_header *header);
 
 /* ---- snapshot_load.c: rebuilding from a snapshot ---- */
 

@@ -530,13 +530,12 @@ static void rows_come_back_as_they_were(void **state)
         chunk.data[at] ^= 0x41;
         int rc = snapshot_open(&reader, chunk.data, at % 2 ? chunk.len : at);
 
-        while (rc == 0 && reader.kind == SNAPSHOT_ROWS &&
-               (rc = snapshot_next_row(&reader, &got)) == 1) {
-            object_destroy(&got);
-            rc = 0;
-            if (reader.left == 0)
-                break;
-        }
+        if (rc == 0 && reader.kind == SNAPSHOT_ROWS)
+            while (snapshot_next_row(&reader, &got) == 1) {
+                object_destroy(&got);
+                if (reader.left == 0)
+                    break;
+            }
         chunk.data[at] ^= 0x41;
     }
     buf_release(&chunk);
