@@ -146,7 +146,7 @@ run: ## set up, build, and start one node on 127.0.0.1:10999, state under run/
 
 # --- testing -------------------------------------------------------------------------------------
 
-.PHONY: unit sim sim-mutants integration test test-large asan tsan coverage bench
+.PHONY: unit sim sim-mutants mutants integration test test-large asan tsan coverage bench
 # How the programs under test are found; absolute, because tests change directory.
 export OBJSTORE_BIN := $(abspath $(NODE))
 export OBJCTL_BIN   := $(abspath $(CTL))
@@ -164,6 +164,15 @@ sim: $(SIM) ## kill the simulated node at every call; SEEDS=A..B or a count for 
 sim-mutants: $(SIM) ## plant bugs one by one; the simulator has to find each; ONE=name picks some
 	@$(PYTHON) tests/sim/mutants.py $(BUILD) '$(subst ','\'',$(CC) $(ALL_CFLAGS))' \
 	    '$(CC) $(LINK) $(LDFLAGS)' '$(LIBS)' '$(ONE)'
+
+mutants: units build/mutants/ready ## change FILE=journal/decide.c in small ways; a test has to notice (COUNT=150 SEED=1)
+	@$(PYTHON) scripts/mutants.py build/mutants/bin/mutate $(BUILD) '$(subst ','\'',$(CC) $(ALL_CFLAGS))' \
+	    '$(CC) $(LINK) $(LDFLAGS)' '$(LIBS)' '$(FILE)' $(or $(COUNT),150) $(or $(SEED),1)
+
+build/mutants/ready: tests/requirements-mutants.txt
+	@echo '  VENV  build/mutants'
+	@$(PYTHON) -m venv build/mutants && build/mutants/bin/pip -q install -r $<
+	@touch $@
 
 integration: build $(VENV)/ready ## run the integration tests; ONE=expression picks some
 	@scripts/run-integration.sh $(BUILD) $(VENV) $(if $(ONE),-k '$(ONE)')
