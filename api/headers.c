@@ -10,6 +10,7 @@
  */
 #include "api/headers.h"
 
+#include "api/http/conditional.h"
 #include "api/http/date.h"
 #include "api/http/mime.h"
 #include "base/text.h"
@@ -42,6 +43,10 @@ REFUSAL(bad_ack_cloud, "ack_needs_level_1",
         "X-Meta-Ack: cloud cannot be waited for: level 0 is not sent there");
 REFUSAL(bad_timeout, "invalid_timeout", "X-Meta-Timeout must be decimal seconds, at most 3600");
 REFUSAL(bad_purge, "invalid_purge", "X-Meta-Purge must be 0, 1, false or true");
+
+REFUSAL(bad_condition, "invalid_precondition",
+        "If-Match and If-None-Match must be * or at most 16 entity tags in quotes; with "
+        "If-Unmodified-Since each may be sent once");
 
 static const struct refusal no_memory = {503, "no_memory", "out of memory", "Retry-After: 1\r\n"};
 
@@ -374,14 +379,73 @@ static const struct refusal *read_purge(struct meta_headers *out,
     return once && (out->purge || is(value, "0") || is(value, "false")) ? NULL : &bad_purge;
 }
 
+/* "*" or a list of entity tags; false where it is neither, or too long. */
+static bool parse_tags(struct condition_tags *tags, struct slice list, bool keep_weak)
+{
+    struct slice tag;
+    bool weak;
+    unsigned seen = 0;
+
+    tags->sent = true;
+    tags->any = list.len == 1 && list.ptr[0] == '*';
+    if (tags->any)
+        return true;
+    while (conditional_next_tag(&list, &tag, &weak)) {
+        char again[ETAG_BYTES + 1];
+
+        if (++seen > LIMIT_CONDITION_TAGS)
+            return false;
+        uint8_t *sha256 = tags->sha256[tags->count];
+        if ((weak && !keep_weak) || tag.len != ETAG_BYTES ||
+            hex_decode(sha256, SHA256_BYTES, tag.ptr + 1, tag.len - 2) != 0)
+            continue;
+        /* Tags differ where their letters' case does. */
+        hex_encode(again, sha256, SHA256_BYTES);
+        if (memcmp(again, tag.ptr + 1, tag.len - 2) == 0)
+            tags->count++;
+    }
+    return list.len == 0 && seen > 0;
+}
+
+/* If-Modified-Since counts for GET and HEAD alone (RFC 9110 §13.1.3). A list that cannot be read is
+ * refused here: to let a put pass as if it had not been sent would be no harmless guess. */
+static const struct refusal *read_condition(struct meta_headers *out,
+                                            const struct header_source *source)
+{
+    struct slice match, none_match, since;
+    bool match_once, none_match_once, since_once;
+    bool sent = fetch(source, "if-match", &match, &match_once);
+
+    sent |= fetch(source, "if-none-match", &none_match, &none_match_once);
+    sent |= fetch(source, "if-unmodified-since", &since, &since_once);
+    if (!sent)
+        return NULL;
+    if (!match_once || !none_match_once || !since_once)
+        return &bad_condition;
+    struct condition *condition = calloc(1, sizeof *condition);
+    if (!condition)
+        return &no_memory;
+    out->condition = condition;
+    if (match.ptr && !parse_tags(&condition->match, match, false))
+        return &bad_condition;
+    if (none_match.ptr && !parse_tags(&condition->none_match, none_match, true))
+        return &bad_condition;
+    /* A date that is none counts as not sent (§13.1.4). */
+    condition->has_unmodified_since =
+        since.ptr && http_date_parse(&condition->unmodified_since_s, since.ptr, since.len) == 0;
+    return NULL;
+}
+
 const struct refusal *headers_parse(struct meta_headers *out, const struct header_source *source,
                                     enum headers_for purpose)
 {
     const struct refusal *refusal = NULL;
 
     *out = (struct meta_headers){.canonical = {.limit = 4 * LIMIT_USER_META_BYTES}};
-    if (purpose == HEADERS_FOR_DELETE)
-        return read_purge(out, source);
+    if (purpose == HEADERS_FOR_DELETE) {
+        refusal = read_purge(out, source);
+        return refusal ? refusal : read_condition(out, source);
+    }
     if (purpose == HEADERS_FOR_PUT)
         refusal = read_id(out, source);
     if (!refusal)
@@ -397,6 +461,8 @@ const struct refusal *headers_parse(struct meta_headers *out, const struct heade
     if (!refusal)
         refusal =
             read_ack(out, source, purpose == HEADERS_FOR_PUT || (out->fields & EVENT_HAS_LEVEL));
+    if (!refusal)
+        refusal = read_condition(out, source);
     return refusal;
 }
 
@@ -404,6 +470,8 @@ void headers_release(struct meta_headers *headers)
 {
     free(headers->decoded_name);
     headers->decoded_name = NULL;
+    free(headers->condition);
+    headers->condition = NULL;
     buf_release(&headers->canonical);
 }
 
@@ -430,7 +498,7 @@ void headers_etag(char out[ETAG_BYTES + 1], const struct object *object)
 
 uint64_t headers_modified_s(const struct object *object)
 {
-    return hlc_wall_ms(object->put_at.stamp) / 1000;
+    return object_modified_s(object);
 }
 
 #define ADD(out, literal) buf_add(out, literal, sizeof(literal) - 1)

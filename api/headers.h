@@ -29,8 +29,8 @@ struct header_source headers_of(const struct http_request *request);
 
 enum headers_for {
     HEADERS_FOR_PUT,    /* all of them */
-    HEADERS_FOR_META,   /* name, user meta, level, ack */
-    HEADERS_FOR_DELETE, /* purge */
+    HEADERS_FOR_META,   /* name, user meta, level, ack, conditions */
+    HEADERS_FOR_DELETE, /* purge, conditions */
 };
 
 struct meta_headers {
@@ -43,8 +43,9 @@ struct meta_headers {
     uint32_t timeout_ms;
     bool purge;
     struct store_expect expect;
-    char *decoded_name;   /* owned: what name points into where it was sent encoded */
-    struct buf canonical; /* owned: user_meta's spelling */
+    struct condition *condition; /* owned; NULL: none was sent */
+    char *decoded_name;          /* owned: what name points into where it was sent encoded */
+    struct buf canonical;        /* owned: user_meta's spelling */
 };
 
 /* Read and check. NULL, or why the request is refused; in both cases headers_release. Texts point

@@ -105,8 +105,7 @@ static void refuse_plan(struct public_request *request, uint64_t size)
     char head[64];
 
     if (request->plan.status == 412) {
-        http_answer_error(request->http, 412, "precondition_failed",
-                          "the object is not in the state that the request asks for", NULL);
+        public_fail(request->http, ERR_PRECONDITION, OPERATION_GET, &request->id);
         return;
     }
     (void)snprintf(head, sizeof head, "Content-Range: bytes */%llu\r\n", (unsigned long long)size);

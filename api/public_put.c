@@ -6,6 +6,9 @@
  *   delete   the same
  *   meta?    pool looks the row up ─► answer
  *
+ * A large put with a condition is judged once more before its body is read, so that a client does
+ * not send in vain what is refused already (and one that waits for 100 Continue sends nothing).
+ *
  * All answer the same document. 200: what the level (or X-Meta-Ack) promises has been reached; 202:
  * the body is durable here, and what is missing stands in the outbox. A node without peers has
  * every copy that one, quorum and all can ask for as soon as it has its own.
@@ -110,12 +113,52 @@ static int begin_put(struct public_request *request, const struct meta_headers *
         .level = headers->level,
         .length = http_request_content_length(request->http),
         .expect = headers->expect,
+        .condition = headers->condition,
     };
 
     request->id = headers->id;
     request->ack = headers->ack;
     request->level_sent = headers->fields & EVENT_HAS_LEVEL;
     return store_put_begin(&request->put, request->api->store, &options);
+}
+
+static void read_body(struct public_request *request)
+{
+    uint64_t most = store_max_body(request->api->store);
+
+    http_read_body(request->http, most ? most : UINT64_MAX);
+}
+
+static void judged(struct http_request *http)
+{
+    struct public_request *request = http_request_data(http);
+
+    if (request->rc)
+        public_fail(http, request->rc, OPERATION_PUT, &request->id);
+    else
+        read_body(request);
+}
+
+static void run_judge(struct store_job *job, struct db_reader *reader)
+{
+    struct public_request *request = container_of(job, struct public_request, job);
+
+    request->rc = store_put_judge(request->put, reader);
+    http_post(request->http, judged);
+}
+
+static void judge(struct public_request *request)
+{
+    struct http_request *http = request->http;
+
+    request->job.run = run_judge;
+    http_suspend(http);
+    int rc = store_submit(request->api->store, &request->job);
+    /* After a success the request is the pool's: it may have been answered already. */
+    if (rc) {
+        request->rc = rc;
+        http_post(http, judged);
+    }
 }
 
 void public_put(struct public_api *api, struct http_request *http, const struct id128 *id)
@@ -133,13 +176,16 @@ void public_put(struct public_api *api, struct http_request *http, const struct 
         request->operation = OPERATION_PUT;
         rc = begin_put(request, &headers);
     }
+    bool waits = headers.condition && http_request_header(http, "expect", NULL).ptr;
     headers_release(&headers);
     if (refusal)
         public_refuse(http, refusal);
     else if (request && rc)
         public_fail(http, rc, OPERATION_PUT, &request->id);
+    else if (request && store_put_judgeable(request->put, waits))
+        judge(request);
     else if (request)
-        http_read_body(http, store_max_body(api->store) ? store_max_body(api->store) : UINT64_MAX);
+        read_body(request);
 }
 
 /* Back on the loop: the rest of the body may come. */
@@ -218,6 +264,7 @@ void public_meta_set(struct public_api *api, struct http_request *http, const st
             .level = headers.level,
             .name = headers.name,
             .user_meta = headers.user_meta,
+            .condition = headers.condition,
         };
 
         request->operation = OPERATION_META_SET;
@@ -243,7 +290,12 @@ void public_delete(struct public_api *api, struct http_request *http, const stru
         public_refuse(http, refusal);
     if (request) {
         const struct request change = {
-            .kind = CHANGE_DELETE, .id = *id, .purge = headers.purge, .reason = DELETE_BY_CLIENT};
+            .kind = CHANGE_DELETE,
+            .id = *id,
+            .purge = headers.purge,
+            .reason = DELETE_BY_CLIENT,
+            .condition = headers.condition,
+        };
 
         request->operation = OPERATION_DELETE;
         request->id = *id;

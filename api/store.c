@@ -20,6 +20,7 @@ struct store_change {
     void (*done)(void *arg, const struct store_result *result);
     void *arg;
     bool busy;
+    struct condition *condition;
     char text[];
 };
 
@@ -182,6 +183,15 @@ int store_change_submit(struct store_change **out, struct store *store,
     if (!it)
         return ERR_NO_MEMORY;
     it->change.request = *request;
+    if (request->condition) {
+        it->condition = malloc(sizeof *it->condition);
+        if (!it->condition) {
+            free(it);
+            return ERR_NO_MEMORY;
+        }
+        *it->condition = *request->condition;
+        it->change.request.condition = it->condition;
+    }
     it->change.done = changed;
     it->done = done;
     it->arg = arg;
@@ -206,6 +216,7 @@ void store_change_destroy(struct store_change **change)
         return;
     assert(!it->busy);
     object_destroy(&it->change.object);
+    free(it->condition);
     free(it);
     *change = NULL;
 }

@@ -76,11 +76,19 @@ struct store_put_options {
     uint8_t level;
     uint64_t length; /* of the body, UINT64_MAX where unknown */
     struct store_expect expect;
+    const struct condition *condition; /* copied; NULL: none */
 };
 
-/* ERR_NO_SPACE (the reserve), ERR_TOO_BIG, ERR_FULL (too many uploads), ERR_NO_MEMORY. */
+/* ERR_NO_SPACE (the reserve), ERR_TOO_BIG, ERR_FULL (too many uploads), ERR_NO_MEMORY;
+ * ERR_PRECONDITION: no fresh id can fulfil it. */
 int store_put_begin(struct store_put **out, struct store *store,
                     const struct store_put_options *options) MUST_CHECK;
+/* Whether PUT should be judged before its body is read: it has a condition, and much may come or
+ * the client WAITS for leave to send it. */
+bool store_put_judgeable(const struct store_put *put, bool waits);
+/* Judge it by what is acknowledged now: 0, ERR_PRECONDITION, ERR_DELETED, or why it cannot be told.
+ * The commit judges again. READER: the pool thread's. Blocks. */
+int store_put_judge(struct store_put *put, struct db_reader *reader) MUST_CHECK;
 /* Takes the bytes: in memory up to LIMIT_INLINE_BODY_BYTES, then to a large file. Errors as
  * store_put_begin's, ERR_IO, ERR_MISMATCH (more than the length announced). */
 int store_put_write(struct store_put *put, const void *data, size_t len) MUST_CHECK;
@@ -109,7 +117,7 @@ void store_put_destroy(struct store_put **put);
 /* ---- Meta and delete ---- */
 
 struct store_change; /* one under way; freed by store_change_destroy after DONE */
-/* REQUEST's texts are copied. On an error DONE is not called and *OUT is NULL. */
+/* REQUEST's texts and condition are copied. On an error DONE is not called and *OUT is NULL. */
 int store_change_submit(struct store_change **out, struct store *store,
                         const struct request *request,
                         void (*done)(void *arg, const struct store_result *result),

@@ -40,6 +40,7 @@ struct store_put {
     uint8_t *body; /* `small`, or allocated and counted in upload_bytes */
     size_t cap;
     char *text; /* `small_text`, or allocated */
+    struct condition *condition;
     struct large_writer *large;
     unsigned checks;
     bool finished; /* the large file is complete */
@@ -105,6 +106,7 @@ static void recycle(struct store_put *put)
     release_body(put);
     if (put->text != put->small_text)
         free(put->text);
+    free(put->condition);
     object_destroy(&put->change.object);
     (void)pthread_mutex_lock(&store->lock);
     bool keep = store->idle_count < KEEP_PUTS;
@@ -170,6 +172,18 @@ static int copy_texts(struct store_put *put, const struct store_put_options *opt
     return 0;
 }
 
+static int copy_condition(struct store_put *put, const struct condition *condition)
+{
+    if (!condition)
+        return 0;
+    put->condition = malloc(sizeof *condition);
+    if (!put->condition)
+        return ERR_NO_MEMORY;
+    *put->condition = *condition;
+    put->change.request.condition = put->condition;
+    return 0;
+}
+
 int store_put_begin(struct store_put **out, struct store *store,
                     const struct store_put_options *options)
 {
@@ -195,10 +209,33 @@ int store_put_begin(struct store_put **out, struct store *store,
     put->change.fresh = !options->has_id;
     request->id = options->has_id ? options->id : ulid_make(store->env, env_wall_ms(store->env));
     rc = copy_texts(put, options);
+    if (rc == 0)
+        rc = copy_condition(put, options->condition);
+    if (rc == 0 && !options->has_id)
+        rc = decide_early(NULL, request);
     if (rc)
         recycle(put);
     else
         *out = put;
+    return rc;
+}
+
+bool store_put_judgeable(const struct store_put *put, bool waits)
+{
+    if (!put->condition || put->change.fresh)
+        return false;
+    return waits || put->length > LIMIT_INLINE_BODY_BYTES;
+}
+
+int store_put_judge(struct store_put *put, struct db_reader *reader)
+{
+    struct object *row = NULL;
+    int rc = journal_find(put->store->journal, reader, &put->change.request.id, &row);
+
+    assert(!put->busy && put->received == 0);
+    if (rc == 0 || rc == ERR_NOT_FOUND)
+        rc = decide_early(row, &put->change.request);
+    object_destroy(&row);
     return rc;
 }
 

@@ -39,6 +39,7 @@ static const struct words words[] = {
     [-ERR_READ_ONLY] = {"read_only", "this node takes no writes now"},
     [-ERR_UNSUPPORTED] = {"unsupported", "not supported here"},
     [-ERR_UNVERIFIED] = {"unverified", "the stored copy is not verified yet"},
+    [-ERR_PRECONDITION] = {"precondition_failed", "a precondition of the change does not hold"},
 };
 
 static const struct words *find(int rc)

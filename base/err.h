@@ -27,12 +27,13 @@ enum err {
     ERR_TIMEOUT = -16,   /* a deadline passed */
     ERR_LOCKED = -17,    /* another process owns it */
     ERR_FORMAT = -18,    /* a file of a version or with a feature this build does not know */
-    ERR_WRONG_STORE = -19, /* a file or directory that belongs to another store or generation */
-    ERR_IN_USE = -20,      /* the address is taken by another process */
-    ERR_PERMISSION = -21,  /* the system refuses us */
-    ERR_READ_ONLY = -22,   /* this node takes no writes now (a sync or an apply failed) */
-    ERR_UNSUPPORTED = -23, /* known, but not offered here */
-    ERR_UNVERIFIED = -24,  /* the same bytes exist here, but nobody has checked that copy yet */
+    ERR_WRONG_STORE = -19,  /* a file or directory that belongs to another store or generation */
+    ERR_IN_USE = -20,       /* the address is taken by another process */
+    ERR_PERMISSION = -21,   /* the system refuses us */
+    ERR_READ_ONLY = -22,    /* this node takes no writes now (a sync or an apply failed) */
+    ERR_UNSUPPORTED = -23,  /* known, but not offered here */
+    ERR_UNVERIFIED = -24,   /* the same bytes exist here, but nobody has checked that copy yet */
+    ERR_PRECONDITION = -25, /* the object is not in the state that the change asks for */
 };
 
 /* A short English sentence without a full stop for RC; for 0 "success". Never NULL. Static. */

@@ -14,6 +14,9 @@
 #define LIMIT_CONTENT_TYPE_BYTES 255
 #define LIMIT_USER_META_BYTES    (8 * KIB)
 
+/* Entity tags in one list of a conditional change. */
+#define LIMIT_CONDITION_TAGS 16
+
 /* Bytes of one encoded event, and the items of its lists (hold, drop). */
 #define LIMIT_EVENT_BYTES      (128 * KIB)
 #define LIMIT_EVENT_LIST_ITEMS 1000

@@ -2,11 +2,15 @@
  * The rules by which the committer turns a request into an event, a no-op or a refusal. It sees the
  * newest row, decided requests before it included, so what is decided here is decided for good.
  *
- *   row        put                        meta        delete      drop, move
- *   unknown    commit                     NOT_FOUND   commit      NOT_FOUND
- *   live       commit, meta event,        commit or   commit      commit where it is still
- *              UNVERIFIED or CONFLICT     CONFLICT                the copy meant
- *   tombstone  DELETED                    DELETED     unchanged   unchanged
+ *   row        put                       meta             delete          drop, move
+ *   unknown    if: commit                NOT_FOUND        if: commit      NOT_FOUND
+ *   live       if: commit, meta event,   CONFLICT, or     if: commit      commit where it is still
+ *              UNVERIFIED or CONFLICT    if: commit                       the copy meant
+ *   tombstone  DELETED                   DELETED          if: unchanged   unchanged
+ *
+ * if: the request's condition, where it has one, holds; else PRECONDITION. What stands before it is
+ * refused whatever the condition says (RFC 9110 §13.2.1). To a condition a tombstone is as nothing:
+ * a delete that asks for a tag does not hold a second time.
  */
 #include "journal/decide.h"
 
@@ -79,17 +83,26 @@ static void put_event(struct decision *out, const struct object *row, const stru
     }
 }
 
+int decide_early(const struct object *row, const struct request *request)
+{
+    assert(request->kind == CHANGE_PUT);
+    if (row && row->flags & OBJECT_DELETED)
+        return ERR_DELETED;
+    return condition_holds(request->condition, row) ? 0 : ERR_PRECONDITION;
+}
+
 static int decide_put(struct decision *out, const struct object *row, const struct request *request)
 {
     const uint32_t needed = EVENT_HAS_SHA256 | EVENT_HAS_SIZE;
+    int rc = decide_early(row, request);
 
     assert((request->fields & needed) == needed);
+    if (rc)
+        return rc;
     if (!row) {
         put_event(out, row, request);
         return 0;
     }
-    if (row->flags & OBJECT_DELETED)
-        return ERR_DELETED;
     if (memcmp(row->sha256, request->sha256, SHA256_BYTES) != 0 || row->size != request->size)
         return ERR_CONFLICT;
     if (place_is_none(&row->place) || (is_checked(row, request) && request->damaged))
@@ -110,6 +123,8 @@ static int decide_meta(struct decision *out, const struct object *row,
         return ERR_DELETED;
     if (request->fields & EVENT_HAS_LEVEL && request->level < row->level)
         return ERR_CONFLICT;
+    if (!condition_holds(request->condition, row))
+        return ERR_PRECONDITION;
     decide_difference(out, row, request);
     return 0;
 }
@@ -124,6 +139,8 @@ static bool has_expired(const struct object *row, const struct request *request)
 static int decide_delete(struct decision *out, const struct object *row,
                          const struct request *request)
 {
+    if (!condition_holds(request->condition, row))
+        return ERR_PRECONDITION;
     if (row && row->flags & OBJECT_DELETED)
         return 0;
     if (request->reason == DELETE_EXPIRED && !has_expired(row, request))
@@ -168,6 +185,7 @@ int decide(struct decision *out, const struct object *row, const struct request 
 {
     assert(!row || id_equal(&row->id, &request->id));
     assert(!(request->verified && request->damaged));
+    assert(!request->condition || request->kind <= CHANGE_DELETE);
 
     *out = (struct decision){.verdict = VERDICT_UNCHANGED};
     if (row && object_is_partial(row))

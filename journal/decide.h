@@ -5,7 +5,7 @@
 #ifndef JOURNAL_DECIDE_H
 #define JOURNAL_DECIDE_H
 
-#include "journal/object.h"
+#include "journal/condition.h"
 
 enum change_kind {
     CHANGE_PUT,  /* bytes that the caller has, in memory or in a finished large file */
@@ -32,6 +32,8 @@ struct request {
      * (damaged) a moment ago; DROP: the bad one. */
     bool verified, damaged;
     struct place checked;
+    /* PUT, META, DELETE: what must hold; NULL: nothing. Lent, as the texts are. */
+    const struct condition *condition;
 };
 
 enum verdict {
@@ -51,6 +53,9 @@ struct decision {
  *   ERR_CONFLICT   put: other bytes are there; meta: a level would be lowered
  *   ERR_DELETED    put, meta: a tombstone stands there
  *   ERR_NOT_FOUND  meta, drop of an unknown id
+ *   ERR_PRECONDITION put, meta, delete: the condition does not hold. Refusals that need no look at
+ * a put's bytes come first (ERR_NOT_FOUND, ERR_DELETED, a lowered level: RFC 9110 §13.2.1), those
+ * that do come after it.
  *   ERR_UNVERIFIED put of the same bytes, where our copy at row->place has been neither verified
  * nor found damaged: the caller reads it, and asks again with `checked` set Put of the same bytes:
  * with a verified copy it becomes a meta event of what differs (the type does not count: it belongs
@@ -64,5 +69,10 @@ struct decision {
  */
 int decide(struct decision *out, const struct object *row,
            const struct request *request) MUST_CHECK;
+
+/* What is known of a put before its bytes: ERR_DELETED, ERR_PRECONDITION, or 0. As decide() would
+ * say for ROW; it is asked all the same, since the row may change. Of REQUEST only the condition
+ * counts. */
+int decide_early(const struct object *row, const struct request *request) MUST_CHECK;
 
 #endif

@@ -84,6 +84,12 @@ static inline bool object_is_partial(const struct object *object)
     return (object->flags & (OBJECT_PUT | OBJECT_DELETED)) == 0;
 }
 
+/* Seconds of Last-Modified: when the bytes were put. */
+static inline uint64_t object_modified_s(const struct object *object)
+{
+    return hlc_wall_ms(object->put_at.stamp) / 1000;
+}
+
 /* This node owes the cloud an upload of it: put, level >= 1, not deleted, not uploaded. */
 bool object_owes_upload(const struct object *object);
 

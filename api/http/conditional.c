@@ -20,33 +20,38 @@ struct conditional conditional_of(const struct http_request *request)
     };
 }
 
+bool conditional_next_tag(struct slice *list, struct slice *tag, bool *weak)
+{
+    const char *at = list->ptr, *end = list->ptr + list->len, *close;
+
+    while (at < end && (*at == ' ' || *at == '\t' || *at == ','))
+        at++;
+    *list = (struct slice){at, (size_t)(end - at)};
+    *weak = end - at > 2 && at[0] == 'W' && at[1] == '/';
+    if (*weak)
+        at += 2;
+    if (at == end || *at != '"')
+        return false;
+    close = memchr(at + 1, '"', (size_t)(end - at) - 1);
+    if (!close)
+        return false;
+    *tag = (struct slice){at, (size_t)(close + 1 - at)};
+    *list = (struct slice){close + 1, (size_t)(end - close) - 1};
+    return true;
+}
+
 /* Whether LIST is "*" and ETAG exists, or LIST names it; weakly: where W/ makes no difference. */
 static bool list_matches(struct slice list, const char *etag, bool weakly)
 {
-    const char *at = list.ptr, *end = list.ptr + list.len;
     size_t len = etag ? strlen(etag) : 0;
+    struct slice tag;
+    bool weak;
 
-    if (list.len == 1 && *at == '*')
+    if (list.len == 1 && *list.ptr == '*')
         return etag != NULL;
-    while (at < end && etag) {
-        const char *close;
-        bool weak;
-
-        if (*at == ' ' || *at == '\t' || *at == ',') {
-            at++;
-            continue;
-        }
-        weak = end - at > 2 && at[0] == 'W' && at[1] == '/';
-        if (weak)
-            at += 2;
-        if (*at != '"')
-            return false;
-        close = memchr(at + 1, '"', (size_t)(end - at) - 1);
-        if (!close)
-            return false;
-        if ((weakly || !weak) && (size_t)(close + 1 - at) == len && !memcmp(at, etag, len))
+    while (etag && conditional_next_tag(&list, &tag, &weak)) {
+        if ((weakly || !weak) && tag.len == len && !memcmp(tag.ptr, etag, len))
             return true;
-        at = close + 1;
     }
     return false;
 }

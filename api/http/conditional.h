@@ -13,6 +13,10 @@ struct conditional conditional_of(const struct http_request *request);
 
 enum conditional_result { CONDITIONAL_GO, CONDITIONAL_NOT_MODIFIED, CONDITIONAL_FAILED };
 
+/* Take the next entity tag off LIST, which is not "*": *TAG with its quotes, *WEAK: it bore a W/.
+ * False at the end, and where the list is malformed: something of it is left then. */
+bool conditional_next_tag(struct slice *list, struct slice *tag, bool *weak);
+
 /* Evaluate in the order of RFC 9110 §13.2.2 for a GET or HEAD of a representation with the strong
  * entity tag ETAG (with its quotes; NULL where there is no object) last modified at MODIFIED_S
  * (Unix seconds). */

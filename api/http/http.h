@@ -11,7 +11,7 @@
  *
  *   on_request ──► http_answer                                   (nothing to wait for)
  *              ──► http_read_body ─► on_body … ─► on_body_end ─► http_answer
- *              ──► http_suspend ─(other thread: http_post(fn))─► fn ─► http_answer, or suspend
+ *              ──► http_suspend ─(other thread: http_post(fn))─► fn ─► any of these, or suspend
  * again finally, exactly once: on_done, when the answer was sent or the connection is lost. The
  * handler releases what it holds for the request there. While a request is suspended the core never
  * calls on_done: a client that went away shows in http_gone only, once the post has arrived.

@@ -193,6 +193,10 @@ static void seed_headers(void)
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         seed_text("headers", all[i].name, i == 4 ? "\x01" : "", 1, all[i].text);
     seed_text("headers", "purge", "\x02", 1, "X-Meta-Purge: true\n");
+    seed_text("headers", "conditions", "\x02", 1,
+              "If-Match: \"x\", "
+              "\"ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\"\n"
+              "If-None-Match: *\nIf-Unmodified-Since: Sun, 06 Nov 1994 08:49:37 GMT\n");
 }
 
 /* ---- Events ---- */

@@ -6,6 +6,7 @@
  */
 #include "api/document.h"
 #include "api/headers.h"
+#include "api/http/conditional.h"
 #include "base/limits.h"
 #include "base/text.h"
 #include "journal/ulid.h"
@@ -161,6 +162,38 @@ static void check_accepted(const struct meta_headers *headers)
     CHECK(!headers->has_id || ulid_check_time(&headers->id) == 0);
 }
 
+/* What is kept of a condition judges a row as the whole of the headers judges a GET of it. */
+static void check_condition(const struct condition *condition, const struct sent *sent)
+{
+    struct object row = {.flags = OBJECT_PUT, .put_at = {.stamp = UINT64_C(1) << 60}};
+    const struct conditional whole = {.if_match = get(sent, "if-match", &(unsigned){0}),
+                                      .if_none_match = get(sent, "if-none-match", &(unsigned){0}),
+                                      .if_unmodified_since =
+                                          get(sent, "if-unmodified-since", &(unsigned){0})};
+    char etag[ETAG_BYTES + 1];
+
+    if (!condition) {
+        CHECK(!whole.if_match.ptr && !whole.if_none_match.ptr && !whole.if_unmodified_since.ptr);
+        return;
+    }
+    CHECK(condition->match.count <= LIMIT_CONDITION_TAGS);
+    CHECK(condition->none_match.count <= LIMIT_CONDITION_TAGS);
+    for (unsigned i = 0; i <= condition->match.count + condition->none_match.count; i++) {
+        if (i < condition->match.count)
+            memcpy(row.sha256, condition->match.sha256[i], SHA256_BYTES);
+        else if (i < condition->match.count + condition->none_match.count)
+            memcpy(row.sha256, condition->none_match.sha256[i - condition->match.count],
+                   SHA256_BYTES);
+        else
+            memset(row.sha256, 0xa5, SHA256_BYTES);
+        headers_etag(etag, &row);
+        CHECK(condition_holds(condition, &row) ==
+              (conditional_evaluate(&whole, etag, headers_modified_s(&row)) == CONDITIONAL_GO));
+    }
+    CHECK(condition_holds(condition, NULL) ==
+          (conditional_evaluate(&whole, NULL, 0) == CONDITIONAL_GO));
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct feed feed = {data, size};
@@ -177,6 +210,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         CHECK(refusal->status == 400 && *refusal->code && *refusal->message);
     } else {
         check_accepted(&headers);
+        check_condition(headers.condition, &sent);
         check_event(&headers);
         check_answer(&headers);
         check_digests(&headers.expect);

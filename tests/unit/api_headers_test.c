@@ -331,6 +331,118 @@ static struct object *make_object(const char *name, const char *type, const char
                          (struct text){user_meta, (uint32_t)strlen(user_meta)});
 }
 
+#define HEX_ABC "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+#define TAG_ABC "\"" HEX_ABC "\""
+
+static void no_condition_costs_no_memory(void **state)
+{
+    const struct sent sent[] = {{"If-Modified-Since", "Sun, 06 Nov 1994 08:49:37 GMT"},
+                                {"If-Range", "\"x\""},
+                                {NULL, NULL}};
+    struct meta_headers out;
+
+    (void)state;
+    for (int what = HEADERS_FOR_PUT; what <= HEADERS_FOR_DELETE; what++) {
+        assert_string_equal(parse(&out, sent, (enum headers_for)what), "");
+        assert_null(out.condition);
+        headers_release(&out);
+    }
+}
+
+static void conditions_are_stars_or_lists_of_tags(void **state)
+{
+    static const struct {
+        const char *list;
+        int match, none_match; /* tags kept; -1: any, -2: refused */
+    } cases[] = {
+        {"*", -1, -1},
+        {TAG_ABC, 1, 1},
+        {"\"x\"", 0, 0},
+        {"\"\"", 0, 0},
+        {"\"x\" ,\t" TAG_ABC ", ", 1, 1},
+        {"W/" TAG_ABC, 0, 1},
+        {"\"BA7816BF8F01CFEA414140DE5DAE2223B00361A396177A9CB410FF61F20015AD\"", 0, 0},
+        {"\"ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015a\"", 0, 0},
+        {"", -2, -2},
+        {" , ", -2, -2},
+        {"**", -2, -2},
+        {"*, \"x\"", -2, -2},
+        {"\"x\", *", -2, -2},
+        {HEX_ABC, -2, -2},
+        {"\"" HEX_ABC, -2, -2},
+        {"w/" TAG_ABC, -2, -2},
+        {"W/", -2, -2},
+        {"\"x\"y", -2, -2},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < 2 * (sizeof cases / sizeof *cases); i++) {
+        bool none = i & 1;
+        const struct sent sent[] = {{none ? "If-None-Match" : "If-Match", cases[i / 2].list},
+                                    {NULL, NULL}};
+        int expected = none ? cases[i / 2].none_match : cases[i / 2].match;
+        struct meta_headers out;
+
+        assert_string_equal(parse(&out, sent, (enum headers_for)(i % 3)),
+                            expected == -2 ? "invalid_precondition" : "");
+        if (expected != -2) {
+            const struct condition *condition = out.condition;
+            const struct condition_tags *tags = none ? &condition->none_match : &condition->match;
+
+            assert_true(tags->sent);
+            assert_false(none ? condition->match.sent : condition->none_match.sent);
+            assert_int_equal(tags->any, expected == -1);
+            assert_int_equal(tags->count, expected == -1 ? 0 : expected);
+            if (tags->count)
+                assert_int_equal(tags->sha256[0][31], 0xad);
+        }
+        headers_release(&out);
+    }
+}
+
+static void a_list_of_tags_has_an_end(void **state)
+{
+    char list[LIMIT_CONDITION_TAGS * (sizeof TAG_ABC + 2)] = "";
+    struct meta_headers out;
+
+    (void)state;
+    for (unsigned i = 0; i < LIMIT_CONDITION_TAGS; i++)
+        (void)snprintf(list + strlen(list), sizeof list - strlen(list), "%s" TAG_ABC,
+                       i ? ", " : "");
+    const struct sent sent[] = {{"If-Match", list}, {NULL, NULL}};
+    assert_string_equal(parse(&out, sent, HEADERS_FOR_PUT), "");
+    assert_int_equal(out.condition->match.count, LIMIT_CONDITION_TAGS);
+    headers_release(&out);
+    /* also one that can name nothing here */
+    (void)snprintf(list + strlen(list), sizeof list - strlen(list), ", \"\"");
+    assert_string_equal(parse(&out, sent, HEADERS_FOR_PUT), "invalid_precondition");
+    headers_release(&out);
+}
+
+static void conditions_are_sent_once_and_dates_need_not_be_any(void **state)
+{
+    static const char *const names[] = {"If-Match", "If-None-Match", "If-Unmodified-Since"};
+    const struct sent date[] = {{"If-Unmodified-Since", "Sun, 06 Nov 1994 08:49:37 GMT"},
+                                {NULL, NULL}};
+    const struct sent none[] = {{"If-Unmodified-Since", "yesterday"}, {NULL, NULL}};
+    struct meta_headers out;
+
+    (void)state;
+    for (size_t i = 0; i < 3; i++) {
+        const struct sent twice[] = {{names[i], "*"}, {names[i], "*"}, {NULL, NULL}};
+
+        assert_string_equal(parse(&out, twice, HEADERS_FOR_META), "invalid_precondition");
+        headers_release(&out);
+    }
+    assert_string_equal(parse(&out, date, HEADERS_FOR_DELETE), "");
+    assert_true(out.condition->has_unmodified_since);
+    assert_int_equal(out.condition->unmodified_since_s, 784111777);
+    headers_release(&out);
+    assert_string_equal(parse(&out, none, HEADERS_FOR_DELETE), "");
+    assert_false(out.condition->has_unmodified_since);
+    headers_release(&out);
+}
+
 static void a_get_describes_its_object(void **state)
 {
     struct object *object = make_object("t\xc3\xa4st.txt", "image/png", "{\"a\":\"b\"}");
@@ -492,6 +604,10 @@ int main(void)
         cmocka_unit_test(acks_need_the_level_they_count_on),
         cmocka_unit_test(timeouts_are_decimal_seconds),
         cmocka_unit_test(a_purge_is_a_boolean),
+        cmocka_unit_test(no_condition_costs_no_memory),
+        cmocka_unit_test(conditions_are_stars_or_lists_of_tags),
+        cmocka_unit_test(a_list_of_tags_has_an_end),
+        cmocka_unit_test(conditions_are_sent_once_and_dates_need_not_be_any),
         cmocka_unit_test(a_get_describes_its_object),
         cmocka_unit_test(the_type_is_the_names_then_the_senders),
         cmocka_unit_test(a_document_says_what_is_owed),

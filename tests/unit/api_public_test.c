@@ -415,6 +415,138 @@ static void conditions_are_obeyed_cold_and_hot(void **state)
     }
 }
 
+/* ---- Conditional changes ---- */
+
+static void change(struct node *node, const char *method, const char *path, const char *head,
+                   const char *body, unsigned status, const char *code)
+{
+    struct reply reply;
+
+    request(node, &reply, method, path, head, body, body ? strlen(body) : 0);
+    if (reply.status != status)
+        fail_msg("%s %s %s: %u %s", method, path, head, reply.status, reply.body);
+    if (code)
+        expect_error(&reply, status, code);
+    reply_free(&reply);
+}
+
+#define ABC      "\"ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\""
+#define PUT      "/api/v1/put"
+#define AS_ID    "X-Meta-ID: " ID "\r\n"
+#define LONG_AGO "If-Unmodified-Since: Sun, 06 Nov 1994 08:49:37 GMT\r\n"
+#define STALE    412, "precondition_failed"
+
+static void a_conditional_put_happens_only_where_the_condition_holds(void **state)
+{
+    struct node *node = *state;
+
+    change(node, "PUT", PUT, "If-Match: *\r\n", "abc", STALE); /* a fresh id */
+    change(node, "PUT", PUT, "If-None-Match: *\r\n" LONG_AGO, "abc", 200, NULL);
+    change(node, "PUT", PUT, AS_ID "If-Match: *\r\n", "abc", STALE);
+    change(node, "PUT", PUT, AS_ID "If-Match: " ABC "\r\n", "abc", STALE);
+    change(node, "PUT", PUT, AS_ID "If-None-Match: nonsense\r\n", "abc", 400,
+           "invalid_precondition");
+    change(node, "GET", "/api/v1/get/" ID, NULL, NULL, 404, "not_found");
+    change(node, "PUT", PUT, AS_ID "If-None-Match: *\r\n", "abc", 200, NULL);
+    change(node, "PUT", PUT, AS_ID "If-None-Match: *\r\n", "abc", STALE);
+    change(node, "POST", PUT, AS_ID "If-None-Match: *\r\n", "abcd", STALE); /* not 409 */
+    change(node, "PUT", PUT, AS_ID "If-None-Match: W/" ABC "\r\n", "abc", STALE);
+    change(node, "PUT", PUT, AS_ID "If-Match: W/" ABC "\r\n", "abc", STALE);
+    change(node, "PUT", PUT, AS_ID LONG_AGO, "abc", STALE);
+    change(node, "PUT", PUT, AS_ID "If-Match: \"x\", " ABC "\r\n" LONG_AGO, "abc", 200, NULL);
+    change(node, "PUT", PUT, AS_ID "If-Match: " ABC "\r\n", "abcd", 409, "conflict");
+    change(node, "PUT", PUT, AS_ID "If-Modified-Since: Sun, 06 Nov 2094 08:49:37 GMT\r\n", "abc",
+           200, NULL);
+    expect_body(node, ID, "abc", 3);
+}
+
+static void a_conditional_change_happens_only_where_the_condition_holds(void **state)
+{
+    static const char meta[] = "/api/v1/meta/" ID, delete[] = "/api/v1/delete/" ID;
+    static const char name[] = "X-Meta-Name: new\r\nIf-Match: \"x\"\r\n";
+    struct node *node = *state;
+    struct reply reply;
+
+    change(node, "POST", meta, name, NULL, 404, "not_found");
+    change(node, "POST", delete, "If-Match: *\r\n", NULL, STALE);
+    change(node, "GET", meta, NULL, NULL, 404, "not_found"); /* no tombstone either */
+    put(node, AS_ID "X-Meta-Name: old\r\nX-Meta-ConsistencyLevel: 1\r\n", "abc", 3, 202, NULL);
+    change(node, "POST", meta, name, NULL, STALE);
+    change(node, "POST", meta, "X-Meta-Name: new\r\nIf-None-Match: *\r\n", NULL, STALE);
+    change(node, "POST", meta, "X-Meta-Name: new\r\n" LONG_AGO, NULL, STALE);
+    change(node, "POST", meta, "X-Meta-ConsistencyLevel: 0\r\nIf-Match: \"x\"\r\n", NULL, 409,
+           "level_cannot_be_lowered");
+    get(node, &reply, ID, NULL);
+    expect_header(&reply, "X-Meta-Name", "old");
+    char date[64];
+    (void)snprintf(date, sizeof date, "X-Meta-Name: new\r\nIf-Unmodified-Since: %s\r\n",
+                   value_of(&reply, "Last-Modified"));
+    reply_free(&reply);
+    change(node, "POST", meta, date, NULL, 200, NULL);
+    get(node, &reply, ID, NULL);
+    expect_header(&reply, "X-Meta-Name", "new");
+    reply_free(&reply);
+
+    change(node, "POST", delete, "If-Match: \"x\"\r\n", NULL, STALE);
+    change(node, "DELETE", delete, "If-Match: \"x\"\r\n", NULL, STALE);
+    change(node, "DELETE", delete, "If-None-Match: " ABC "\r\n", NULL, STALE);
+    change(node, "DELETE", delete, LONG_AGO, NULL, STALE);
+    expect_body(node, ID, "abc", 3);
+    change(node, "DELETE", delete, "If-Match: " ABC "\r\n", NULL, 200, NULL);
+    change(node, "DELETE", delete, "If-Match: " ABC "\r\n", NULL, STALE);
+    change(node, "POST", delete, NULL, NULL, 200, NULL);
+    change(node, "POST", meta, name, NULL, 410, "deleted");
+    change(node, "PUT", PUT, AS_ID "If-None-Match: *\r\n", "abc", 410, "deleted");
+}
+
+/* What comes before any byte of the body was sent; then the body, and the answer. */
+static void ask_first(struct node *node, const char *head, size_t size, unsigned first,
+                      unsigned last)
+{
+    uint8_t *body = make_body(size, 1);
+    struct reply reply;
+    char text[512];
+    int fd = dial(node);
+    int n = snprintf(text, sizeof text,
+                     "PUT /api/v1/put HTTP/1.1\r\nHost: test\r\nContent-Length: %zu\r\n%s\r\n",
+                     size, head);
+
+    send_all(fd, text, (size_t)n);
+    receive(fd, &reply, true);
+    assert_int_equal(reply.status, first);
+    reply_free(&reply);
+    if (first == 100) {
+        send_all(fd, body, size);
+        receive(fd, &reply, true);
+        assert_int_equal(reply.status, last);
+        reply_free(&reply);
+    }
+    (void)close(fd);
+    free(body);
+}
+
+static void a_large_put_is_refused_before_its_body(void **state)
+{
+    const size_t large = LIMIT_INLINE_BODY_BYTES + 1;
+    struct node *node = *state;
+    struct journal_stats before, after;
+
+    ask_first(node, AS_ID "If-Match: *\r\n", large, 412, 0);
+    ask_first(node, "If-Match: *\r\n", large, 412, 0);
+    ask_first(node, AS_ID "If-None-Match: *\r\nExpect: 100-continue\r\n", large, 100, 200);
+    journal_stats(node->journal, &before);
+    ask_first(node, AS_ID "If-None-Match: *\r\nExpect: 100-continue\r\n", large, 412, 0);
+    ask_first(node, AS_ID "If-None-Match: *\r\nExpect: 100-continue\r\n", 3, 412, 0);
+    ask_first(node, AS_ID "If-None-Match: *\r\n", large, 412, 0);
+    ask_first(node, AS_ID "If-Match: \"x\"\r\n", 100 * MIB, 412, 0);
+    ask_first(node, AS_ID "If-Match: *\r\nExpect: 100-continue\r\n", large, 100, 200);
+    ask_first(node, AS_ID "If-Match: *\r\nExpect: 100-continue\r\n", large + 1, 100, 409);
+    journal_stats(node->journal, &after);
+    assert_int_equal(after.events, before.events);
+    change(node, "POST", "/api/v1/delete/" ID, NULL, NULL, 200, NULL);
+    ask_first(node, AS_ID "If-Match: *\r\nExpect: 100-continue\r\n", large, 410, 0);
+}
+
 static void ranges_are_cut_exactly(void **state)
 {
     static const size_t sizes[] = {100000, 3 * MIB + 5};
@@ -805,6 +937,9 @@ int main(void)
         cmocka_unit_test(an_upload_over_the_limit_is_refused),
         NODE_TEST(a_client_that_goes_away_leaves_nothing),
         NODE_TEST(conditions_are_obeyed_cold_and_hot),
+        NODE_TEST(a_conditional_put_happens_only_where_the_condition_holds),
+        NODE_TEST(a_conditional_change_happens_only_where_the_condition_holds),
+        NODE_TEST(a_large_put_is_refused_before_its_body),
         NODE_TEST(ranges_are_cut_exactly),
         NODE_TEST(several_ranges_come_as_parts),
         NODE_TEST(a_head_has_a_gets_headers_alone),

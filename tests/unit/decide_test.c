@@ -385,6 +385,146 @@ static void a_move_is_by_compare_and_set(void **state)
     object_destroy(&deleted);
 }
 
+/* ---- Conditions: those that never and always hold for what is there ---- */
+
+static const struct condition absent = {.none_match = {.sent = true, .any = true}};
+static const struct condition present = {.match = {.sent = true, .any = true}};
+static const struct condition this_tag = {
+    .match = {.sent = true, .count = 1, .sha256 = {[0] = {5}}}};
+static const struct condition other_tag = {
+    .match = {.sent = true, .count = 1, .sha256 = {[0] = {6}}}};
+
+static void a_condition_on_an_unknown_id_holds_where_it_asks_for_none(void **state)
+{
+    struct object *partial = partial_row();
+    const struct object *rows[] = {NULL, partial};
+    struct request request = put(), delete = request_of(CHANGE_DELETE);
+    struct request meta = request_of(CHANGE_META);
+
+    (void)state;
+    for (size_t i = 0; i < 2; i++) {
+        request.condition = delete.condition = meta.condition = &present;
+        refused(rows[i], &request, ERR_PRECONDITION);
+        refused(rows[i], &delete, ERR_PRECONDITION);
+        refused(rows[i], &meta, ERR_NOT_FOUND); /* that comes first */
+        request.condition = delete.condition = &this_tag;
+        refused(rows[i], &request, ERR_PRECONDITION);
+        refused(rows[i], &delete, ERR_PRECONDITION);
+        request.condition = delete.condition = meta.condition = &absent;
+        (void)committed(rows[i], &request, EVENT_PUT, true);
+        (void)committed(rows[i], &delete, EVENT_DELETE, false);
+        refused(rows[i], &meta, ERR_NOT_FOUND);
+    }
+    object_destroy(&partial);
+}
+
+static void a_conditional_put_of_a_live_id_is_judged_before_its_bytes(void **state)
+{
+    struct object *row = live_row();
+    struct request request = put(), other = put();
+
+    (void)state;
+    other.sha256[0] = 9;
+    request.condition = other.condition = &absent;
+    refused(row, &other, ERR_PRECONDITION);   /* not CONFLICT */
+    refused(row, &request, ERR_PRECONDITION); /* not UNVERIFIED */
+    request.verified = true;
+    request.checked = the_place;
+    refused(row, &request, ERR_PRECONDITION); /* not unchanged */
+    request.condition = other.condition = &other_tag;
+    refused(row, &request, ERR_PRECONDITION);
+    refused(row, &other, ERR_PRECONDITION);
+    request.condition = other.condition = &this_tag;
+    refused(row, &other, ERR_CONFLICT);
+    unchanged(row, &request);
+    request.fields |= EVENT_HAS_NAME;
+    request.name = TEXT("new");
+    (void)committed(row, &request, EVENT_META, false);
+    request.verified = false;
+    refused(row, &request, ERR_UNVERIFIED);
+    object_destroy(&row);
+}
+
+static void a_conditional_meta_is_judged_after_what_refuses_it_anyway(void **state)
+{
+    struct object *row = live_row();
+    struct request meta = request_of(CHANGE_META);
+
+    (void)state;
+    meta.fields = EVENT_HAS_NAME;
+    meta.name = TEXT("new");
+    meta.condition = &other_tag;
+    refused(row, &meta, ERR_PRECONDITION);
+    meta.name = TEXT("name"); /* no news, but a lie if it were granted */
+    refused(row, &meta, ERR_PRECONDITION);
+    meta.condition = &absent;
+    refused(row, &meta, ERR_PRECONDITION);
+    meta.condition = &this_tag;
+    unchanged(row, &meta);
+    meta.name = TEXT("new");
+    (void)committed(row, &meta, EVENT_META, false);
+    meta.fields |= EVENT_HAS_LEVEL;
+    refused(row, &meta, ERR_CONFLICT);
+    meta.condition = &other_tag;
+    refused(row, &meta, ERR_CONFLICT);
+    object_destroy(&row);
+}
+
+static void a_conditional_delete_hits_only_what_was_meant(void **state)
+{
+    struct object *row = live_row(), *deleted = tombstone();
+    struct request request = request_of(CHANGE_DELETE);
+
+    (void)state;
+    request.condition = &other_tag;
+    refused(row, &request, ERR_PRECONDITION);
+    refused(deleted, &request, ERR_PRECONDITION);
+    request.condition = &absent;
+    refused(row, &request, ERR_PRECONDITION);
+    unchanged(deleted, &request);
+    request.condition = &this_tag;
+    (void)committed(row, &request, EVENT_DELETE, false);
+    refused(deleted, &request, ERR_PRECONDITION);
+    object_destroy(&row);
+    object_destroy(&deleted);
+}
+
+static void a_tombstone_refuses_put_and_meta_whatever_the_condition(void **state)
+{
+    static const struct condition *const all[] = {&absent, &present, &this_tag, &other_tag};
+    struct object *deleted = tombstone();
+    struct request request = put(), meta = request_of(CHANGE_META);
+
+    (void)state;
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        request.condition = meta.condition = all[i];
+        refused(deleted, &request, ERR_DELETED);
+        refused(deleted, &meta, ERR_DELETED);
+        assert_int_equal(decide_early(deleted, &request), ERR_DELETED);
+    }
+    object_destroy(&deleted);
+}
+
+static void what_is_known_before_the_bytes_is_what_is_decided(void **state)
+{
+    struct object *row = live_row();
+    struct request request = put();
+
+    (void)state;
+    assert_int_equal(decide_early(NULL, &request), 0);
+    assert_int_equal(decide_early(row, &request), 0);
+    request.condition = &absent;
+    assert_int_equal(decide_early(NULL, &request), 0);
+    assert_int_equal(decide_early(row, &request), ERR_PRECONDITION);
+    request.condition = &other_tag;
+    assert_int_equal(decide_early(NULL, &request), ERR_PRECONDITION);
+    assert_int_equal(decide_early(row, &request), ERR_PRECONDITION);
+    request.condition = &this_tag;
+    request.sha256[0] = 9; /* not known yet */
+    assert_int_equal(decide_early(row, &request), 0);
+    object_destroy(&row);
+}
+
 /* Decide, merge, decide again: what was just done is no news. */
 static void what_was_just_done_is_unchanged(void **state)
 {
@@ -436,6 +576,12 @@ int main(void)
         cmocka_unit_test(expiry_deletes_only_what_still_expires),
         cmocka_unit_test(a_drop_names_the_copy_that_was_found_bad),
         cmocka_unit_test(a_move_is_by_compare_and_set),
+        cmocka_unit_test(a_condition_on_an_unknown_id_holds_where_it_asks_for_none),
+        cmocka_unit_test(a_conditional_put_of_a_live_id_is_judged_before_its_bytes),
+        cmocka_unit_test(a_conditional_meta_is_judged_after_what_refuses_it_anyway),
+        cmocka_unit_test(a_conditional_delete_hits_only_what_was_meant),
+        cmocka_unit_test(a_tombstone_refuses_put_and_meta_whatever_the_condition),
+        cmocka_unit_test(what_is_known_before_the_bytes_is_what_is_decided),
         cmocka_unit_test(what_was_just_done_is_unchanged),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
