@@ -124,13 +124,20 @@ static void add_node(struct buf *out, const struct snapshot *s, const struct sta
     end(out);
 }
 
+#define DIGEST_TEXT_BYTES 33
+
+static void digest_text(char out[DIGEST_TEXT_BYTES], const struct journal_stats *j)
+{
+    (void)snprintf(out, DIGEST_TEXT_BYTES, "%016llx%016llx", (unsigned long long)j->digest.high,
+                   (unsigned long long)j->digest.low);
+}
+
 static void add_journal(struct buf *out, const struct snapshot *s)
 {
     const struct journal_stats *j = &s->journal;
-    char digest[33];
+    char digest[DIGEST_TEXT_BYTES];
 
-    (void)snprintf(digest, sizeof digest, "%016llx%016llx", (unsigned long long)j->digest.high,
-                   (unsigned long long)j->digest.low);
+    digest_text(digest, j);
     begin(out, "objects");
     number(out, "count", j->objects);
     number(out, "deleted", j->deleted);
@@ -337,7 +344,14 @@ static void metrics_journal(struct buf *out, const struct snapshot *s)
         {"objstore_objects_deleted", "Tombstones", GAUGE, j->deleted},
         {"objstore_objects_bytes", "Bytes of live objects' bodies", GAUGE, j->bytes},
         {"objstore_journal_events", "Events in the journal", GAUGE, j->events},
-        {"objstore_journal_sequence", "This run's last event", GAUGE, j->seq},
+        {"objstore_journal_event_bytes", "Their bytes", GAUGE, j->event_bytes},
+        {"objstore_journal_compacted_events_total", "Events that snapshots replaced", COUNTER,
+         j->compacted_events},
+        {"objstore_journal_snapshots_total", "Snapshots written", COUNTER, j->snapshots},
+        {"objstore_journal_snapshot_bytes", "Size of the last one written", GAUGE,
+         j->snapshot_bytes},
+        {"objstore_journal_snapshot_position_bytes", "Where the newest one lies in the log", GAUGE,
+         j->snapshot_position},
         {"objstore_journal_position_bytes", "End of the durable log", GAUGE, j->synced},
         {"objstore_journal_applied_position_bytes", "Applied to the database up to here", GAUGE,
          j->applied.position},
@@ -378,6 +392,39 @@ static void metrics_journal(struct buf *out, const struct snapshot *s)
     add_metrics(out, metrics, sizeof metrics / sizeof *metrics);
 }
 
+/* Microseconds as seconds, without an exponent. */
+static void seconds(struct buf *out, uint64_t us)
+{
+    char text[32];
+    int len = snprintf(text, sizeof text, "%llu.%06llu", (unsigned long long)(us / 1000000),
+                       (unsigned long long)(us % 1000000));
+
+    while (text[len - 1] == '0' && text[len - 2] != '.')
+        len--;
+    buf_add(out, text, (size_t)len);
+}
+
+/* What is no number stands in labels, as in stats. */
+static void metrics_vector(struct buf *out, const struct snapshot *s)
+{
+    char digest[DIGEST_TEXT_BYTES];
+
+    digest_text(digest, &s->journal);
+    head(out, "objstore_journal_info", "The journal's state: always 1, told by its labels",
+         "gauge");
+    buf_format(out, "objstore_journal_info{digest=\"%s\",digest_schema=\"%u\"} 1\n", digest,
+               (unsigned)DIGEST_SCHEMA);
+    head(out, "objstore_journal_vector", "The last event, by origin", "gauge");
+    if (s->origin[0])
+        buf_format(out, "objstore_journal_vector{origin=\"%s\"} %llu\n", s->origin,
+                   (unsigned long long)s->journal.seq);
+    head(out, "objstore_scrub_finished_seconds", "When a round of scrubbing last ended, Unix time",
+         "gauge");
+    buf_text(out, "objstore_scrub_finished_seconds ");
+    seconds(out, s->journal.scrub_finished_ms * 1000);
+    buf_char(out, '\n');
+}
+
 static void metrics_doors(struct buf *out, const struct snapshot *s)
 {
     const struct ram_stats *ram = &s->ram;
@@ -409,18 +456,6 @@ static void metrics_doors(struct buf *out, const struct snapshot *s)
     for (unsigned i = 1; i <= 5; i++)
         buf_format(out, "objstore_http_requests_total{class=\"%uxx\"} %llu\n", i,
                    (unsigned long long)http->requests[i]);
-}
-
-/* Microseconds as seconds, without an exponent. */
-static void seconds(struct buf *out, uint64_t us)
-{
-    char text[32];
-    int len = snprintf(text, sizeof text, "%llu.%06llu", (unsigned long long)(us / 1000000),
-                       (unsigned long long)(us % 1000000));
-
-    while (text[len - 1] == '0' && text[len - 2] != '.')
-        len--;
-    buf_add(out, text, (size_t)len);
 }
 
 static void metrics_latency(struct buf *out, const struct http_stats *http,
@@ -459,6 +494,7 @@ void stats_metrics(struct buf *out, const struct stats_source *source)
     take(&s, source);
     metrics_node(out, &s, source);
     metrics_journal(out, &s);
+    metrics_vector(out, &s);
     metrics_doors(out, &s);
     metrics_latency(out, &s.http, source);
 }

@@ -191,7 +191,9 @@ static int system_link(struct io *io, const char *from, const char *to)
 static int system_unlink(struct io *io, const char *path)
 {
     (void)io;
-    return unlink(path) == 0 ? 0 : failure();
+    if (unlink(path) == 0 || (errno == EISDIR && rmdir(path) == 0))
+        return 0;
+    return failure();
 }
 
 static int system_mkdir(struct io *io, const char *path)

@@ -55,7 +55,8 @@ struct io {
     int (*drop_cache)(struct io *io, int fd);
     int (*rename)(struct io *io, const char *from, const char *to);
     int (*link)(struct io *io, const char *from, const char *to);
-    int (*unlink)(struct io *io, const char *path);
+    int (*unlink)(struct io *io,
+                  const char *path);               /* a file; the system's: or an empty directory */
     int (*mkdir)(struct io *io, const char *path); /* mode 0700; ERR_EXISTS where it is there */
     int (*sync_dir)(struct io *io, const char *path);
     int (*space)(struct io *io, const char *path, struct io_space *out);

@@ -20,14 +20,18 @@
 #include <string.h>
 #include <unistd.h>
 
+/* What a command works on; so its shared options (CTL_NODE_OPTIONS, CTL_DIR_OPTIONS). */
+enum target { NODE, DIRS };
+
 struct command {
     const char *name;
     int (*run)(struct ctl *ctl, int argc, char **argv);
+    enum target target;
     const char *arguments, *about, *options;
 };
 
 static const struct command commands[] = {
-    {"put", ctl_put, "[OPTION]... FILE...|-", "store files, print their ids",
+    {"put", ctl_put, NODE, "[OPTION]... FILE...|-", "store files, print their ids",
      "  -r, --recursive        store whole trees; prints 'ID  PATH' lines\n"
      "  -j, --jobs=N           uploads at a time with -r (default 8)\n"
      "      --id=ID            store one file under this id (default: a new one)\n"
@@ -37,38 +41,40 @@ static const struct command commands[] = {
      "      --meta=KEY=VALUE   user meta data; repeat it, or give a JSON object\n"
      "      --retry=DURATION   how long to try again when the node is busy or gone\n"
      "                         (default 30s)\n"},
-    {"get", ctl_get, "[OPTION]... ID", "fetch an object, verified by its SHA-256",
+    {"get", ctl_get, NODE, "[OPTION]... ID", "fetch an object, verified by its SHA-256",
      "  -o, --output=FILE      write to FILE, which appears when it is complete\n"
      "      --fetch            look in the cloud, too, where the id is not known here\n"},
-    {"meta", ctl_meta, "[OPTION]... ID", "show what is known about an object, or change it",
+    {"meta", ctl_meta, NODE, "[OPTION]... ID", "show what is known about an object, or change it",
      "      --name=NAME        change its name\n"
      "      --level=LEVEL      raise its level\n"
      "      --meta=KEY=VALUE   replace its user meta data\n"},
-    {"rm", ctl_rm, "[OPTION]... ID...|-", "delete objects, for ever ('-': ids from stdin)",
+    {"rm", ctl_rm, NODE, "[OPTION]... ID...|-", "delete objects, for ever ('-': ids from stdin)",
      "      --purge            delete the cloud's copy, too\n"},
-    {"stats", ctl_stats, "[OPTION]...", "show the node's figures",
+    {"stats", ctl_stats, NODE, "[OPTION]...", "show the node's figures",
      "      --json             as JSON\n"},
-    {"journal", ctl_journal, "[OPTION]... verify|dump|compact|rebuild", "look after the journal",
+    {"journal", ctl_journal, DIRS, "[OPTION]... verify|dump|compact|rebuild",
+     "look after the journal",
      "  verify                 check every hash chain; also on a running node\n"
      "  dump                   print all events as JSON lines; the node must be stopped\n"
      "  compact                write a snapshot, drop the events that it covers; also on a running "
      "node\n"
      "  rebuild                make the database anew from the log; the node must be stopped\n"},
-    {"verify", ctl_verify, "[OPTION]...", "read and check everything; the node must be stopped",
-     ""},
-    {"backup", ctl_backup, "[OPTION]... DIR", "copy the node, running or stopped, into a new DIR",
-     ""},
+    {"verify", ctl_verify, DIRS, "[OPTION]...",
+     "read and check everything; the node must be stopped", ""},
+    {"backup", ctl_backup, DIRS, "[OPTION]... DIR",
+     "copy the node, running or stopped, into a new DIR", ""},
 };
 
 #define COMMAND_COUNT (sizeof commands / sizeof *commands)
 
-static const char common_options[] =
-    "      --addr=HOST:PORT   the node (default $OBJSTORE_ADDR, else 127.0.0.1:10999)\n"
-    "      --state-dir=DIR    for commands on the directories themselves\n"
-    "                         (default $OBJSTORE_STATE_DIR, else state/)\n"
-    "      --files-dir=DIR    (default $OBJSTORE_FILES_DIR, else files/)\n"
-    "  -q, --quiet            no progress and no summary\n"
-    "  -h, --help             this help\n";
+static const char *const target_options[] = {
+    [NODE] = "      --addr=HOST:PORT   the node (default $OBJSTORE_ADDR, else 127.0.0.1:10999)\n",
+    [DIRS] = "      --state-dir=DIR    the node's directories\n"
+             "                         (default $OBJSTORE_STATE_DIR, else state/)\n"
+             "      --files-dir=DIR    (default $OBJSTORE_FILES_DIR, else files/)\n",
+};
+static const char common_options[] = "  -q, --quiet            no progress and no summary\n"
+                                     "  -h, --help             this help\n";
 
 static const struct command *command_by_name(const char *name)
 {
@@ -84,15 +90,18 @@ static void show_help(void)
     (void)puts("Usage: objctl COMMAND [OPTION]... [ARGUMENT]...\n\nCommands:");
     for (size_t i = 0; i < COMMAND_COUNT; i++)
         (void)printf("  %-10s %s\n", commands[i].name, commands[i].about);
-    (void)printf("\nOptions of all commands:\n%s\n"
+    (void)printf("\nOptions of put, get, meta, rm and stats:\n%s"
+                 "\nOptions of journal, verify and backup:\n%s"
+                 "\nOptions of all commands:\n%s\n"
                  "'objctl COMMAND --help' tells more; so does objctl(1).\n",
-                 common_options);
+                 target_options[NODE], target_options[DIRS], common_options);
 }
 
 static void show_command_help(const struct command *command)
 {
-    (void)printf("Usage: objctl %s %s\n\nobjctl %s: %s.\n\n%s%s", command->name, command->arguments,
-                 command->name, command->about, command->options, common_options);
+    (void)printf("Usage: objctl %s %s\n\nobjctl %s: %s.\n\n%s%s%s", command->name,
+                 command->arguments, command->name, command->about, command->options,
+                 target_options[command->target], common_options);
 }
 
 int ctl_option(struct ctl *ctl, int argc, char **argv, const char *letters,
@@ -117,9 +126,6 @@ int ctl_option(struct ctl *ctl, int argc, char **argv, const char *letters,
             break;
         case 'q':
             ctl->quiet = true;
-            break;
-        case 'J':
-            ctl->json = true;
             break;
         case 'h':
             show_command_help(command_by_name(argv[0] + strlen("objctl ")));
@@ -182,6 +188,8 @@ int ctl_exit_of(int rc)
         return CTL_NOT_FOUND;
     case ERR_LOCKED:
         return CTL_LOCKED;
+    case ERR_EXISTS:
+        return CTL_EXISTS;
     case ERR_PERMISSION:
         return CTL_PERMISSION;
     case ERR_FORMAT:

@@ -17,6 +17,7 @@ enum ctl_exit {
     CTL_USAGE = 64,       /* a wrong command line */
     CTL_NOT_FOUND = 66,   /* no such object, or no such file to read */
     CTL_UNREACHABLE = 69, /* no node answers */
+    CTL_EXISTS = 73,      /* what is to be made is there already */
     CTL_IO = 74,          /* a local file or the disk fails */
     CTL_LOCKED = 75,      /* the node runs: stop it first */
     CTL_REFUSED = 76,     /* the node says no, or what it sends is not what it promised */
@@ -29,22 +30,22 @@ struct ctl {
     const char *addr; /* "host:port" as given; NULL: the default */
     const char *state_dir, *files_dir;
     bool quiet; /* no progress, no summaries */
-    bool json;
 };
 
-/* Long options of all commands; a command's table ends with CTL_OPTIONS. */
+/* Long options that commands share; a command's table ends with those that mean something to it. */
 enum {
     CTL_OPT_ADDR = 1000,
     CTL_OPT_STATE,
     CTL_OPT_FILES,
-    CTL_OPT_HELP,
     CTL_OPT_FIRST, /* commands number their own from here */
 };
+/* Of the commands that call a node, and of those that work on its directories. */
+#define CTL_NODE_OPTIONS {"addr", required_argument, NULL, CTL_OPT_ADDR}, CTL_OPTIONS
+#define CTL_DIR_OPTIONS                                                                            \
+    {"state-dir", required_argument, NULL, CTL_OPT_STATE},                                         \
+        {"files-dir", required_argument, NULL, CTL_OPT_FILES}, CTL_OPTIONS
 #define CTL_OPTIONS                                                                                \
-    {"addr", required_argument, NULL, CTL_OPT_ADDR},                                               \
-        {"state-dir", required_argument, NULL, CTL_OPT_STATE},                                     \
-        {"files-dir", required_argument, NULL, CTL_OPT_FILES}, {"quiet", no_argument, NULL, 'q'},  \
-        {"json", no_argument, NULL, 'J'}, {"help", no_argument, NULL, 'h'},                        \
+    {"quiet", no_argument, NULL, 'q'}, {"help", no_argument, NULL, 'h'},                           \
     {                                                                                              \
         NULL, 0, NULL, 0                                                                           \
     }

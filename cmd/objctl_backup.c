@@ -27,7 +27,7 @@ static char *absolute(const char *path)
     return out;
 }
 
-/* CTL_UNREACHABLE, with nothing said: no node runs there. */
+/* CTL_NO_NODE, or an exit code. */
 static int backup_running(const struct ctl *ctl, const char *dir)
 {
     struct call call = {.method = "POST", .path = "/control/v1/backup"};
@@ -48,7 +48,9 @@ static int backup_running(const struct ctl *ctl, const char *dir)
     call.length = (int64_t)strlen(body);
     call_header(&call, "Content-Type: application/json");
     int rc = client_call(&client, &call);
-    code = rc == ERR_CLOSED ? CTL_UNREACHABLE : client_complain(&client, &call, rc, dir);
+    code = rc == ERR_CLOSED ? CTL_NO_NODE : client_complain(&client, &call, rc, dir);
+    if (rc == 0 && call.status == 409)
+        code = CTL_EXISTS;
 out:
     free(body);
     call_release(&call);
@@ -88,7 +90,7 @@ static int backup_stopped(const struct ctl *ctl, const char *dir)
 
 int ctl_backup(struct ctl *ctl, int argc, char **argv)
 {
-    static const struct option options[] = {CTL_OPTIONS};
+    static const struct option options[] = {CTL_DIR_OPTIONS};
     int code = CTL_OK;
 
     if (ctl_option(ctl, argc, argv, "", options, &code) != -1)
@@ -100,7 +102,7 @@ int ctl_backup(struct ctl *ctl, int argc, char **argv)
         return ctl_fail(CTL_IO, "%s: %s", argv[optind], strerror(errno));
     uint64_t begun = ctl_now_ms();
     code = backup_running(ctl, dir);
-    if (code == CTL_UNREACHABLE)
+    if (code == CTL_NO_NODE)
         code = backup_stopped(ctl, dir);
     if (code == CTL_OK)
         ctl_say(ctl, "backup in %s is complete, %llu ms", dir,

@@ -26,7 +26,7 @@ enum { OPT_FETCH = CTL_OPT_FIRST };
 static const struct option options[] = {
     {"output", required_argument, NULL, 'o'},
     {"fetch", no_argument, NULL, OPT_FETCH},
-    CTL_OPTIONS,
+    CTL_NODE_OPTIONS,
 };
 
 struct download {

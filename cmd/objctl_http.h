@@ -72,6 +72,10 @@ struct patience {
 bool patience_left(struct patience *patience, const struct client *client, const struct call *call,
                    int rc);
 
+/* What commands on the directories return where no node runs in them, with nothing said. Only a
+ * socket that cannot be connected tells that: a node that ends in the middle is another matter. */
+#define CTL_NO_NODE (-1)
+
 /* Say what went wrong with WHAT and give the exit code for it; CTL_OK for a 2xx answer. */
 int client_complain(const struct client *client, const struct call *call, int rc, const char *what);
 

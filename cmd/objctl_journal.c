@@ -17,7 +17,7 @@
 
 #define MESSAGE_BYTES 512
 
-static const struct option options[] = {CTL_OPTIONS};
+static const struct option options[] = {CTL_DIR_OPTIONS};
 
 static int say_verified(const struct ctl *ctl, uint64_t origins, uint64_t events, uint64_t breaks,
                         const char *message)
@@ -38,7 +38,7 @@ static uint64_t number(const json_t *json, const char *name)
     return value > 0 ? (uint64_t)value : 0;
 }
 
-/* CTL_UNREACHABLE, with nothing said: no node runs there. */
+/* CTL_NO_NODE, or an exit code. */
 static int verify_running(const struct ctl *ctl)
 {
     struct call call = {.method = "POST", .path = "/control/v1/journal/verify"};
@@ -50,7 +50,7 @@ static int verify_running(const struct ctl *ctl)
     client.patient = true;
     int rc = client_call(&client, &call);
     if (rc == ERR_CLOSED) {
-        code = CTL_UNREACHABLE;
+        code = CTL_NO_NODE;
         goto out;
     }
     code = client_complain(&client, &call, rc, "journal verify");
@@ -101,7 +101,7 @@ static int verify(const struct ctl *ctl)
 {
     int code = verify_running(ctl);
 
-    return code == CTL_UNREACHABLE ? verify_stopped(ctl) : code;
+    return code == CTL_NO_NODE ? verify_stopped(ctl) : code;
 }
 
 static void say_compacted(const struct ctl *ctl, uint64_t events, uint64_t snapshot_bytes)
@@ -110,7 +110,7 @@ static void say_compacted(const struct ctl *ctl, uint64_t events, uint64_t snaps
             (unsigned long long)events, (unsigned long long)snapshot_bytes);
 }
 
-/* CTL_UNREACHABLE, with nothing said: no node runs there. */
+/* CTL_NO_NODE, or an exit code. */
 static int compact_running(const struct ctl *ctl)
 {
     struct call call = {.method = "POST", .path = "/control/v1/journal/compact"};
@@ -121,8 +121,7 @@ static int compact_running(const struct ctl *ctl)
         return code;
     client.patient = true;
     int rc = client_call(&client, &call);
-    code =
-        rc == ERR_CLOSED ? CTL_UNREACHABLE : client_complain(&client, &call, rc, "journal compact");
+    code = rc == ERR_CLOSED ? CTL_NO_NODE : client_complain(&client, &call, rc, "journal compact");
     if (code == CTL_OK) {
         json_t *json = json_loadb(call.text.data, call.text.len, 0, NULL);
 
@@ -170,7 +169,7 @@ static int compact(const struct ctl *ctl)
 {
     int code = compact_running(ctl);
 
-    return code == CTL_UNREACHABLE ? compact_stopped(ctl) : code;
+    return code == CTL_NO_NODE ? compact_stopped(ctl) : code;
 }
 
 static int dump(const struct ctl *ctl)

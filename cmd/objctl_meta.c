@@ -112,7 +112,7 @@ static const struct option meta_options[] = {
     {"name", required_argument, NULL, OPT_NAME},
     {"level", required_argument, NULL, OPT_LEVEL},
     {"meta", required_argument, NULL, OPT_META},
-    CTL_OPTIONS,
+    CTL_NODE_OPTIONS,
 };
 
 static void print_document(const struct buf *text)
@@ -200,7 +200,7 @@ out:
 
 static const struct option rm_options[] = {
     {"purge", no_argument, NULL, OPT_PURGE},
-    CTL_OPTIONS,
+    CTL_NODE_OPTIONS,
 };
 
 struct removal {

@@ -26,7 +26,7 @@ struct put {
     struct upload_options options;
     struct user_meta user_meta;
     bool recursive, has_id;
-    unsigned jobs;
+    unsigned jobs; /* 0: not said */
     struct id128 id;
     const char *name;
 };
@@ -42,7 +42,7 @@ static const struct option options[] = {
     {"level", required_argument, NULL, OPT_LEVEL},
     {"meta", required_argument, NULL, OPT_META},
     {"retry", required_argument, NULL, OPT_RETRY},
-    CTL_OPTIONS,
+    CTL_NODE_OPTIONS,
 };
 
 static int take_option(struct put *put, int key)
@@ -143,7 +143,7 @@ static int put_files(struct put *put, int count, char **paths)
 
 int ctl_put(struct ctl *ctl, int argc, char **argv)
 {
-    struct put put = {.ctl = ctl, .jobs = DEFAULT_JOBS, .options = {.retry_ms = DEFAULT_RETRY_MS}};
+    struct put put = {.ctl = ctl, .options = {.retry_ms = DEFAULT_RETRY_MS}};
     int key, code = CTL_OK;
 
     while (code == CTL_OK && (key = ctl_option(ctl, argc, argv, "rj:", options, &code)) != -1) {
@@ -158,10 +158,13 @@ int ctl_put(struct ctl *ctl, int argc, char **argv)
         code = ctl_fail(CTL_USAGE, "put what? Name files, or '-' for standard input");
     if (code == CTL_OK && (put.has_id || put.name) && (count > 1 || put.recursive))
         code = ctl_fail(CTL_USAGE, "--id and --name are for a single file");
+    if (code == CTL_OK && put.jobs && !put.recursive)
+        code = ctl_fail(CTL_USAGE, "--jobs is for trees: put -r");
     if (code == CTL_OK)
         code = user_meta_text(&put.user_meta, &put.options.user_meta);
     if (code == CTL_OK && put.recursive)
-        code = tree_put(ctl, &put.options, put.jobs, count, argv + optind);
+        code =
+            tree_put(ctl, &put.options, put.jobs ? put.jobs : DEFAULT_JOBS, count, argv + optind);
     else if (code == CTL_OK)
         code = put_files(&put, count, argv + optind);
     user_meta_release(&put.user_meta);

@@ -104,7 +104,7 @@ static void print_table(json_t *stats)
     }
 }
 
-static int print(const struct ctl *ctl, const struct buf *text)
+static int print(const struct buf *text, bool as_json)
 {
     json_t *json = json_loadb(text->data ? text->data : "", text->len, 0, NULL);
 
@@ -112,7 +112,7 @@ static int print(const struct ctl *ctl, const struct buf *text)
         json_decref(json);
         return ctl_fail(CTL_REFUSED, "the node's answer is not understood");
     }
-    if (ctl->json) {
+    if (as_json) {
         char *pretty = json_dumps(json, JSON_INDENT(2));
 
         if (pretty)
@@ -125,16 +125,23 @@ static int print(const struct ctl *ctl, const struct buf *text)
     return CTL_OK;
 }
 
+enum { OPT_JSON = CTL_OPT_FIRST };
+
 int ctl_stats(struct ctl *ctl, int argc, char **argv)
 {
-    static const struct option options[] = {CTL_OPTIONS};
+    static const struct option options[] = {{"json", no_argument, NULL, OPT_JSON},
+                                            CTL_NODE_OPTIONS};
     struct patience patience = {.limit_ms = RETRY_MS};
     struct call call = {.method = "GET", .path = "/api/v1/stats"};
     struct client client;
-    int rc, code = CTL_OK;
+    int rc, key, code = CTL_OK;
+    bool as_json = false;
 
-    if (ctl_option(ctl, argc, argv, "", options, &code) != -1)
-        return code;
+    while ((key = ctl_option(ctl, argc, argv, "", options, &code)) != -1) {
+        if (key != OPT_JSON)
+            return code;
+        as_json = true;
+    }
     if (optind != argc)
         return ctl_fail(CTL_USAGE, "stats takes no arguments");
     code = client_open(&client, ctl->addr);
@@ -145,7 +152,7 @@ int ctl_stats(struct ctl *ctl, int argc, char **argv)
     while (patience_left(&patience, &client, &call, rc));
     code = client_complain(&client, &call, rc, "stats");
     if (code == CTL_OK)
-        code = print(ctl, &call.text);
+        code = print(&call.text, as_json);
     call_release(&call);
     client_close(&client);
     return code;

@@ -35,15 +35,17 @@ struct check {
 
 static void report(struct check *check, const struct id128 *id, const struct place *place, int rc)
 {
-    char text[ULID_TEXT_BYTES + 1];
+    char text[ULID_TEXT_BYTES + 1], name[LARGE_NAME_BYTES];
 
     ulid_format(text, id);
     check->bad++;
-    if (place->volume == PLACE_LARGE)
-        (void)printf("%s  large/%llu  %s\n", text, (unsigned long long)place->offset, err_text(rc));
-    else
+    if (place->volume == PLACE_LARGE) {
+        large_name(name, place->offset);
+        (void)printf("%s  %s  %s\n", text, name, err_text(rc));
+    } else {
         (void)printf("%s  log/%08x.seg:%llu  %s\n", text, place->volume,
                      (unsigned long long)place->offset, err_text(rc));
+    }
 }
 
 static int check_large_body(struct check *check, const struct object *object)
@@ -223,7 +225,7 @@ static int check_all(const struct ctl *ctl, struct check *check)
 
 int ctl_verify(struct ctl *ctl, int argc, char **argv)
 {
-    static const struct option options[] = {CTL_OPTIONS};
+    static const struct option options[] = {CTL_DIR_OPTIONS};
     struct check check = {.objects = 0};
     char size[SIZE_TEXT_BYTES];
     int code = CTL_OK;

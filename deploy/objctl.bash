@@ -1,8 +1,8 @@
 # bash completion for objctl(1)
 _objctl() {
     local current=$2 previous=$3 command=${COMP_WORDS[1]}
-    local common='--addr --state-dir --files-dir --quiet --help'
-    local words=$common i
+    local common='--quiet --help'
+    local dirs="$common --state-dir --files-dir" words
     COMPREPLY=()
 
     if [ "$COMP_CWORD" -eq 1 ]; then
@@ -17,12 +17,17 @@ _objctl() {
     --addr | --id | --name | --type | --meta | --retry | -j | --jobs) return ;;
     esac
     case $command in
+    put | get | meta | rm | stats) common="$common --addr" ;;
+    esac
+    words=$common
+    case $command in
     put) words="$common --recursive --jobs --id --name --type --level --meta --retry" ;;
     get) words="$common --output --fetch" ;;
     meta) words="$common --name --level --meta" ;;
     rm) words="$common --purge" ;;
     stats) words="$common --json" ;;
-    journal) [[ $current == -* ]] || words='verify dump compact rebuild' ;;
+    journal) if [[ $current == -* ]]; then words=$dirs; else words='verify dump compact rebuild'; fi ;;
+    verify | backup) words=$dirs ;;
     help) words='put get meta rm stats journal verify backup' ;;
     esac
     if [[ $current != -* && ( $command == put || $command == backup ) ]]; then

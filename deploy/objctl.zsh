@@ -4,9 +4,6 @@
 _objctl() {
     local -a common commands
     common=(
-        '--addr=[the node]:host\:port:_hosts'
-        '--state-dir=[state directory]:directory:_directories'
-        '--files-dir=[files directory]:directory:_directories'
         '(-q --quiet)'{-q,--quiet}'[no progress and no summary]'
         '(-h --help)'{-h,--help}'[help]'
     )
@@ -28,6 +25,13 @@ _objctl() {
     local command=$words[2]
     shift words
     (( CURRENT-- ))
+    case $command in
+    put | get | meta | rm | stats) common+=('--addr=[the node]:host\:port:_hosts') ;;
+    journal | verify | backup) common+=(
+        '--state-dir=[state directory]:directory:_directories'
+        '--files-dir=[files directory]:directory:_directories'
+    ) ;;
+    esac
     case $command in
     put) _arguments -s $common \
         '(-r --recursive)'{-r,--recursive}'[store whole trees]' \

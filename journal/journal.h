@@ -166,10 +166,12 @@ struct journal_verify_result {
 int journal_verify(struct db_reader *reader, struct journal_verify_result *out) MUST_CHECK;
 
 /*
- * Back up a running or stopped store into the fresh directory DIR: state/ (SQLite's backup) and
- * files/ (hard links of sealed segments and large files, or copies across file systems), a manifest
- * with sizes and checksums; restorable by starting a node on it. The active segment is sealed
- * first. May take long; from any thread of its own.
+ * Back up a running or stopped store into the fresh (or empty) directory DIR: state/ (SQLite's
+ * backup) and files/ (hard links of sealed segments and large files, or copies across file
+ * systems); restorable by starting a node on it. manifest.json, written last, lists every file with
+ * its size, and the SHA-256 of the database and of the small files; segments and large files bear
+ * checksums of their own. The active segment is sealed first. ERR_EXISTS: there is something in
+ * DIR; on other failures what was made is removed. May take long; from any thread of its own.
  */
 int journal_backup(struct journal *journal, const char *dir, char *message, size_t cap) MUST_CHECK;
 

@@ -219,7 +219,8 @@ static int swap_databases(struct journal *journal)
     const char *dir = journal->config.dirs->state_dir;
     char *current = io_join(dir, "journal.db"), *wal = io_join(dir, "journal.db-wal");
     char *old = io_join(dir, "journal.db.old"), *old_wal = io_join(dir, "journal.db.old-wal");
-    int rc = current && wal && old && old_wal ? 0 : ERR_NO_MEMORY;
+    char *new_wal = io_join(dir, "journal.db.rebuild-wal"); /* all of it is in the database */
+    int rc = current && wal && old && old_wal && new_wal ? 0 : ERR_NO_MEMORY;
     struct io_stat stat;
 
     /* Else an earlier rebuild got as far as here. */
@@ -240,10 +241,15 @@ static int swap_databases(struct journal *journal)
         rc = io->rename(io, journal->db_path, current);
     if (rc == 0)
         rc = io->sync_dir(io, dir);
+    if (rc == 0)
+        rc = unlink_if_there(io, new_wal);
+    if (rc == 0)
+        rc = io->sync_dir(io, dir);
     free(current);
     free(wal);
     free(old);
     free(old_wal);
+    free(new_wal);
     return rc;
 }
 

@@ -98,6 +98,14 @@ static unsigned directory_of(uint64_t number)
     return number % DIRECTORIES;
 }
 
+void large_name(char out[LARGE_NAME_BYTES], uint64_t number)
+{
+    int len =
+        snprintf(out, LARGE_NAME_BYTES, "large/%02x/%016" PRIx64, directory_of(number), number);
+
+    assert(len > 0 && len < LARGE_NAME_BYTES);
+}
+
 static char *final_path(const struct large_store *store, uint64_t number)
 {
     char *path;

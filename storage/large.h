@@ -40,6 +40,9 @@ int large_write_back(struct large_writer *writer) MUST_CHECK;
 /* Write the trailer, make file and directory entry durable. Blocks on the disk. */
 int large_finish(struct large_writer *writer, uint64_t *number, uint64_t *size,
                  uint64_t *trailer) MUST_CHECK;
+/* Where number NUMBER lies once it is settled, below the files directory: "large/xx/…" into OUT. */
+#define LARGE_NAME_BYTES 32
+void large_name(char out[LARGE_NAME_BYTES], uint64_t number);
 /* Free the writer. Without a successful large_finish, or with DISCARD, the file goes too. */
 void large_writer_destroy(struct large_writer **writer, bool discard);
 

@@ -10,7 +10,7 @@ import pytest
 import requests
 
 import wire
-from harness import noise, sha256, ulid
+from harness import noise, sha256, ulid, wait_for
 
 FIELDS = {"id", "name", "size", "sha256", "level", "consistency", "timestamp", "time", "user_meta",
           "is_symlink", "is_deleted", "is_fetched", "replicas", "pending"}
@@ -622,6 +622,77 @@ def test_stats(http):
     assert http.stats()["memory"]["hits"] >= after["memory"]["hits"] + 2
     http.get("nonsense")
     assert http.stats()["http"]["requests"]["4xx"] == after["http"]["requests"]["4xx"] + 1
+
+
+# What the figures of stats are called in /metrics: objstore_SECTION_FIGURE, with _total where it only
+# grows, and these. None: the same figure in another unit, which PromQL can say.
+METRIC_NAMES = {
+    "disk_stats.bytes_all": "disk_bytes", "disk_stats.bytes_used": "disk_used_bytes",
+    "disk_stats.bytes_free": "disk_free_bytes", "node.uptime_s": "uptime_seconds", "node.read_only": "read_only",
+    "node.disk_full": "disk_full", "objects.count": "objects", "outbox.count": "outbox",
+    "journal.position": "journal_position_bytes", "journal.applied_position": "journal_applied_position_bytes",
+    "journal.durable_position": "journal_durable_position_bytes", "scrub.bytes": "scrub_bytes_total",
+    "journal.snapshot_position": "journal_snapshot_position_bytes",
+    "scrub.finished_ms": "scrub_finished_seconds", "http.bytes_in": "http_received_bytes_total",
+    "http.bytes_out": "http_sent_bytes_total",
+    **{f"disk_stats.{unit}_{what}": None for unit in ("kb", "mb", "gb") for what in ("all", "used", "free")},
+    **{f"http.requests.{n}xx": f'http_requests_total{{class="{n}xx"}}' for n in range(1, 6)}}
+
+
+def flat(value, path=""):
+    """{"section.figure": number} of the document's numbers and truths."""
+    if isinstance(value, dict):
+        return {k: v for name, inner in value.items() for k, v in flat(inner, f"{path}.{name}" if path else name).items()}
+    return {path: float(value)} if isinstance(value, (int, float)) else {}
+
+
+def compare(stats, metrics, later):
+    """The figures without a metric, and those whose metric lies not between the two documents."""
+    missing, unmatched = [], {}
+    for path, value in stats.items():
+        name = METRIC_NAMES.get(path, path.replace(".", "_"))
+        if name is None or path.startswith("journal.vector.") or path == "journal.digest_schema":
+            continue
+        found = [metrics[n] for n in (f"objstore_{name}", f"objstore_{name}_total") if n in metrics]
+        scale = 1000 if path == "scrub.finished_ms" else 1
+        if len(found) != 1:
+            missing.append(path)
+        elif not min(value, later[path]) <= round(found[0] * scale) <= max(value, later[path]):
+            unmatched[path] = (value, found[0], later[path])
+    return missing, unmatched
+
+
+def test_every_figure_is_a_metric(nodes):
+    """Each number of stats, and the journal's digest and vector, stands in /metrics with the same
+    value; a figure that is new in stats fails here until it has its metric."""
+    node = nodes.start()
+    http = node.http
+    kept = [http.stored(noise(size, size), level=1)["id"] for size in (10, 1000, 70000, 400000)]
+    http.delete(kept[0])
+    http.get(kept[1])
+    http.get(kept[1])
+    http.get("nonsense")
+
+    def both():
+        stats = http.stats()
+        lines = http.request("GET", "/metrics").body.decode().splitlines()
+        after = http.stats()
+        return stats, {k: float(v) for k, v in (line.rsplit(" ", 1) for line in lines if line[0] != "#")}, after
+
+    wait_for(lambda: http.stats()["commit"]["pending"] == 0, "all to be applied")
+    for _ in range(5):  # what lives (the disk, connections) may go to and fro between the three
+        stats, metrics, after = both()
+        missing, unmatched = compare(flat(stats), metrics, flat(after))
+        if not unmatched:
+            break
+    assert not missing and not unmatched
+    assert stats["journal"]["digest"] == after["journal"]["digest"]
+    info = (f'objstore_journal_info{{digest="{stats["journal"]["digest"]}",'
+            f'digest_schema="{stats["journal"]["digest_schema"]}"}}')
+    assert metrics[info] == 1
+    vector = {k: v for k, v in metrics.items() if k.startswith("objstore_journal_vector{")}
+    assert vector == {f'objstore_journal_vector{{origin="{origin}"}}': seq
+                      for origin, seq in stats["journal"]["vector"].items()} and len(vector) == 1
 
 
 SAMPLE = re.compile(r'^([a-z_:]+)(\{([a-z_]+="[^"\\]*",?)*\})? (-?[0-9.]+|\+Inf|NaN)$')

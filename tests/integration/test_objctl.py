@@ -7,6 +7,7 @@ import pty
 import re
 import select
 import shutil
+import socket
 import sqlite3
 import subprocess
 import threading
@@ -219,6 +220,35 @@ def test_progress_is_for_terminals(node, tmp_path):
     assert on_terminal("-q") == b""
 
 
+@pytest.mark.parametrize("quiet", [False, True], ids=["shown", "quiet"])
+def test_progress_of_trees(node, tmp_path, quiet):
+    """put -r counts files and bytes on a terminal as they are stored, and takes the line away; the
+    ids on stdout are not touched by it."""
+    for i in range(60):
+        (tmp_path / f"f{i}").write_bytes(noise(1000, i))
+    master, slave = pty.openpty()
+    env = clean_environment({"OBJSTORE_ADDR": f"127.0.0.1:{node.port}", "TERM": "xterm"})
+    shown, lines = b"", []
+    # Whether a line is drawn depends on time alone: the tree is put until one was.
+    end = time.monotonic() + (PATIENCE_S if not quiet else 1)
+    while time.monotonic() < end and b"files, " not in shown:
+        done = subprocess.run([OBJCTL, "put", "-r", "-j1", *(["-q"] if quiet else []), *[str(tmp_path)] * 20],
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=slave, env=env)
+        assert done.returncode == 0
+        lines = done.stdout.decode().splitlines()
+        while select.select([master], [], [], 0)[0]:
+            shown += os.read(master, 65536)
+    os.close(slave)
+    os.close(master)
+    assert len(lines) == 20 * 60 and all(re.fullmatch(rf"{ID}  .+", line) for line in lines)
+    if quiet:
+        assert shown == b""
+        return
+    drawn = re.findall(rb"\rput  (\d+) files, (\S+ \S+), \S+ \S+/s\x1b\[K", shown)
+    assert drawn and all(0 < int(count) <= 1200 for count, _ in drawn), shown
+    assert b"\r\x1b[K" in shown[shown.rindex(b"/s"):], "the line is taken away at the end"
+
+
 @pytest.mark.parametrize("arguments,code", [
     ([], 64), (["nonsense"], 64), (["put"], 64), (["get"], 64), (["get", "x"], 64), (["get", "a", "b"], 64),
     (["put", "--no-such", "x"], 64), (["put", "--level", "9", "x"], 64), (["put", "/no/such/file"], 66),
@@ -230,6 +260,36 @@ def test_wrong_calls(node, arguments, code):
     done = node.ctl(*arguments)
     assert done.returncode == code, done
     assert done.stdout == "" and done.stderr.strip()
+
+
+COMMANDS = {"put": ["/dev/null"], "get": [ulid()], "meta": [ulid()], "rm": [ulid()], "stats": [], "journal": ["verify"],
+            "verify": [], "backup": ["/no/such/directory/backup"]}
+ON_NODES, ON_DIRECTORIES = {"put", "get", "meta", "rm", "stats"}, {"journal", "verify", "backup"}
+ALL_OPTIONS = {("--addr", "x"): ON_NODES, ("--state-dir", "x"): ON_DIRECTORIES, ("--files-dir", "x"): ON_DIRECTORIES,
+           ("--json",): {"stats"}, ("--recursive",): {"put"}, ("-r",): {"put"}, ("--jobs", "2"): {"put"}, ("-j2",): {"put"},
+           ("--id", ulid()): {"put"}, ("--type", "a/b"): {"put"}, ("--retry", "1s"): {"put"},
+           ("--name", "x"): {"put", "meta"}, ("--level", "1"): {"put", "meta"}, ("--meta", "a=b"): {"put", "meta"},
+           ("--output", "x"): {"get"}, ("-o", "x"): {"get"}, ("--fetch",): {"get"}, ("--purge",): {"rm"}}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_options_where_they_mean_nothing(command):
+    """Each option is known to the commands it means something to, and refused by all others with 64;
+    each command's help names exactly its own."""
+    env = {"OBJSTORE_ADDR": f"127.0.0.1:{free_port()}", "OBJSTORE_STATE_DIR": "/no/such", "OBJSTORE_FILES_DIR": "/no/such"}
+    shown = run([OBJCTL, command, "--help"]).stdout
+    for option, commands in ALL_OPTIONS.items():
+        done = run([OBJCTL, command, *option, *COMMANDS[command]], env=env)
+        if command not in commands:
+            assert done.returncode == 64 and "option" in done.stderr and done.stdout == "", (option, done)
+        else:
+            assert "option" not in done.stderr, (option, done)
+        named = re.search(rf"(^|\s){re.escape(option[0][:2] if option[0][1] != '-' else option[0])}\b", shown)
+        assert bool(named) == (command in commands), (option, shown)
+    completion = (TOP / "deploy" / "objctl.bash").read_text()
+    common = re.search(r"common='(.*)'", completion)[1].split()
+    assert run([OBJCTL, "put", "-j2", "/dev/null"], env=env).returncode == 64
+    assert set(common) == {"--quiet", "--help"}
 
 
 def test_nobody_answers():
@@ -335,24 +395,72 @@ def test_journal_verify_finds_a_break(nodes):
     assert done.returncode == 1 and "objctl: " in done.stderr, done
 
 
+def test_rebuild_leaves_one_database(nodes):
+    """After a rebuild the new database and the old one are there, and nothing else of either."""
+    node, kept, _ = filled(nodes)
+    node.stop()
+    done = node.ctl("journal", "rebuild")
+    assert done.returncode == 0, done
+    names = {p.name for p in node.state.iterdir() if p.name.startswith("journal.db")}
+    assert {"journal.db", "journal.db.old"} <= names <= {"journal.db", "journal.db.old", "journal.db.old-wal"}
+    node.start()
+    assert all(node.http.get(object_id).body == body for object_id, body in kept.items())
+
+
+def test_verify_names_files(nodes):
+    """A damaged large body is reported with its path below the files directory."""
+    node, kept, _ = filled(nodes)
+    large = node.large_files()
+    node.stop()
+    for path in large:
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+    done = node.ctl("verify")
+    assert done.returncode == 1, done
+    lines = [re.fullmatch(rf"({ID})  (\S+)  (.+)", line) for line in done.stdout.splitlines()]
+    assert len(large) == 2 and {node.files / line[2] for line in lines} == set(large)
+    assert all(line[1] in kept for line in lines)
+
+
+def check_manifest(target, stats):
+    """The manifest and the tree below TARGET tell of the same files."""
+    manifest = json.loads((target / "manifest.json").read_text())
+    listed = {entry["path"]: entry for entry in manifest["files"]}
+    there = {str(p.relative_to(target)): p for p in target.rglob("*") if p.is_file() and p.name != "manifest.json"}
+    assert len(listed) == len(manifest["files"]) and set(listed) == set(there)
+    assert {path: entry["bytes"] for path, entry in listed.items()} == {k: p.stat().st_size for k, p in there.items()}
+    copied = {"state/journal.db", "state/NODE_ID", "state/STORE", "files/STORE"}
+    assert {path for path, entry in listed.items() if "sha256" in entry} == copied
+    for path in copied:
+        assert listed[path]["sha256"] == sha256(there[path].read_bytes()), path
+    assert manifest["count"] == len(there) and manifest["bytes"] == sum(p.stat().st_size for p in there.values())
+    assert manifest["version"] == 1 and manifest["node"] == stats["node"]["id"]
+    assert manifest["position"] >= stats["journal"]["position"] - 512
+    assert re.fullmatch(r"[0-9a-f]{32}", manifest["store"])
+    assert bytes.fromhex(manifest["store"]) in there["state/STORE"].read_bytes()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", manifest["time"])
+    assert not [p for p in target.rglob("*") if p.is_dir() and not any(p.iterdir())], "empty directories"
+
+
 @pytest.mark.parametrize("running", [True, False], ids=["running", "stopped"])
 def test_backup(nodes, running):
-    """backup DIR makes a copy on which a node starts and serves everything of its moment; the
-    original goes on; the manifest lists files that are there."""
+    """backup DIR makes a copy on which a node starts and serves everything of its moment, also when
+    it was moved; the original goes on; the manifest lists what is there, byte by byte."""
     node, kept, gone = filled(nodes, "--segment-bytes=1MiB")
     before = node.stats()
-    target = nodes.base / "backup"
+    made = nodes.base / "new" / "backup"
     if not running:
         node.stop()
-    done = node.ctl("backup", target)
+    done = node.ctl("backup", made)
     assert done.returncode == 0, done
+    again = node.ctl("backup", made)
+    assert again.returncode == 73 and "there already" in again.stderr, "a backup never writes over another"
+    target = made.rename(nodes.base / "moved")
+    check_manifest(target, before)
     if not running:
         node.start()
     later = node.http.stored(b"after the backup")["id"]
-    again = node.ctl("backup", target)
-    assert again.returncode != 0, "a backup never writes over another"
-    manifests = [p for p in target.iterdir() if p.is_file()]
-    assert manifests, "no manifest"
     other = nodes.start(state=target / "state", files=target / "files")
     assert other.stats()["journal"]["digest"] == before["journal"]["digest"]
     assert other.stats()["objects"] == before["objects"]
@@ -394,6 +502,78 @@ def test_journal_compact(nodes):
         assert node.http.get(object_id).body == body
     assert node.http.get(gone).header("X-Meta-Deleted") == "true"
     assert node.http.put(b"again", id=gone).status == 410
+
+
+def test_backup_after_a_refused_change(nodes):
+    """A change that was refused leaves nothing behind that a backup of the running node trips over."""
+    node = nodes.start()
+    document = node.http.stored(b"first")
+    assert node.ctl("backup", nodes.base / "before").returncode == 0
+    assert node.http.put(b"other bytes", id=document["id"]).status == 409
+    wait_for(lambda: node.stats()["commit"]["pending"] == 0, "the applier to be done")
+    assert node.http.put(b"other bytes", id=document["id"]).status == 409
+    done = node.ctl("backup", nodes.base / "after")
+    assert done.returncode == 0, done
+    assert node.http.get(document["id"]).body == b"first" and node.http.put(b"goes on").status == 200
+    copy = nodes.start(state=nodes.base / "after" / "state", files=nodes.base / "after" / "files")
+    assert copy.http.get(document["id"]).body == b"first"
+
+
+@pytest.mark.parametrize("running", [True, False], ids=["running", "stopped"])
+def test_backup_that_fails_can_be_made_again(nodes, running):
+    """Nothing stays of a backup that failed, and what was there stays: 73 for a place that is taken,
+    another code for a failure, then the same call succeeds."""
+    node, _, _ = filled(nodes)
+    target = nodes.base / "a" / "b" / "backup"
+    node_id = node.state / "NODE_ID"
+    if not running:
+        node.stop()
+    text = node_id.read_bytes()
+    if running:  # a start needs it; a running node's backup misses it at its very end
+        node_id.unlink()
+        failed = node.ctl("backup", target)
+        assert failed.returncode == 76 and failed.stderr.startswith("objctl: "), failed
+        assert not (nodes.base / "a").exists()
+        target.mkdir(parents=True)  # an empty one will do
+        assert node.ctl("backup", target).returncode == 76
+        assert target.exists() and not any(target.iterdir())
+        node_id.write_bytes(text)
+    assert node.ctl("backup", target).returncode == 0
+    for taken in (target, target / "manifest.json", node.state):
+        before = sorted(p for p in taken.rglob("*") if "control" not in p.name)
+        done = node.ctl("backup", taken)
+        assert done.returncode == 73 and "there already" in done.stderr, done
+        assert sorted(p for p in taken.rglob("*") if "control" not in p.name) == before
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"],
+                         ids=["ends", "busy"])
+def test_only_an_unconnected_socket_means_stopped(nodes, answer):
+    """A node that ends in the middle of a call, or is busy, is not taken for a stopped one: objctl
+    says 69 and leaves the directories alone."""
+    node, _, _ = filled(nodes)
+    node.stop()
+    path = node.state / "control.sock"
+    path.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+
+        def serve():
+            for _ in range(3):
+                connection = listener.accept()[0]
+                connection.recv(65536)
+                connection.sendall(answer)
+                connection.close()
+
+        server = threading.Thread(target=serve)
+        server.start()
+        generation = (node.state / "STORE").read_bytes()
+        done = [node.ctl("backup", nodes.base / "backup"), node.ctl("journal", "verify"), node.ctl("journal", "compact")]
+        server.join()
+    assert [d.returncode for d in done] == [69, 69, 69], done
+    assert not (nodes.base / "backup").exists() and (node.state / "STORE").read_bytes() == generation
+    assert node.ctl("backup", nodes.base / "backup").returncode == 0, "nobody listens any more"
 
 
 def test_backup_under_load(nodes):
