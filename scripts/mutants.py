@@ -4,7 +4,7 @@
 usage: mutants.py MUTATE BUILD COMPILE LINK LIBS FILE [COUNT [SEED]]
 
 universalmutator (MUTATE) makes the mutants. Those that do not compile, or compile to the object code
-of the original, are none. Of the rest COUNT (0: all) are drawn by SEED. Each is compiled alone and
+of the original, are none; nor are those of an assertion: it can only fail where something else is wrong. Of the rest COUNT (0: all) are drawn by SEED. Each is compiled alone and
 linked before the library, whose own object of that name is then not taken, and the tests below run
 until one fails. What survives is printed, as a difference, and the score at the end.
 """
@@ -75,7 +75,13 @@ class Campaign:
         done = run([self.mutate, self.source, "c", "--mutantDir", str(made), "--noCheck"])
         if done.returncode:
             sys.exit(f"universalmutator failed: {done.stdout[-500:]!r} {done.stderr[-500:]!r}")
-        return sorted(made.glob("*.c"), key=lambda p: int(p.stem.rsplit(".", 1)[1]))
+        paths = sorted(made.glob("*.c"), key=lambda p: int(p.stem.rsplit(".", 1)[1]))
+        return [path for path in paths if not self.is_assertion(path)]
+
+    def is_assertion(self, path):
+        lines = path.read_text().splitlines()
+        changed = [a for a, b in zip(self.original, lines) if a != b]
+        return len(lines) == len(self.original) and all("assert(" in line for line in changed)
 
     def notices(self, obj, where):
         """The test that fails with OBJ in place of the original, or None."""

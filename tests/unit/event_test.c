@@ -156,6 +156,8 @@ static void deletes_and_lists_survive(void **state)
     survives_encoding(&delete);
     delete.purge = false;
     survives_encoding(&delete);
+    delete.reason = DELETE_BY_CLIENT;
+    survives_encoding(&delete);
 
     for (size_t i = 0; i < LIMIT_EVENT_LIST_ITEMS; i++)
         memset(&items[i], (int)i, sizeof items[i]);
@@ -169,6 +171,9 @@ static void deletes_and_lists_survive(void **state)
                      LIMIT_EVENT_LIST_ITEMS);
     assert_memory_equal(out, items, sizeof items);
     assert_int_equal(event_items(data, bytes.len, out, 3), 3);
+    assert_int_equal(event_items(data, bytes.len, out, 0), 0);
+    assert_int_equal(event_items(data, bytes.len, out, LIMIT_EVENT_LIST_ITEMS + 1),
+                     LIMIT_EVENT_LIST_ITEMS);
     assert_int_equal(event_items(data, bytes.len - 1, out, 3), 0);
     buf_release(&bytes);
     hold.kind = EVENT_DROP;
@@ -224,6 +229,20 @@ static void a_put_has_the_documented_bytes(void **state)
     assert_memory_equal(bytes.data + bytes.len - sizeof size, size, sizeof size);
     assert_int_equal((uint8_t)bytes.data[bytes.len - sizeof size - 42], 0x83);
     buf_release(&bytes);
+}
+
+/* The limit is each event's, not that of the buffer it is appended to. */
+static void many_events_together_may_be_larger_than_the_largest(void **state)
+{
+    struct event put = a_put();
+    struct buf out;
+
+    (void)state;
+    buf_init(&out, 2 * LIMIT_EVENT_BYTES);
+    while (out.len <= LIMIT_EVENT_BYTES + 1000)
+        event_encode(&out, &put);
+    assert_int_equal(buf_check(&out), 0);
+    buf_release(&out);
 }
 
 static void encoding_appends_and_a_failure_leaves_what_was_there(void **state)
@@ -697,10 +716,23 @@ static void the_chains_hash_is_over_the_raw_bytes(void **state)
     (void)state;
     event_hash("abc", 3, hash);
     assert_memory_equal(hash, expected, sizeof expected);
-    assert_string_equal(event_kind_name(EVENT_PUT), "put");
-    assert_string_equal(event_kind_name(EVENT_FREEZE), "freeze");
-    assert_string_equal(event_kind_name(0), "unknown");
-    assert_string_equal(event_kind_name(EVENT_FREEZE + 1), "unknown");
+    static const char *const names[] = {
+        "unknown",
+        [EVENT_PUT] = "put",
+        [EVENT_META] = "meta",
+        [EVENT_DELETE] = "delete",
+        [EVENT_HOLD] = "hold",
+        [EVENT_DROP] = "drop",
+        [EVENT_CLOUD] = "cloud",
+        [EVENT_BIND] = "bind",
+        [EVENT_UNBIND] = "unbind",
+        [EVENT_MEMBER] = "member",
+        [EVENT_FREEZE] = "freeze",
+        "unknown",
+    };
+
+    for (uint32_t kind = 0; kind < sizeof names / sizeof *names; kind++)
+        assert_string_equal(event_kind_name(kind), names[kind]);
 }
 
 int main(void)
@@ -710,6 +742,7 @@ int main(void)
         cmocka_unit_test(deletes_and_lists_survive),
         cmocka_unit_test(cloud_bind_member_and_freeze_survive),
         cmocka_unit_test(a_put_has_the_documented_bytes),
+        cmocka_unit_test(many_events_together_may_be_larger_than_the_largest),
         cmocka_unit_test(encoding_appends_and_a_failure_leaves_what_was_there),
         cmocka_unit_test(what_would_be_refused_is_never_written),
         cmocka_unit_test(the_longest_texts_are_accepted),
