@@ -185,7 +185,12 @@ static void give_up(struct node **node)
 
 static int listen_public(struct node *node, unsigned loops, struct refusal_line *line)
 {
+    uint32_t deadline_ms = (uint32_t)node->options->http_deadline_ms;
     const struct http_config config = {.workers = loops,
+                                       .header_timeout_ms = deadline_ms,
+                                       .idle_timeout_ms = deadline_ms,
+                                       .body_grace_ms = deadline_ms,
+                                       .write_stall_ms = deadline_ms,
                                        .access_log = node->options->access_log,
                                        .operations = public_operations,
                                        .operation_count = PUBLIC_OPERATIONS,

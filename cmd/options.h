@@ -45,6 +45,7 @@ struct options {
     uint64_t scrub_interval_ms;                          /* 0 = off */
     uint64_t workers;                                    /* 0 = one per CPU */
     uint64_t segment_bytes;                              /* 0 = the default */
+    uint64_t http_deadline_ms;                           /* 0 = the defaults */
     uint64_t access_log, accept_data_loss;               /* booleans */
 
     /* Variables named OBJSTORE_… that are no option: worth a warning. Lent from the environment,

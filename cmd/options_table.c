@@ -133,6 +133,9 @@ const struct option_spec option_specs[OPTION_COUNT] = {
     {.name = "segment-bytes", .argument = "SIZE", .standard = "0", .kind = KIND_SIZE,
      .min = 64 * KIB, .max = SEGMENT_BYTES, .zero = true, AT(segment_bytes), .hidden = true,
      .help = "Size of a log segment, for tests; 0: the default"},
+    {.name = "http-deadline", .argument = "DURATION", .standard = "0", .kind = KIND_DURATION,
+     .max = 3600000, AT(http_deadline_ms), .hidden = true,
+     .help = "Each deadline of a connection, for tests; 0: the defaults"},
 };
 /* clang-format on */
 

@@ -15,6 +15,7 @@ import signal
 import sys
 
 import case_compact
+import case_crowd
 import case_get
 import case_memory
 import case_put
@@ -31,6 +32,7 @@ CASES = {
     "open-loop": case_put.put_open_loop,
     "idle": case_memory.idle,
     "through": case_memory.through,
+    "crowd": case_crowd.crowd,
     "scale": case_scale.scale,
     "scale-random": case_scale.scale_random,
     "compact": case_compact.compact,

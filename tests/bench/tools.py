@@ -8,6 +8,7 @@ import subprocess
 TOP = pathlib.Path(__file__).resolve().parents[2]
 BUILD = TOP / "build/bench"
 LOAD = BUILD / "load"
+HOLD = BUILD / "hold"
 LIMIT_S = 600  # no single run of a tool takes longer
 
 _WRK_SCRIPT = """
@@ -33,13 +34,15 @@ class Failed(Exception):
 
 
 def build_load():
-    """Compile the generator where its sources are newer."""
-    sources = [TOP / "tests/bench/load.c", TOP / "tests/bench/histogram.h"]
+    """Compile the generators where their sources are newer."""
     BUILD.mkdir(parents=True, exist_ok=True)
-    if LOAD.exists() and all(LOAD.stat().st_mtime > s.stat().st_mtime for s in sources):
-        return
-    subprocess.run(["cc", "-std=gnu11", "-O2", "-g", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror",
-                    "-o", str(LOAD), str(sources[0])], check=True)
+    for program, *headers in (LOAD, "histogram.h"), (HOLD,):
+        source = TOP / f"tests/bench/{program.name}.c"
+        sources = [source, *(source.with_name(name) for name in headers)]
+        if program.exists() and all(program.stat().st_mtime > s.stat().st_mtime for s in sources):
+            continue
+        subprocess.run(["cc", "-std=gnu11", "-O2", "-g", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror",
+                        "-o", str(program), str(source)], check=True)
 
 
 def _measured(command, server, answer_bytes=None, put_bytes=None):

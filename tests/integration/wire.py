@@ -119,15 +119,15 @@ class Connection:
 
     def read_raw(self, limit=1 << 26):
         """Everything until the other side closes."""
-        data = b""
+        data = bytearray()
         try:
             while len(data) < limit:
                 part = self.stream.read1(1 << 16)
                 if not part:
-                    return data
+                    return bytes(data)
                 data += part
         except ConnectionResetError:
-            return data
+            return bytes(data)
         raise Broken("it does not end")
 
     def at_end(self):

@@ -102,9 +102,9 @@ static void defaults_are_the_ancestors(void **state)
 static void every_option_takes_its_value_from_every_source(void **state)
 {
     static const char *const values[OPTION_COUNT] = {
-        "1",    "10.0.0.1:1", "blue", "1.2.3.4:5", "[::1]:7", ":8",   "/a/b",
-        "/c/d", "eu-west-3",  "buck", "3MiB",      "async",   "5MiB", "read",
-        "",     "json",       "2h",   "yes",       "yes",     "3",    "64KiB",
+        "1",         "10.0.0.1:1", "blue", "1.2.3.4:5", "[::1]:7", ":8",   "/a/b", "/c/d",
+        "eu-west-3", "buck",       "3MiB", "async",     "5MiB",    "read", "",     "json",
+        "2h",        "yes",        "yes",  "3",         "64KiB",   "2s",
     };
     struct fixture *fixture = *state;
 
@@ -265,6 +265,7 @@ static void bad_values_are_refused_with_their_option_and_text(void **state)
         {"--bucket=a/b", "--bucket:", "'a/b'"},
         {"--state-dir=", "--state-dir:", "''"},
         {"--segment-bytes=1k", "--segment-bytes:", ""},
+        {"--http-deadline=2h", "--http-deadline:", "'2h'"},
         {"stray", "unexpected", "'stray'"},
     };
     struct fixture *fixture = *state;
