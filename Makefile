@@ -247,6 +247,28 @@ fuzz-corpus: ## replay the fuzzers' corpora under ASan and UBSan; ONE=name picks
 fuzz-seeds: $(BUILD)/fuzz-seeds ## write the generated part of the fuzzers' corpora anew
 	@$(BUILD)/fuzz-seeds tests/fuzz/corpus
 
+# --- faults ----------------------------------------------------------------------------------------
+
+# tests/fault makes the k-th call of the allocator, of SQLite, on files or on sockets fail. The linker
+# gives it those calls of the library: each __wrap_NAME in it is one.
+FAULT_SRC   := $(wildcard tests/fault/*.c)
+FAULT_PARTS := $(FAULT_SRC) cmd/node.c cmd/gate.c cmd/options.c cmd/options_table.c $(BOTH_SRC)
+C_FILES     += $(FAULT_SRC)
+H_FILES     += $(wildcard tests/fault/*.h)
+
+$(BUILD)/fault: $(call OBJ,$(FAULT_PARTS)) $(LIB)
+	@echo '  LINK  $@'
+	@$(CC) $(LINK) $(LDFLAGS) $$(nm $(call OBJ,tests/fault/fault_calls.c) | \
+	    sed -n 's/.* T __wrap_/-Wl,--wrap=/p') -o $@ $(filter %.o,$^) $(LIB) $(LIBS)
+
+.PHONY: fault faulty
+faulty: $(BUILD)/fault
+
+fault: ## make calls fail one by one under ASan (ALL=1 or DEPTH=5: more; ONE=scenario; REPLAY='…')
+	@$(MAKE) --no-print-directory BUILD=build/asan SANITIZE=address,undefined faulty
+	@RESULTS=$(BUILD) tests/fault/run.sh build/asan/fault \
+	    $(if $(REPLAY),replay $(REPLAY),$(if $(ALL),all,$(or $(DEPTH),1)) $(ONE))
+
 # --- care ----------------------------------------------------------------------------------------
 
 .PHONY: lint format install clean

@@ -5,12 +5,12 @@
  */
 #include "api/control.h"
 
+#include "base/json.h"
 #include "base/log.h"
 #include "base/pool.h"
 #include "base/text.h"
 
 #include <assert.h>
-#include <jansson.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -189,9 +189,10 @@ static void submit(struct task *task)
 }
 
 /* {"dir":"…"}: an absolute path, as the node's working directory is not the caller's. */
-static bool read_dir(struct task *task)
+static int read_dir(struct task *task)
 {
-    json_t *json = task->body.len ? json_loadb(task->body.data, task->body.len, 0, NULL) : NULL;
+    json_t *json;
+    int rc = json_read(&json, task->body.data, task->body.len, 0);
     json_t *dir = json_object_get(json, "dir");
     bool good = json_is_string(dir) && json_string_value(dir)[0] == '/' &&
                 json_string_length(dir) < sizeof task->dir;
@@ -199,7 +200,7 @@ static bool read_dir(struct task *task)
     if (good)
         memcpy(task->dir, json_string_value(dir), json_string_length(dir) + 1);
     json_decref(json);
-    return good;
+    return rc ? rc : good ? 0 : ERR_INVALID;
 }
 
 /* ---- The door ---- */
@@ -269,11 +270,14 @@ static void on_body(void *arg, struct http_request *http, const uint8_t *data, s
 static void on_body_end(void *arg, struct http_request *http)
 {
     struct task *task = http_request_data(http);
+    int rc = buf_check(&task->body);
 
     (void)arg;
-    if (buf_check(&task->body))
+    if (!rc && task->verb == VERB_BACKUP)
+        rc = read_dir(task);
+    if (rc && rc != ERR_INVALID)
         http_answer_error(http, 503, "no_memory", "out of memory", "Retry-After: 1\r\n");
-    else if (task->verb == VERB_BACKUP && !read_dir(task))
+    else if (rc)
         http_answer_error(http, 400, "invalid_dir",
                           "the body must be {\"dir\":\"…\"} with an absolute path", NULL);
     else

@@ -2,18 +2,22 @@
  * OpenSSL's digests and XXH3, each behind the few calls that we need.
  *
  * The algorithms are fetched from their provider once for the process: a fetch by name at every
- * start of a digest costs more than the digest of a small body. sha256() keeps one context for each
- * thread. After a successful fetch OpenSSL has nothing left to fail at here but memory, which ends
- * the process: a wrong digest must never be stored.
+ * start of a digest costs more than the digest of a small body. Once a digest is made OpenSSL has
+ * nothing left to fail at; were it to, the process ends: a wrong digest must never be stored.
+ * sha256() is called where nothing may fail (a record was read, an event is being chained), so it
+ * uses OpenSSL's older functions, which work on the stack and have no way to fail.
  *
  * XXH3: Debian's libxxhash exports the *_dispatch functions on x86, which choose SSE2, AVX2 or
  * AVX-512 when first called. Elsewhere the plain functions use what the target always has (NEON).
  */
+#define OPENSSL_SUPPRESS_DEPRECATED    /* SHA256_Init and its like: the only ones that do not      \
+                                          allocate */
 #include "base/hash.h"
 
 #include <assert.h>
 #include <openssl/evp.h>
-#include <pthread.h>
+#include <openssl/sha.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #if defined(__x86_64__)
 #include <xxh_x86dispatch.h>
@@ -26,28 +30,21 @@ struct digest {
     const EVP_MD *algorithm;
 };
 
-static pthread_once_t fetched = PTHREAD_ONCE_INIT;
-static EVP_MD *algorithms[2]; /* by enum digest_kind; NULL where the provider refuses it */
-static pthread_key_t context_key;
-static __thread EVP_MD_CTX *thread_context;
+static EVP_MD *_Atomic algorithms[2]; /* by enum digest_kind; NULL until fetched */
 
-static void free_context(void *context)
-{
-    EVP_MD_CTX_free(context);
-}
-
-static void fetch(void)
-{
-    algorithms[DIGEST_SHA256] = EVP_MD_fetch(NULL, "SHA256", NULL);
-    algorithms[DIGEST_MD5] = EVP_MD_fetch(NULL, "MD5", NULL);
-    if (pthread_key_create(&context_key, free_context) != 0)
-        abort();
-}
-
+/* NULL where the provider refuses it, or memory is short: then it is asked again next time. */
 static const EVP_MD *algorithm(enum digest_kind kind)
 {
-    (void)pthread_once(&fetched, fetch);
-    return algorithms[kind];
+    EVP_MD *found = atomic_load(&algorithms[kind]), *none = NULL;
+
+    if (found)
+        return found;
+    found = EVP_MD_fetch(NULL, kind == DIGEST_SHA256 ? "SHA256" : "MD5", NULL);
+    if (found && !atomic_compare_exchange_strong(&algorithms[kind], &none, found)) {
+        EVP_MD_free(found); /* another thread was faster */
+        found = none;
+    }
+    return found;
 }
 
 int digest_create(struct digest **out, enum digest_kind kind)
@@ -61,11 +58,11 @@ int digest_create(struct digest **out, enum digest_kind kind)
     if (!digest)
         return ERR_NO_MEMORY;
     *digest = (struct digest){.context = EVP_MD_CTX_new(), .algorithm = wanted};
-    if (!digest->context) {
-        free(digest);
+    /* The first start allocates; later ones of the same context do not. */
+    if (!digest->context || EVP_DigestInit_ex2(digest->context, wanted, NULL) != 1) {
+        digest_destroy(&digest);
         return ERR_NO_MEMORY;
     }
-    digest_reset(digest);
     *out = digest;
     return 0;
 }
@@ -102,17 +99,10 @@ void digest_final(struct digest *digest, uint8_t *out)
 
 void sha256(const void *data, size_t len, uint8_t out[SHA256_BYTES])
 {
-    const EVP_MD *wanted = algorithm(DIGEST_SHA256);
+    SHA256_CTX context;
 
-    if (!thread_context) {
-        thread_context = EVP_MD_CTX_new();
-        /* The key frees it at the thread's end. */
-        if (!thread_context || pthread_setspecific(context_key, thread_context) != 0)
-            abort();
-    }
-    if (!wanted || EVP_DigestInit_ex2(thread_context, wanted, NULL) != 1 ||
-        (len > 0 && EVP_DigestUpdate(thread_context, data, len) != 1) ||
-        EVP_DigestFinal_ex(thread_context, out, NULL) != 1)
+    if (SHA256_Init(&context) != 1 || SHA256_Update(&context, data, len) != 1 ||
+        SHA256_Final(out, &context) != 1)
         abort();
 }
 

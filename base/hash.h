@@ -25,7 +25,7 @@ void digest_update(struct digest *digest, const void *data, size_t len);
 /* OUT has room for the kind's bytes. The digest must be reset before its next use. */
 void digest_final(struct digest *digest, uint8_t *out);
 
-/* SHA-256 of one buffer; uses a context kept per thread, never fails. */
+/* SHA-256 of one buffer; allocates nothing, never fails. */
 void sha256(const void *data, size_t len, uint8_t out[SHA256_BYTES]);
 
 /* XXH3-64 of one buffer; SEED tells apart what must not be mistaken for each other. */

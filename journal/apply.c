@@ -306,7 +306,7 @@ static int read_back(struct journal *journal)
     size_t count = 0, origin_count = 0;
     int rc;
 
-    if ((rc = db_state_get(a->db, &state)) != 0 ||
+    if ((rc = db_settle(a->db)) != 0 || (rc = db_state_get(a->db, &state)) != 0 ||
         (rc = db_origins(a->db, &origins, &origin_count)) != 0 ||
         (rc = db_segments(a->db, &segments, &count)) != 0) {
         free(origins);
@@ -360,8 +360,11 @@ int applier_checkpoint(struct journal *journal)
 {
     struct applier *a = &journal->applier;
     bool complete = false;
-    int rc = journal->config.sync ? 0 : log_flush(journal->log);
+    /* After a rollback the position may be one that was never committed. */
+    int rc = a->stale ? read_back(journal) : 0;
 
+    if (rc == 0 && !journal->config.sync)
+        rc = log_flush(journal->log);
     if (rc == 0)
         rc = db_checkpoint(a->db, &complete);
     if (rc) {

@@ -132,8 +132,9 @@ void db_close(struct db **db)
         return;
     *db = NULL;
     if (closing->conn.sql) {
-        assert(sqlite3_get_autocommit(closing->conn.sql));
-        /* What readers or the disk do not let us copy stays in the WAL. */
+        /* A transaction is open still where it could not even be rolled back, or where making the
+         * tables failed: closing does that. What readers or the disk do not let us copy stays in
+         * the WAL. */
         (void)sqlite3_busy_timeout(closing->conn.sql, 0);
         (void)sqlite3_wal_checkpoint_v2(closing->conn.sql, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL,
                                         NULL);
@@ -168,10 +169,25 @@ static int run(struct db *db, enum statement which)
     return rc ? rc : conn_run(&db->conn, statement);
 }
 
+int db_settle(struct db *db)
+{
+    int rc;
+
+    if (sqlite3_get_autocommit(db->conn.sql))
+        return 0; /* SQLite may have done it by itself */
+    /* A rollback that failed on the disk is finished by the next access; it is none the less over.
+     * One that could not begin, for want of memory, is not. */
+    rc = run(db, STATEMENT_ROLLBACK);
+    if (sqlite3_get_autocommit(db->conn.sql))
+        return 0;
+    return rc ? rc : ERR_IO;
+}
+
 int db_begin(struct db *db)
 {
-    assert(sqlite3_get_autocommit(db->conn.sql));
-    return run(db, STATEMENT_BEGIN);
+    int rc = db_settle(db);
+
+    return rc ? rc : run(db, STATEMENT_BEGIN);
 }
 
 int db_commit(struct db *db)
@@ -182,13 +198,7 @@ int db_commit(struct db *db)
 
 void db_rollback(struct db *db)
 {
-    if (sqlite3_get_autocommit(db->conn.sql))
-        return; /* SQLite has done it */
-    int rc = run(db, STATEMENT_ROLLBACK);
-    /* A rollback that failed on the disk is finished by the next access; it is none the less over.
-     */
-    assert(sqlite3_get_autocommit(db->conn.sql));
-    (void)rc;
+    (void)!db_settle(db); /* where it failed, db_begin or db_close does it */
 }
 
 int db_state_set(struct db *db, const struct db_state *state)
@@ -333,8 +343,10 @@ int db_checkpoint(struct db *db, bool *complete)
 {
     int in_wal = -1, copied = -1;
 
-    assert(sqlite3_get_autocommit(db->conn.sql));
     *complete = false;
+    int rc = db_settle(db);
+    if (rc)
+        return rc;
     int code =
         sqlite3_wal_checkpoint_v2(db->conn.sql, NULL, SQLITE_CHECKPOINT_PASSIVE, &in_wal, &copied);
     if ((code & 0xff) == SQLITE_BUSY)

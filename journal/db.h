@@ -75,6 +75,9 @@ int db_segments(struct db *db, struct db_segment **out, size_t *count) MUST_CHEC
 int db_begin(struct db *db) MUST_CHECK;
 int db_commit(struct db *db) MUST_CHECK;
 void db_rollback(struct db *db);
+/* What db_rollback could not roll back for want of memory is so now, or an error: until then the
+ * connection reads what was never committed. */
+int db_settle(struct db *db) MUST_CHECK;
 int db_state_set(struct db *db, const struct db_state *state) MUST_CHECK;
 /* Insert (no = 0: *NO is set) or update the row of an origin. */
 int db_origin_set(struct db *db, struct db_origin *origin) MUST_CHECK;

@@ -160,9 +160,12 @@ static int start(struct conn *conn, struct source sources[2], const struct id128
         rc = conn_statement(conn, STATEMENT_OBJECTS_MORE, &sources[1].select);
     if (rc)
         return rc;
-    sqlite3_bind_int64(sources[0].select, 1, after ? object_key(after) : INT64_MIN);
-    sqlite3_bind_blob(sources[1].select, 1, (after ? after : &zero)->bytes, sizeof zero.bytes,
-                      SQLITE_TRANSIENT);
+    int code = sqlite3_bind_int64(sources[0].select, 1, after ? object_key(after) : INT64_MIN);
+    if (code == SQLITE_OK)
+        code = sqlite3_bind_blob(sources[1].select, 1, (after ? after : &zero)->bytes,
+                                 sizeof zero.bytes, SQLITE_TRANSIENT);
+    if (code != SQLITE_OK)
+        return conn_error(conn, code); /* unbound, it would list nothing */
     rc = advance(conn, &sources[0], after);
     return rc ? rc : advance(conn, &sources[1], after);
 }

@@ -340,7 +340,9 @@ int find_object(struct conn *conn, const struct id128 *id, struct object **out)
     *out = NULL;
     if (rc)
         return rc;
-    sqlite3_bind_int64(find, 1, object_key(id));
+    int bound = sqlite3_bind_int64(find, 1, object_key(id));
+    if (bound != SQLITE_OK)
+        return conn_error(conn, bound);
     rc = conn_step(conn, find);
     if (rc == 1 && !row_has_id(find, id)) {
         /* Another id has the key. It keeps it for ever, so a second snapshot is as good. */
@@ -348,8 +350,9 @@ int find_object(struct conn *conn, const struct id128 *id, struct object **out)
         rc = conn_statement(conn, STATEMENT_FIND_MORE, &find);
         if (rc)
             return rc;
-        sqlite3_bind_blob(find, 1, id->bytes, sizeof id->bytes, SQLITE_STATIC);
-        rc = conn_step(conn, find);
+        /* Unbound, it would find nothing and say so. */
+        int code = sqlite3_bind_blob(find, 1, id->bytes, sizeof id->bytes, SQLITE_STATIC);
+        rc = code == SQLITE_OK ? conn_step(conn, find) : conn_error(conn, code);
     }
     if (rc <= 0)
         return rc ? rc : ERR_NOT_FOUND;

@@ -456,18 +456,18 @@ int journal_start(struct journal *journal)
     static const char *const names[] = {"committer", "applier", "janitor"};
     pthread_attr_t attr;
 
-    assert(!journal->threaded);
-    journal->threaded = true;
+    assert(!journal->threaded && journal->thread_count == 0);
     pthread_attr_init(&attr);
     pthread_attr_setstacksize(&attr, 512 * KIB);
     for (int i = 0; i < 3; i++) {
         if (pthread_create(&journal->threads[i], &attr, run[i], journal) != 0) {
-            /* No thread at start means no node: the process ends, and what runs is of no matter. */
             log_error("cannot start the %s thread", names[i]);
             pthread_attr_destroy(&attr);
             return ERR_NO_MEMORY;
         }
         pthread_setname_np(journal->threads[i], names[i]);
+        journal->threaded = true;
+        journal->thread_count++;
     }
     pthread_attr_destroy(&attr);
     return 0;
@@ -487,13 +487,17 @@ static void drain(struct journal *journal)
     atomic_store(&journal->stopping, true);
     pthread_cond_broadcast(&journal->upkeep);
     pthread_mutex_unlock(&journal->lock);
-    pthread_join(journal->threads[2], NULL);
+    /* Fewer are there where the system refused one at the start. */
+    if (journal->thread_count > 2)
+        pthread_join(journal->threads[2], NULL);
     queue_close(journal->queue);
     atomic_store(&journal->draining, true);
     queue_wake(journal->queue);
     pthread_join(journal->threads[0], NULL);
-    pthread_join(journal->threads[1], NULL);
+    if (journal->thread_count > 1)
+        pthread_join(journal->threads[1], NULL);
     journal->threaded = false;
+    journal->thread_count = 0;
 }
 
 void journal_stop(struct journal *journal)

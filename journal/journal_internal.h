@@ -144,6 +144,7 @@ struct journal {
     pthread_t threads[3];
     bool node_is_new;       /* NODE_ID is yet to be written */
     bool lost_files;        /* an accepted loss: rows may name bytes that are gone */
+    unsigned thread_count;  /* of them, running */
     bool threaded;          /* journal_start was called; without it the caller takes the steps */
     _Atomic bool stopping;  /* the janitor ends */
     _Atomic bool draining;  /* the committer ends once its queue is empty */

@@ -223,8 +223,11 @@ static int swap_databases(struct journal *journal)
     int rc = current && wal && old && old_wal && new_wal ? 0 : ERR_NO_MEMORY;
     struct io_stat stat;
 
-    /* Else an earlier rebuild got as far as here. */
-    if (rc == 0 && io->stat(io, current, &stat) == 0) {
+    if (rc == 0)
+        rc = io->stat(io, current, &stat);
+    if (rc == ERR_NOT_FOUND) {
+        rc = 0; /* an earlier rebuild got as far as here */
+    } else if (rc == 0) {
         rc = unlink_if_there(io, old_wal);
         if (rc == 0)
             rc = io->sync_dir(io, dir);

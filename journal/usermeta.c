@@ -7,9 +7,9 @@
  */
 #include "journal/usermeta.h"
 
+#include "base/json.h"
 #include "base/limits.h"
 
-#include <jansson.h>
 #include <stdbool.h>
 #include <string.h>
 
@@ -48,7 +48,6 @@ static bool all_strings(json_t *object)
 int usermeta_canonical(struct buf *out, const char *text, size_t len)
 {
     size_t before = out->len;
-    json_error_t error;
     json_t *parsed = NULL;
     int rc = buf_check(out);
 
@@ -56,11 +55,9 @@ int usermeta_canonical(struct buf *out, const char *text, size_t len)
         return rc;
     if (len > LIMIT_USER_META_BYTES)
         return ERR_TOO_BIG;
-    parsed = json_loadb(text, len, JSON_REJECT_DUPLICATES, &error);
-    if (!parsed) {
-        rc = json_error_code(&error) == json_error_out_of_memory ? ERR_NO_MEMORY : ERR_INVALID;
+    rc = json_read(&parsed, text, len, JSON_REJECT_DUPLICATES);
+    if (rc)
         goto out;
-    }
     if (!json_is_object(parsed) || !all_strings(parsed)) {
         rc = ERR_INVALID;
         goto out;

@@ -510,7 +510,10 @@ static int file_shm_lock(sqlite3_file *base, int first, int count, int flags)
 {
     struct file *file = (struct file *)base;
 
-    assert(file->mapped && first >= 0 && count > 0 && first + count <= SQLITE_SHM_NLOCK);
+    assert(first >= 0 && count > 0 && first + count <= SQLITE_SHM_NLOCK);
+    /* SQLite goes on to lock where memory was too short to ask for the mapping. */
+    if (!file->mapped)
+        return failed(ERR_NO_MEMORY, SQLITE_IOERR_SHMLOCK);
     if (flags & SQLITE_SHM_UNLOCK) {
         unlock_slots(file, first, count);
         return SQLITE_OK;

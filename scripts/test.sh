@@ -16,7 +16,7 @@ if ! $make build units "$build/sim/sim" build/venv/ready; then
     echo "0 passed, 1 failed"
     exit 1
 fi
-for kind in unit fuzz sim integration; do
+for kind in unit fuzz sim fault integration; do
     target=$kind
     [ "$kind" = fuzz ] && target=fuzz-corpus
     $make "$target" || true

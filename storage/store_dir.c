@@ -463,6 +463,8 @@ static int open_dirs(struct store_dirs *dirs, struct env *env, const char *state
     if (!rc)
         rc = open_both(&opening, dirs);
     if (rc) {
+        if (!message[0])
+            (void)refuse(&opening, rc, "%s, %s: %s", state_dir, files_dir, err_text(rc));
         undo(&opening);
     } else {
         dirs->fresh = opening.fresh;
