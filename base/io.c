@@ -252,10 +252,13 @@ static int system_lock(struct io *io, int fd)
 static int system_list(struct io *io, const char *path, int (*each)(void *arg, const char *name),
                        void *arg)
 {
-    DIR *dir = opendir(path);
+    DIR *dir;
     int rc;
 
     (void)io;
+    do {
+        dir = opendir(path);
+    } while (!dir && errno == EINTR);
     if (!dir)
         return failure();
     for (;;) {

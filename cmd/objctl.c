@@ -58,7 +58,8 @@ static const struct command commands[] = {
      "  dump                   print all events as JSON lines; the node must be stopped\n"
      "  compact                write a snapshot, drop the events that it covers; also on a running "
      "node\n"
-     "  rebuild                make the database anew from the log; the node must be stopped\n"},
+     "  rebuild                make the database anew from the log; the node must be stopped\n"
+     "      --accept-data-loss go on without what the disk cannot read\n"},
     {"verify", ctl_verify, DIRS, "[OPTION]...",
      "read and check everything; the node must be stopped", ""},
     {"backup", ctl_backup, DIRS, "[OPTION]... DIR",

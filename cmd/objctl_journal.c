@@ -17,7 +17,10 @@
 
 #define MESSAGE_BYTES 512
 
-static const struct option options[] = {CTL_DIR_OPTIONS};
+enum { OPT_ACCEPT_LOSS = CTL_OPT_FIRST };
+
+static const struct option options[] = {{"accept-data-loss", no_argument, NULL, OPT_ACCEPT_LOSS},
+                                        CTL_DIR_OPTIONS};
 
 static int say_verified(const struct ctl *ctl, uint64_t origins, uint64_t events, uint64_t breaks,
                         const char *message)
@@ -194,7 +197,7 @@ static int dump(const struct ctl *ctl)
     return code;
 }
 
-static int rebuild(const struct ctl *ctl)
+static int rebuild(const struct ctl *ctl, bool accept_loss)
 {
     char message[MESSAGE_BYTES] = "";
     uint64_t events = 0, objects = 0;
@@ -204,6 +207,7 @@ static int rebuild(const struct ctl *ctl)
     if (code)
         return code;
     uint64_t begun = ctl_now_ms();
+    offline.dirs.accept_loss = accept_loss;
     int rc = journal_rebuild(&offline.dirs, &events, &objects, message, sizeof message);
     if (rc)
         code = ctl_fail(ctl_exit_of(rc), "%s", *message ? message : err_text(rc));
@@ -217,17 +221,23 @@ static int rebuild(const struct ctl *ctl)
 
 int ctl_journal(struct ctl *ctl, int argc, char **argv)
 {
-    int code = CTL_OK;
+    bool accept_loss = false;
+    int code = CTL_OK, c;
 
-    if (ctl_option(ctl, argc, argv, "", options, &code) != -1)
-        return code;
+    while ((c = ctl_option(ctl, argc, argv, "", options, &code)) != -1) {
+        if (c != OPT_ACCEPT_LOSS)
+            return code;
+        accept_loss = true;
+    }
     const char *verb = argc - optind == 1 ? argv[optind] : "";
+    if (accept_loss && strcmp(verb, "rebuild") != 0)
+        return ctl_fail(CTL_USAGE, "--accept-data-loss is for journal rebuild alone");
     if (strcmp(verb, "verify") == 0)
         return verify(ctl);
     if (strcmp(verb, "dump") == 0)
         return dump(ctl);
     if (strcmp(verb, "rebuild") == 0)
-        return rebuild(ctl);
+        return rebuild(ctl, accept_loss);
     if (strcmp(verb, "compact") == 0)
         return compact(ctl);
     return ctl_fail(CTL_USAGE, "journal wants one of verify, dump, compact, rebuild");

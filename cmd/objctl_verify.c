@@ -172,8 +172,12 @@ static int open_files(struct check *check)
     check->io.pwritev = refuse_write;
     check->env = *dirs->env;
     check->env.io = &check->io;
-    const struct log_config config = {
-        .env = &check->env, .files_dir = dirs->files_dir, .store = dirs->store, .sync = true};
+    const struct log_config config = {.env = &check->env,
+                                      .files_dir = dirs->files_dir,
+                                      .store = dirs->store,
+                                      .sync = true,
+                                      .skip_unreadable =
+                                          true}; /* told as damage; no file changes */
     struct db_segment *rows = NULL;
     struct log_segment *known = NULL;
     size_t count = 0;

@@ -127,7 +127,7 @@ const struct option_spec option_specs[OPTION_COUNT] = {
      AT(access_log), .help = "Log every request"},
     {.name = "accept-data-loss", .argument = "yes|no", .standard = "no", .kind = KIND_FLAG,
      AT(accept_data_loss),
-     .help = "Start although the files directory was lost or is an older one"},
+     .help = "Start although files were lost, are older, or cannot be read"},
     {.name = "workers", .argument = "N", .standard = "0", .kind = KIND_NUMBER, .max = 64,
      AT(workers), .help = "Threads that serve HTTP; 0: one per CPU"},
     {.name = "segment-bytes", .argument = "SIZE", .standard = "0", .kind = KIND_SIZE,

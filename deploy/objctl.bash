@@ -26,7 +26,9 @@ _objctl() {
     meta) words="$common --name --level --meta" ;;
     rm) words="$common --purge" ;;
     stats) words="$common --json" ;;
-    journal) if [[ $current == -* ]]; then words=$dirs; else words='verify dump compact rebuild'; fi ;;
+    journal)
+        if [[ $current == -* ]]; then words="$dirs --accept-data-loss"
+        else words='verify dump compact rebuild'; fi ;;
     verify | backup) words=$dirs ;;
     help) words='put get meta rm stats journal verify backup' ;;
     esac

@@ -45,7 +45,8 @@ _objctl() {
         '--level=[new level]:level:(local s3 full)' '*--meta=[new meta data]:key=value:' '1:id:' ;;
     rm) _arguments -s $common '--purge[delete the copy in the cloud, too]' '*:id:' ;;
     stats) _arguments -s $common '--json[as JSON]' ;;
-    journal) _arguments -s $common '1:verb:(verify dump compact rebuild)' ;;
+    journal) _arguments -s $common \
+        '--accept-data-loss[rebuild without what the disk cannot read]' '1:verb:(verify dump compact rebuild)' ;;
     backup) _arguments -s $common '1:directory:_directories' ;;
     verify) _arguments -s $common ;;
     help) _describe -t commands 'objctl command' commands ;;

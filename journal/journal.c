@@ -213,7 +213,8 @@ static int open_log(struct journal *journal, char *message, size_t cap)
                                 .files_dir = dirs->files_dir,
                                 .store = dirs->store,
                                 .segment_bytes = journal->config.segment_bytes,
-                                .sync = journal->config.sync};
+                                .sync = journal->config.sync,
+                                .skip_unreadable = dirs->accept_loss};
     struct db_segment *rows = NULL;
     struct log_segment *known = NULL;
     size_t count = 0, kept = 0;

@@ -62,7 +62,9 @@ struct change {
 /*
  * Open the store in DIRS, and recover: replay the log's tail into SQLite, settle large files, clear
  * tmp/. Blocks until the node may serve. A missing or damaged database: ERR_CORRUPT or
- * ERR_NOT_FOUND with MESSAGE (CAP bytes) saying what to do (objctl journal rebuild).
+ * ERR_NOT_FOUND with MESSAGE (CAP bytes) saying what to do (objctl journal rebuild). A disk that
+ * refuses to read what has to be replayed: ERR_IO with MESSAGE saying where, unless DIRS accepts
+ * that it is lost.
  */
 int journal_open(struct journal **out, const struct journal_config *config, char *message,
                  size_t cap) MUST_CHECK;
@@ -153,7 +155,9 @@ int journal_compact(struct journal *journal, struct journal_compact_result *out)
 
 /* Rebuild the database of a stopped node from its log alone (the newest whole snapshot in it and
  * all later records, else all records): into PATH.rebuild, checked, then renamed over
- * STATE/journal.db (the old one is kept as journal.db.old). */
+ * STATE/journal.db (the old one is kept as journal.db.old). What the disk refuses to read in the
+ * log, also when asked again, is ERR_IO with MESSAGE saying where; with dirs->accept_loss it is
+ * skipped as rot is. */
 int journal_rebuild(const struct store_dirs *dirs, uint64_t *events, uint64_t *objects,
                     char *message, size_t cap) MUST_CHECK;
 

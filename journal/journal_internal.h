@@ -251,6 +251,9 @@ int replay_end(struct replay *replay, lsn_t position) MUST_CHECK;
 /* For log_recover: check a large file. */
 int replay_check_large(void *arg, const struct record_header *header);
 
+/* Where the disk refused to read the log, and what to do: false where it did not. */
+bool journal_say_unreadable(struct journal *journal, char *message, size_t cap);
+
 /* ---- snapshot_load.c: rebuilding from a snapshot ---- */
 
 struct snapshot_found;

@@ -15,9 +15,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define READ_TRIES 3
+
 struct found {
     struct journal *journal;
     const char *dir;
+    char *message;
+    size_t cap;
     struct log_segment *segments;
     size_t count;
 };
@@ -27,15 +31,23 @@ static int add_segment(struct found *found, uint32_t volume, const char *path)
     struct io *io = found->journal->env->io;
     uint8_t bytes[SEGMENT_HEADER_BYTES];
     struct segment_header header;
-    int fd = io_open(io, path, IO_READ), rc;
+    int fd = io_open(io, path, IO_READ), rc = ERR_IO;
 
     if (fd < 0)
         return fd;
-    rc = io_read(io, fd, bytes, sizeof bytes, 0, false);
+    for (int i = 0; rc == ERR_IO && i < READ_TRIES; i++)
+        rc = io_read(io, fd, bytes, sizeof bytes, 0, false);
     if (rc == 0)
         rc = segment_header_decode(&header, bytes);
     io_close(io, &fd);
-    if (rc == ERR_CORRUPT) {
+    if (rc == ERR_IO && !found->journal->config.dirs->accept_loss) {
+        snprintf(found->message, found->cap,
+                 "%s: the disk cannot read its header: try again; if it stays so, replace the disk "
+                 "and restore, or go on without this segment with --accept-data-loss",
+                 path);
+        return rc;
+    }
+    if (rc == ERR_CORRUPT || rc == ERR_IO) {
         log_warn("rebuild: %s has no readable header; skipped", path);
         return 0;
     }
@@ -78,13 +90,16 @@ static int by_volume(const void *a, const void *b)
     return (x->volume > y->volume) - (x->volume < y->volume);
 }
 
-static int open_all_segments(struct journal *journal)
+static int open_all_segments(struct journal *journal, char *message, size_t cap)
 {
     const struct store_dirs *dirs = journal->config.dirs;
-    struct log_config config = {
-        .env = journal->env, .files_dir = dirs->files_dir, .store = dirs->store, .sync = true};
+    struct log_config config = {.env = journal->env,
+                                .files_dir = dirs->files_dir,
+                                .store = dirs->store,
+                                .sync = true,
+                                .skip_unreadable = dirs->accept_loss};
     char *dir = io_join(dirs->files_dir, "log");
-    struct found found = {.journal = journal, .dir = dir};
+    struct found found = {.journal = journal, .dir = dir, .message = message, .cap = cap};
     int rc = dir ? journal->env->io->list(journal->env->io, dir, each_name, &found) : ERR_NO_MEMORY;
 
     if (rc == 0 && found.count) {
@@ -161,6 +176,8 @@ static int replay_log(struct journal *journal, char *message, size_t cap)
         }
     }
     snapshot_found_destroy(&reading.found);
+    if (rc == ERR_IO && !message[0])
+        (void)journal_say_unreadable(journal, message, cap);
     if (rc == 0 && log.hlc > journal->applier.state.hlc)
         journal->applier.state.hlc = log.hlc;
     journal->rotten_bytes = log.rotten_bytes;
@@ -177,7 +194,7 @@ static int replay_all(struct journal *journal, uint64_t *events, uint64_t *objec
     if (rc == 0)
         rc = applier_open(journal);
     if (rc == 0)
-        rc = open_all_segments(journal);
+        rc = open_all_segments(journal, message, cap);
     if (rc == 0)
         rc = large_open(&journal->large, journal->env, dirs->files_dir, &dirs->store,
                         dirs->generation, true);

@@ -116,6 +116,22 @@ int replay_check_large(void *arg, const struct record_header *header)
     return large_check(replay->journal->large, header->file, header->size, header->trailer, false);
 }
 
+bool journal_say_unreadable(struct journal *journal, char *message, size_t cap)
+{
+    uint32_t volume;
+    uint64_t offset;
+
+    if (!journal->log || !log_unreadable(journal->log, &volume, &offset))
+        return false;
+    snprintf(
+        message, cap,
+        "%s/log/%08x.seg: the disk cannot read it at byte %llu, and records may be lost there: "
+        "try again; if it stays so, replace the disk and restore, or go on without them with "
+        "--accept-data-loss",
+        journal->config.dirs->files_dir, volume, (unsigned long long)offset);
+    return true;
+}
+
 int journal_recover(struct journal *journal, bool clean, char *message, size_t cap)
 {
     struct replay replay = {.journal = journal};
@@ -142,6 +158,8 @@ int journal_recover(struct journal *journal, bool clean, char *message, size_t c
         applier_rollback(journal);
     if (rc == 0)
         rc = applier_load_snapshots(journal);
+    if (rc == ERR_IO && journal_say_unreadable(journal, message, cap))
+        return rc;
     if (rc) {
         /* Rot in the log is skipped; what is reported is the database's. */
         snprintf(message, cap, "%s: recovery of %s from position %llu failed: %s%s",

@@ -22,6 +22,7 @@
 #include <string.h>
 
 #define ROWS_PER_TRANSACTION 20000
+#define READ_TRIES           3
 
 struct noted_chunk {
     uint32_t index;
@@ -118,7 +119,7 @@ static int by_index(const void *a, const void *b)
 }
 
 /* Hand every chunk to VISIT in order, once. ERR_CORRUPT: one is missing or cannot be read. */
-static int each_chunk(struct log *log, const struct noted *noted,
+static int each_chunk(struct journal *journal, const struct noted *noted,
                       int (*visit)(void *arg, const uint8_t *chunk, size_t len), void *arg)
 {
     uint8_t *buf = malloc(RECORD_MAX_BYTES);
@@ -133,8 +134,12 @@ static int each_chunk(struct log *log, const struct noted *noted,
             continue; /* cleaning has moved it, and this is the other one */
         if (noted->chunks[i].index > next)
             break;
-        rc = log_read(log, &noted->chunks[i].place, &none, 0, buf, RECORD_MAX_BYTES, false, &view);
-        if (rc == ERR_CORRUPT || rc == ERR_NOT_FOUND) {
+        rc = ERR_IO;
+        for (int tries = 0; rc == ERR_IO && tries < READ_TRIES; tries++)
+            rc = log_read(journal->log, &noted->chunks[i].place, &none, 0, buf, RECORD_MAX_BYTES,
+                          false, &view);
+        if (rc == ERR_CORRUPT || rc == ERR_NOT_FOUND ||
+            (rc == ERR_IO && journal->config.dirs->accept_loss)) {
             rc = 0; /* perhaps there is another one */
             continue;
         }
@@ -167,7 +172,7 @@ static int hash_chunk(void *arg, const uint8_t *chunk, size_t len)
 }
 
 /* Sets noted->whole. */
-static int judge(struct log *log, struct noted *noted)
+static int judge(struct journal *journal, struct noted *noted)
 {
     struct hashing hashing = {.left = noted->end.chunks - 1};
     uint8_t hash[SHA256_BYTES];
@@ -179,7 +184,7 @@ static int judge(struct log *log, struct noted *noted)
     rc = digest_create(&hashing.digest, DIGEST_SHA256);
     if (rc)
         return rc;
-    rc = each_chunk(log, noted, hash_chunk, &hashing);
+    rc = each_chunk(journal, noted, hash_chunk, &hashing);
     if (rc == 0) {
         digest_final(hashing.digest, hash);
         noted->whole = memcmp(hash, noted->end.hash, sizeof hash) == 0;
@@ -333,7 +338,7 @@ static int load(struct journal *journal, const struct noted *noted)
 
     if (rc)
         return rc;
-    rc = each_chunk(journal->log, noted, load_chunk, &loading);
+    rc = each_chunk(journal, noted, load_chunk, &loading);
     if (rc == 0)
         rc = applier_commit(journal, 0);
     if (rc)
@@ -352,7 +357,7 @@ int snapshot_load(struct journal *journal, struct snapshot_found *found, lsn_t *
     for (size_t i = 0; found && i < found->count; i++) {
         struct noted *noted = &found->snapshots[i];
 
-        if ((rc = judge(journal->log, noted)) != 0)
+        if ((rc = judge(journal, noted)) != 0)
             return rc;
         if (noted->whole && (!best || noted->end.position > best->end.position))
             best = noted;

@@ -204,6 +204,29 @@ int log_need_file(struct log *log, struct segment *segment)
     return rc;
 }
 
+int log_refuse_gap(struct log *log, const struct segment *segment, const struct scan *scan)
+{
+    if (scan->window.unreadable == UINT64_MAX || log->skip_unreadable)
+        return 0;
+    pthread_mutex_lock(&log->mutex);
+    log->refused = true;
+    log->refused_volume = segment->volume;
+    log->refused_offset = scan->window.unreadable;
+    pthread_mutex_unlock(&log->mutex);
+    return ERR_IO;
+}
+
+bool log_unreadable(struct log *log, uint32_t *volume, uint64_t *offset)
+{
+    pthread_mutex_lock(&log->mutex);
+    bool refused = log->refused;
+
+    *volume = log->refused_volume;
+    *offset = log->refused_offset;
+    pthread_mutex_unlock(&log->mutex);
+    return refused;
+}
+
 int log_segments(struct log *log, struct log_segment **out, size_t *count)
 {
     *count = 0;
@@ -449,6 +472,7 @@ int log_open(struct log **out, const struct log_config *config, const struct log
     log->io = config->env->io;
     log->store = config->store;
     log->sync = config->sync;
+    log->skip_unreadable = config->skip_unreadable;
     log->next_volume = 1;
     log->fill_fd = -1;
     set_limits(log, config->segment_bytes);

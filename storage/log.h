@@ -25,6 +25,7 @@ struct log_config {
     struct id128 store;
     uint64_t segment_bytes; /* 0 = SEGMENT_BYTES; tests use less, at least 64 KiB */
     bool sync;              /* false: --durability=async, log_sync does nothing */
+    bool skip_unreadable;   /* what the disk refuses to read is lost: as rot, or a torn tail */
 };
 
 /* A segment as the journal's database remembers it. */
@@ -58,7 +59,9 @@ struct log_recovery {
  * is synced and dropped from the page cache before it is read. Damage below what is known to be
  * synced (SYNCED, or a later valid batch's synced_through) is rot: skipped, counted, logged; damage
  * above it ends the log. Bodies in batches above it are verified as well: one bad block there ends
- * the log before its batch. Large files that a batch above it names are checked by CHECK_LARGE
+ * the log before its batch. Damage that the disk refused to read may be whole another time: without
+ * skip_unreadable that is ERR_IO (log_unreadable says where), all before it was handed over, and
+ * nothing is cut. Large files that a batch above it names are checked by CHECK_LARGE
  * (NULL: not). After a clean stop (CLEAN) the last segment goes on being written; otherwise it is
  * sealed and the next batch opens a new one.
  */
@@ -66,6 +69,10 @@ int log_recover(struct log *log, lsn_t from, lsn_t synced, bool clean,
                 int (*visit)(void *arg, const struct record_view *view, const struct place *place),
                 int (*check_large)(void *arg, const struct record_header *header), void *arg,
                 struct log_recovery *out) MUST_CHECK;
+
+/* Where the disk refused to read what ended a log_recover or log_scan with ERR_IO; false: nowhere,
+ * that error was another one. The last such place. */
+bool log_unreadable(struct log *log, uint32_t *volume, uint64_t *offset);
 
 /* ---- Writing: the committer ---- */
 
@@ -123,7 +130,7 @@ int log_segments(struct log *log, struct log_segment **out, size_t *count) MUST_
 
 /* Hand every record of sealed segment VOLUME from offset *FROM on to VISIT until it returns
  * non-zero or the end; *FROM moves past what VISIT took with 0. Rot is skipped and counted in
- * *ROTTEN. */
+ * *ROTTEN; damage that the disk refused to read is ERR_IO as in log_recover. */
 int log_scan(struct log *log, uint32_t volume, uint64_t *from,
              int (*visit)(void *arg, const struct record_view *view, const struct place *place),
              void *arg, uint64_t *rotten) MUST_CHECK;

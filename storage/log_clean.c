@@ -6,6 +6,7 @@
 #include "storage/log_internal.h"
 
 struct cleaning {
+    struct log *log;
     const struct segment *segment;
     uint64_t *from;
     int (*visit)(void *arg, const struct record_view *view, const struct place *place);
@@ -49,6 +50,9 @@ static int clean_batch(const struct cleaning *c, struct scan *scan, const struct
         if (rc && rc != ERR_CORRUPT)
             return rc;
         if (rc) {
+            rc = log_refuse_gap(c->log, c->segment, scan);
+            if (rc)
+                return rc;
             skip_rot(c, before, at);
             continue;
         }
@@ -68,12 +72,17 @@ static int clean_damage(const struct cleaning *c, struct scan *scan, uint64_t fr
     while ((rc = scan_salvage(scan, &at, to, &view)) == 1) {
         uint64_t begin = view.lsn - c->segment->base;
 
+        rc = log_refuse_gap(c->log, c->segment, scan);
+        if (rc)
+            return rc;
         skip_rot(c, lost, begin);
         rc = hand_over(c, &view, at);
         if (rc)
             return rc;
         lost = at;
     }
+    if (!rc && to > lost)
+        rc = log_refuse_gap(c->log, c->segment, scan);
     if (!rc)
         skip_rot(c, lost, to);
     return rc;
@@ -83,7 +92,7 @@ int log_scan(struct log *log, uint32_t volume, uint64_t *from,
              int (*visit)(void *arg, const struct record_view *view, const struct place *place),
              void *arg, uint64_t *rotten)
 {
-    struct cleaning c = {.from = from, .visit = visit, .arg = arg, .rotten = rotten};
+    struct cleaning c = {.log = log, .from = from, .visit = visit, .arg = arg, .rotten = rotten};
     struct segment *segment;
     struct scan scan = {0};
     struct io_stat stat;
@@ -103,6 +112,7 @@ int log_scan(struct log *log, uint32_t volume, uint64_t *from,
         stat.size_bytes = segment->end;
     rc = scan_init(&scan, log->io, segment->fd, stat.size_bytes, segment->base, segment->salt,
                    SEGMENT_HEADER_BYTES);
+    scan.window.needed = *from;
     if (!rc && *from > SEGMENT_HEADER_BYTES)
         rc = scan_seek(&scan, *from);
     for (bool more = true; !rc && more;) {

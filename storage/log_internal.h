@@ -57,6 +57,8 @@ struct log_batch {
     uint64_t *checks;
 };
 
+struct scan;
+
 struct log {
     struct env *env;
     struct io *io;
@@ -65,7 +67,7 @@ struct log {
     uint64_t segment_bytes; /* a segment is left when it would grow beyond */
     uint64_t limit_bytes;   /* and never is larger: room for one largest record at least */
     uint64_t batch_bytes;   /* a batch's bound, unless it is one large record */
-    bool sync;
+    bool sync, skip_unreadable;
 
     pthread_mutex_t mutex; /* the set, and the fields of segments as said there */
     pthread_cond_t fill_done;
@@ -77,6 +79,9 @@ struct log {
     struct segment *next;   /* prepared; may be NULL */
     uint32_t next_volume;
     lsn_t next_base;
+    bool refused; /* a recovery or scan ended because the disk did not read here */
+    uint32_t refused_volume;
+    uint64_t refused_offset;
 
     /* Zero filling: see log_prepare.c. Mutex held. */
     uint32_t trim_volume;    /* sealed with much unused zeros behind it; 0: none */
@@ -132,6 +137,11 @@ struct segment *segment_new(uint32_t volume, lsn_t base) MUST_CHECK;
 /* Close its file and free it; NULL-safe. */
 void segment_free(struct log *log, struct segment **segment);
 
+/* What the disk refused to give to SCAN of SEGMENT may be whole another time: 0 where there is
+ * nothing such, or it is to be skipped; else ERR_IO, and log_unreadable knows. */
+int log_refuse_gap(struct log *log, const struct segment *segment,
+                   const struct scan *scan) MUST_CHECK;
+
 /* ---- log_write.c ---- */
 
 /* Write the file of the next segment, durably; it becomes log->next. create_mutex is held. */
@@ -156,6 +166,7 @@ struct window {
     size_t cap, len, step;
     uint64_t at;
     uint64_t size;       /* of what may be read: the file's, or less */
+    uint64_t needed;     /* what lies below is not asked for: it may be unreadable */
     uint64_t unreadable; /* the lowest offset that the disk refused to give; UINT64_MAX: none */
 };
 

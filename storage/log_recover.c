@@ -20,7 +20,10 @@
  * stop       zeros where the next batch would be are taken for the end; the last segment is written
  * further, an empty one after it is the prepared next.
  *
- * Where the disk refuses to read (ERR_IO) nothing is ever cut: recovery fails instead.
+ * Where the disk refuses to read (ERR_IO) there may be what was acknowledged, to be read another
+ * time. So that is neither rot nor a torn tail: recovery fails at the first record that it might
+ * cost, unless the caller has given up what cannot be read (skip_unreadable). Bodies that cannot be
+ * read harm no start where what was synced is whole without them.
  */
 #include "storage/log_internal.h"
 
@@ -57,7 +60,9 @@ struct recovery {
     struct log_recovery *out;
     struct seen *seen; /* for each segment of the log */
     size_t first;      /* the segment that FROM lies in */
-    bool unreadable;   /* the disk refused to read something */
+    bool unreadable;   /* the disk refused to read something, and where it did so last */
+    size_t unreadable_in;
+    uint64_t unreadable_at;
     unsigned rot_lines;
 };
 
@@ -100,6 +105,13 @@ static int prepare_segment(struct recovery *r, size_t i)
         return rc;
     seen->start = seen->end = SEGMENT_HEADER_BYTES;
     rc = log_need_file(r->log, segment);
+    if (rc == ERR_IO) {
+        const struct scan header = {.window = {.unreadable = 0}};
+
+        rc = log_refuse_gap(r->log, segment, &header);
+        if (!rc)
+            rc = ERR_CORRUPT;
+    }
     if (rc == ERR_CORRUPT) {
         log_error("log: segment %08" PRIx32 " has a damaged header; nothing in it can be read",
                   segment->volume);
@@ -133,13 +145,18 @@ static int begin_scan(struct recovery *r, size_t i, struct scan *scan)
                    r->seen[i].start);
     scan->trust_zeros = r->clean;
     scan->durable = r->synced;
+    if (r->from > segment->base)
+        scan->window.needed = r->from - segment->base;
     return rc;
 }
 
 static void end_scan(struct recovery *r, size_t i, struct scan *scan)
 {
-    if (scan->window.unreadable != UINT64_MAX)
+    if (scan->window.unreadable != UINT64_MAX) {
         r->unreadable = true;
+        r->unreadable_in = i;
+        r->unreadable_at = scan->window.unreadable;
+    }
     scan_release(scan);
     log_give(r->log, r->log->segments[i]);
 }
@@ -254,12 +271,18 @@ static int take_rot(struct recovery *r, struct scan *scan, const struct segment 
         /* What was written after the last sync may have been voided. */
         if (view.lsn >= r->synced)
             break;
+        rc = log_refuse_gap(r->log, segment, scan);
+        if (rc)
+            return rc;
         saved_bytes += record_bytes(&view.header);
         rc = deliver(r, segment, &view);
         if (rc)
             return rc;
     }
     if (rc < 0)
+        return rc;
+    rc = log_refuse_gap(r->log, segment, scan);
+    if (rc)
         return rc;
     if (segment->base + from < r->from)
         from = r->from - segment->base;
@@ -315,6 +338,9 @@ static int take_batch(struct recovery *r, struct scan *scan, const struct segmen
         if (segment->base + before < r->from)
             continue;
         if (rc) {
+            rc = log_refuse_gap(r->log, segment, scan);
+            if (rc)
+                return rc;
             count_rot(r, segment, before, at - before, 1);
             continue;
         }
@@ -347,6 +373,8 @@ static int told_end(struct recovery *r, size_t i, uint64_t *out)
     if (!rc && item.kind == SCAN_BATCH && item.header.synced_through > segment->base &&
         item.header.synced_through - segment->base <= r->seen[i].size)
         *out = item.header.synced_through - segment->base;
+    else if (!rc && item.kind != SCAN_BATCH)
+        rc = log_refuse_gap(r->log, r->log->segments[i + 1], &scan);
     end_scan(r, i + 1, &scan);
     return rc;
 }
@@ -471,9 +499,14 @@ static int cut_tail(struct recovery *r, size_t last)
     struct log *log = r->log;
 
     r->out->cut = true;
-    log_warn("log: the tail from byte %" PRIu64 " of segment %08" PRIx32
-             " on was being written when the node died, and was never acknowledged: cut off",
-             r->seen[last].end, log->segments[last]->volume);
+    if (r->unreadable)
+        log_error("log: from byte %" PRIu64 " of segment %08" PRIx32
+                  " on it cannot be read; given up and cut off",
+                  r->seen[last].end, log->segments[last]->volume);
+    else
+        log_warn("log: the tail from byte %" PRIu64 " of segment %08" PRIx32
+                 " on was being written when the node died, and was never acknowledged: cut off",
+                 r->seen[last].end, log->segments[last]->volume);
     for (size_t i = last + 1; i < log->count; i++) {
         int rc = prepare_segment(r, i);
         if (rc)
@@ -610,7 +643,7 @@ static int settle(struct recovery *r, size_t last, lsn_t floor)
     if (can_continue(r, last, floor))
         rc = continue_last(r, last);
     else
-        rc = seal_all(r, r->unreadable ? log->count : last);
+        rc = seal_all(r, r->unreadable && !r->out->cut ? log->count : last);
     return rc;
 }
 
@@ -624,10 +657,11 @@ static int run(struct recovery *r, size_t *last)
         rc = take_segment(r, i);
     }
     if (rc == CUT) {
-        if (r->unreadable) {
-            log_error("log: segment %08" PRIx32 " cannot be read; not taking that for its end",
-                      r->log->segments[*last]->volume);
-            return ERR_IO;
+        /* Found by the survey or behind: the end may be further up. */
+        if (r->unreadable && !r->log->skip_unreadable) {
+            const struct scan gap = {.window = {.unreadable = r->unreadable_at}};
+
+            return log_refuse_gap(r->log, r->log->segments[r->unreadable_in], &gap);
         }
         return cut_tail(r, *last);
     }

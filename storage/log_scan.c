@@ -9,8 +9,9 @@
  * never hides what comes after it. Whether damage is rot or a torn tail is the caller's to judge;
  * inside rot, scan_salvage finds the records that are still whole by trying every multiple of 8.
  *
- * A part of the file that the disk cannot read (ERR_IO) is treated as damage, 4096 bytes at a time,
- * and remembered in window.unreadable, so that nobody takes it for a torn tail and cuts it off.
+ * A part of the file that the disk cannot read (ERR_IO), also when asked again, is treated as
+ * damage, 4096 bytes at a time, and remembered in window.unreadable, so that nobody takes it for
+ * rot or a torn tail and passes over what another day might read.
  */
 #include "storage/log_internal.h"
 
@@ -20,12 +21,22 @@
 #define FIRST_STEP   (64 * KIB)
 #define LARGEST_STEP (1 * MIB)
 #define RETRY_BYTES  4096
+#define READ_TRIES   3
 /* How far before an offset the batch that contains it can begin. */
 #define REACH LIMIT_BATCH_BYTES
 
 static bool all_zero(const uint8_t *data, size_t len)
 {
     return len == 0 || (data[0] == 0 && memcmp(data, data + 1, len - 1) == 0);
+}
+
+static int read_again(struct window *window, uint8_t *buf, size_t len, uint64_t offset)
+{
+    int rc = ERR_IO;
+
+    for (int i = 0; rc == ERR_IO && i < READ_TRIES; i++)
+        rc = io_read(window->io, window->fd, buf, len, offset, false);
+    return rc;
 }
 
 /* Read [offset, offset + len) of the file to BUF piece by piece; what cannot be read becomes 0xff,
@@ -37,10 +48,10 @@ static int read_pieces(struct window *window, uint8_t *buf, size_t len, uint64_t
 
         if (step > len)
             step = len;
-        int rc = io_read(window->io, window->fd, buf, step, offset, false);
+        int rc = read_again(window, buf, step, offset);
         if (rc == ERR_IO) {
             memset(buf, 0xff, step);
-            if (offset < window->unreadable)
+            if (offset < window->unreadable && offset + step > window->needed)
                 window->unreadable = offset;
         } else if (rc) {
             return rc;

@@ -340,6 +340,31 @@ static int write_store(struct opening *opening, int which, const struct id128 *s
     return 0;
 }
 
+/* A start that died, or whose disk failed, may have left PATH without its name being durable: all
+ * that is stored in it from now on would go with it. Where the user may not look there is nothing
+ * that an earlier start could have made. */
+static int sync_ancestors(struct opening *opening, const char *path)
+{
+    struct io *io = opening->env->io;
+    char *prefix = strdup(path);
+    int rc = prefix ? ERR_NONE : ERR_NO_MEMORY;
+
+    for (bool more = true; !rc && more;) {
+        char *slash = strrchr(prefix, '/');
+
+        more = slash && slash != prefix;
+        if (slash)
+            slash[slash == prefix] = 0;
+        rc = io->sync_dir(io, slash ? prefix : ".");
+        if (rc != ERR_IO)
+            rc = 0;
+    }
+    free(prefix);
+    if (rc)
+        return refuse(opening, rc, "cannot sync what '%s' lies in: %s", path, err_text(rc));
+    return 0;
+}
+
 static int choose_generation(struct opening *opening, struct store_dirs *dirs)
 {
     dirs->store = opening->sides[STATE].store;
@@ -351,7 +376,12 @@ static int choose_generation(struct opening *opening, struct store_dirs *dirs)
         return refuse(opening, ERR_CORRUPT, "'%s' is damaged", opening->sides[STATE].store_path);
     if (!opening->fresh)
         return 0; /* store_dirs_begin writes it, once the start has succeeded */
-    int rc = write_store(opening, FILES, &dirs->store, dirs->generation);
+    int rc = 0;
+
+    for (int i = 0; i < SIDES && !rc; i++)
+        rc = sync_ancestors(opening, opening->sides[i].path);
+    if (!rc)
+        rc = write_store(opening, FILES, &dirs->store, dirs->generation);
     return rc ? rc : write_store(opening, STATE, &dirs->store, dirs->generation);
 }
 

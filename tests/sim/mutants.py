@@ -106,14 +106,47 @@ MUTANTS = [
      "    rc = flags & SQLITE_SYNC_DATAONLY ? io->fdatasync(io, file->fd) : io->fsync(io, file->fd);",
      "    (void)flags, (void)io;"),
     ("unlink-early", "a segment goes before its moves are durable", "journal/clean.c",
-     "    if (durable_position(journal) < cleaner->moved_through || atomic_load(&journal->holds))",
-     "    if (!durable_position(journal) || atomic_load(&journal->holds))"),
+     """    if (durable_position(journal) < cleaner->moved_through || atomic_load(&journal->holds) ||
+        durable_position(journal) < applier_segment_settled(journal, cleaner->volume))
+""",
+     "    if (!durable_position(journal) || atomic_load(&journal->holds))\n"),
     ("revive", "a put of a deleted id counts", "journal/decide.c",
-     "    if (row->flags & OBJECT_DELETED)\n        return ERR_DELETED;\n    if (memcmp",
-     "    if (memcmp"),
+     "    if (row && row->flags & OBJECT_DELETED)\n        return ERR_DELETED;\n    return condition_holds",
+     "    return condition_holds"),
+    ("trim-early", "covered events go before the snapshot is complete", "journal/trim.c",
+     """                                         : put_cuts(journal->applier.db, &reader);
+""",
+     """                                         : put_cuts(journal->applier.db, &reader);
+    if (rc == 0 && reader.kind == SNAPSHOT_ORIGINS) {
+        struct db_snapshot early = {
+            .id = reader.snapshot, .position = entry->lsn, .chunks = 1};
+
+        rc = db_snapshot_set(journal->applier.db, &early);
+        journal->applier.snapshots_changed = true;
+    }
+"""),
+    ("endless-snapshot", "a snapshot without its end counts as whole", "journal/snapshot_load.c",
+     """    if (reader.kind == SNAPSHOT_END)
+        noted->has_end |= snapshot_next_end(&reader, &noted->end) == 1;
+""",
+     """    struct snapshot_begin first;
+
+    if (reader.kind == SNAPSHOT_END)
+        noted->has_end |= snapshot_next_end(&reader, &noted->end) == 1;
+    else if (reader.kind == SNAPSHOT_BEGIN && snapshot_next_begin(&reader, &first) == 1)
+        noted->end.position = first.position, noted->whole = true;
+    if (!noted->has_end)
+        noted->end.chunks = (uint32_t)noted->count;
+"""),
+    ("cover-too-much", "a snapshot claims what was written while it was made", "journal/compact.c",
+     "        .position = c->position, .previous",
+     "        .position = log_end(journal->log), .previous"),
+    ("skip-unreadable", "what the disk cannot read now counts as rot", "storage/log.c",
+     "    log->refused_offset = scan->window.unreadable;\n    pthread_mutex_unlock(&log->mutex);\n    return ERR_IO;",
+     "    log->refused_offset = scan->window.unreadable;\n    pthread_mutex_unlock(&log->mutex);\n    return 0;"),
 ]
 
-TIMEOUT_S = 300
+TIMEOUT_S = 600
 
 
 def run(command, **more):

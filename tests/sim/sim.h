@@ -36,7 +36,7 @@ struct sim_request {
 struct sim_counts {
     atomic_uint_fast64_t runs, points, kills, powers, nested, restarts, faults, checks, rebuilds;
     atomic_uint_fast64_t moved, cleaned, failures, sim_ms, calls, answers, trace, slow_reads;
-    atomic_uint_fast64_t fault_points, emptied, flips, flips_found;
+    atomic_uint_fast64_t fault_points, emptied, flips, flips_found, snapshots, compacted;
 };
 
 struct sim_options {

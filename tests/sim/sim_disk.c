@@ -1,44 +1,19 @@
 /*
  * The simulated disk: see sim_disk.h for what it promises and what it may lose.
- *
- * A file is an array of pages of 4 KiB, each with what the cache has (now) and what the disk has
- * (disk); NULL stands for zeros, and both share one buffer while they are equal. A shorter file is
- * remembered as the lowest size since (floor): what lies behind it on the disk goes when the cut
- * becomes durable, which must be before anything is written there.
+ * sim_inode.c has the bytes of files; here are the names, the calls and the whole.
  */
 #include "tests/sim/sim_disk.h"
 
 #include "base/hash.h"
+#include "tests/sim/sim_inode.h"
 
 #include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define PAGE      4096u
-#define SECTOR    512u
-#define NO_FLOOR  UINT64_MAX
 #define ROOT      "/sim"
 #define WRITEBACK 16 /* one write in so many has the disk write something back */
-
-struct buffer {
-    unsigned shares;
-    uint8_t bytes[PAGE];
-};
-
-struct page {
-    struct buffer *now, *disk;
-    bool dirty;
-};
-
-struct sim_inode {
-    bool is_dir;
-    uint64_t size, disk_size, floor;
-    struct page *pages;
-    size_t page_count;
-    int lock;        /* descriptor that holds it, or -1 */
-    unsigned errors; /* syncs that failed: each open descriptor is told once */
-};
 
 struct sim_name {
     char *path;
@@ -100,49 +75,7 @@ static void trace(struct sim_disk *disk, uint64_t what, uint64_t a, uint64_t b, 
     disk->trace = xxh64(words, sizeof words, 0);
 }
 
-/* ---- Buffers ---- */
-
-static void drop(struct buffer **buffer)
-{
-    if (*buffer && --(*buffer)->shares == 0)
-        free(*buffer);
-    *buffer = NULL;
-}
-
-static void share(struct buffer **to, struct buffer *from)
-{
-    if (*to == from)
-        return;
-    if (from)
-        from->shares++;
-    drop(to);
-    *to = from;
-}
-
-/* A buffer of one's own at *AT. */
-static uint8_t *own(struct buffer **at)
-{
-    struct buffer *buffer = *at;
-
-    if (buffer && buffer->shares == 1)
-        return buffer->bytes;
-    struct buffer *fresh = must(calloc(1, sizeof *fresh));
-    fresh->shares = 1;
-    if (buffer)
-        memcpy(fresh->bytes, buffer->bytes, PAGE);
-    drop(at);
-    *at = fresh;
-    return fresh->bytes;
-}
-
-static const uint8_t *bytes_of(const struct buffer *buffer)
-{
-    static const uint8_t zeros[PAGE];
-
-    return buffer ? buffer->bytes : zeros;
-}
-
-/* ---- Inodes ---- */
+/* ---- Names ---- */
 
 static int new_inode(struct sim_disk *disk, bool is_dir)
 {
@@ -156,141 +89,6 @@ static int new_inode(struct sim_disk *disk, bool is_dir)
     disk->inodes[disk->inode_count] = inode;
     return disk->inode_count++;
 }
-
-static void need_pages(struct sim_inode *inode, uint64_t bytes)
-{
-    size_t wanted = (size_t)((bytes + PAGE - 1) / PAGE);
-
-    if (wanted <= inode->page_count)
-        return;
-    inode->pages = must(realloc(inode->pages, wanted * sizeof *inode->pages));
-    memset(inode->pages + inode->page_count, 0,
-           (wanted - inode->page_count) * sizeof *inode->pages);
-    inode->page_count = wanted;
-}
-
-static void empty_inode(struct sim_inode *inode)
-{
-    for (size_t i = 0; i < inode->page_count; i++) {
-        drop(&inode->pages[i].now);
-        drop(&inode->pages[i].disk);
-    }
-    free(inode->pages);
-    inode->pages = NULL;
-    inode->page_count = 0;
-}
-
-/* That the file became shorter reaches the disk. */
-static void settle_floor(struct sim_inode *inode)
-{
-    uint64_t floor = inode->floor;
-
-    if (floor == NO_FLOOR)
-        return;
-    inode->floor = NO_FLOOR;
-    if (inode->disk_size > floor)
-        inode->disk_size = floor;
-    for (size_t i = (size_t)(floor / PAGE); i < inode->page_count; i++) {
-        struct page *page = &inode->pages[i];
-        size_t keep = i == floor / PAGE ? (size_t)(floor % PAGE) : 0;
-
-        if (!page->disk)
-            continue;
-        if (keep == 0)
-            drop(&page->disk);
-        else
-            memset(own(&page->disk) + keep, 0, PAGE - keep);
-    }
-}
-
-/* The sectors of page I that MASK names reach the disk. */
-static void write_back(struct sim_inode *inode, size_t i, unsigned mask)
-{
-    struct page *page = &inode->pages[i];
-    const uint8_t *now = bytes_of(page->now);
-
-    if (inode->floor != NO_FLOOR && (i + 1) * PAGE > inode->floor)
-        settle_floor(inode);
-    if (mask == 0xff) {
-        share(&page->disk, page->now);
-        return;
-    }
-    for (unsigned s = 0; s < PAGE / SECTOR; s++)
-        if (mask & 1u << s &&
-            memcmp(now + s * SECTOR, bytes_of(page->disk) + s * SECTOR, SECTOR) != 0)
-            memcpy(own(&page->disk) + s * SECTOR, now + s * SECTOR, SECTOR);
-}
-
-static void sync_inode(struct sim_inode *inode, bool all)
-{
-    for (size_t i = 0; i < inode->page_count; i++)
-        if (inode->pages[i].dirty) {
-            write_back(inode, i, 0xff);
-            inode->pages[i].dirty = false;
-        }
-    if (all || inode->size > inode->floor)
-        settle_floor(inode);
-    if (inode->size > inode->disk_size || inode->floor == NO_FLOOR)
-        inode->disk_size = inode->size;
-}
-
-/* Some of what is dirty reaches the disk, with nobody asking. */
-static void write_some_back(struct sim_disk *disk, struct sim_inode *inode)
-{
-    bool grow = roll(disk, 2);
-
-    for (size_t i = 0; i < inode->page_count; i++)
-        if (inode->pages[i].dirty && roll(disk, 2))
-            write_back(inode, i, (unsigned)roll(disk, 256));
-    if (grow && inode->floor == NO_FLOOR && inode->size > inode->disk_size)
-        inode->disk_size = inode->size;
-}
-
-/* A sync that fails: some sectors made it, the others are not dirty any more. */
-static void fail_sync(struct sim_disk *disk, struct sim_inode *inode)
-{
-    write_some_back(disk, inode);
-    for (size_t i = 0; i < inode->page_count; i++)
-        inode->pages[i].dirty = false;
-}
-
-static void power_loss(struct sim_disk *disk, struct sim_inode *inode)
-{
-    uint64_t how = roll(disk, 4); /* 0: nothing more reached the disk, 1: everything, else some */
-    uint64_t size = inode->size;
-
-    if (how == 1) {
-        sync_inode(inode, true);
-    } else if (how > 1) {
-        if (inode->floor != NO_FLOOR && roll(disk, 2))
-            settle_floor(inode);
-        for (size_t i = 0; i < inode->page_count; i++) {
-            uint64_t page = roll(disk, 4);
-
-            if (inode->pages[i].dirty && page)
-                write_back(inode, i, page == 1 ? 0xff : (unsigned)roll(disk, 256));
-        }
-        if (inode->floor == NO_FLOOR && size > inode->disk_size) {
-            uint64_t grown = roll(disk, 3);
-
-            if (grown == 1)
-                inode->disk_size = size;
-            else if (grown == 2)
-                inode->disk_size += roll(disk, size - inode->disk_size);
-        }
-    }
-    /* What reached the disk behind the file's end is not part of it. */
-    inode->floor = inode->disk_size;
-    uint64_t end = inode->disk_size;
-    settle_floor(inode);
-    inode->size = inode->disk_size = end;
-    for (size_t i = 0; i < inode->page_count; i++) {
-        share(&inode->pages[i].now, inode->pages[i].disk);
-        inode->pages[i].dirty = false;
-    }
-}
-
-/* ---- Names ---- */
 
 static int table_slot(const struct sim_disk *disk, const char *path, size_t len)
 {
@@ -418,7 +216,7 @@ static void sweep(struct sim_disk *disk)
             used[disk->changes[i].inode] = true;
     for (int i = 0; i < disk->inode_count; i++)
         if (!used[i] && disk->inodes[i]->page_count && !is_open(disk, i))
-            empty_inode(disk->inodes[i]);
+            inode_release(disk->inodes[i]);
     free(used);
 }
 
@@ -545,7 +343,7 @@ static ssize_t sim_pread(struct io *io, int fd, void *buf, size_t len, uint64_t 
         size_t part = PAGE - skip < len - done ? PAGE - skip : len - done;
 
         if (page < inode->page_count)
-            memcpy(at + done, bytes_of(inode->pages[page].now) + skip, part);
+            memcpy(at + done, buffer_bytes(inode->pages[page].now) + skip, part);
         else
             memset(at + done, 0, part);
         done += part;
@@ -561,7 +359,7 @@ static size_t put_bytes(struct sim_disk *disk, struct sim_inode *inode, const ui
     uint64_t room = UINT64_MAX;
     size_t done = 0;
 
-    need_pages(inode, offset + len);
+    inode_need_pages(inode, offset + len);
     while (done < len) {
         size_t i = (size_t)((offset + done) / PAGE), skip = (size_t)((offset + done) % PAGE);
         size_t part = PAGE - skip < len - done ? PAGE - skip : len - done;
@@ -576,7 +374,7 @@ static size_t put_bytes(struct sim_disk *disk, struct sim_inode *inode, const ui
                 break;
             room -= PAGE;
         }
-        memcpy(own(&page->now) + skip, data + done, part);
+        memcpy(buffer_own(&page->now) + skip, data + done, part);
         page->dirty = true;
         done += part;
     }
@@ -625,7 +423,7 @@ static ssize_t sim_pwritev(struct io *io, int fd, const struct iovec *iov, int c
     size_t done = put_bytes(disk, inode, data, part, offset);
     free(data);
     if (!disk->dead && roll(disk, WRITEBACK) == 0)
-        write_some_back(disk, inode);
+        inode_write_some_back(inode, &disk->dice);
     if (fate == SIM_FAIL || fate == SIM_DIE)
         return rc;
     if (done == 0 && len > 0)
@@ -643,7 +441,7 @@ static int sync_fd(struct sim_disk *disk, int fd, enum sim_op op)
         return ERR_IO;
     trace(disk, op, (uint64_t)disk->fds[fd].inode, inode->size, fate);
     if (fate == SIM_FAIL) {
-        fail_sync(disk, inode);
+        inode_fail_sync(inode, &disk->dice);
         disk->fds[fd].told = ++inode->errors;
         return rc;
     }
@@ -652,10 +450,10 @@ static int sync_fd(struct sim_disk *disk, int fd, enum sim_op op)
         return ERR_IO;
     }
     if (fate == SIM_INTERRUPTED) {
-        write_some_back(disk, inode);
+        inode_write_some_back(inode, &disk->dice);
         return sync_fd(disk, fd, op);
     }
-    sync_inode(inode, op == SIM_FSYNC);
+    inode_sync(inode, op == SIM_FSYNC);
     return 0;
 }
 
@@ -676,7 +474,7 @@ static int sim_sync_range(struct io *io, int fd, uint64_t offset, uint64_t len)
     if (disk->dead)
         return ERR_IO;
     trace(disk, 102, offset, len, 0);
-    write_some_back(disk, inode_of(disk, fd));
+    inode_write_some_back(inode_of(disk, fd), &disk->dice);
     return 0;
 }
 
@@ -697,17 +495,17 @@ static int sim_truncate(struct io *io, int fd, uint64_t size)
             size_t keep = i == size / PAGE ? (size_t)(size % PAGE) : 0;
 
             if (keep && page->now) {
-                memset(own(&page->now) + keep, 0, PAGE - keep);
+                memset(buffer_own(&page->now) + keep, 0, PAGE - keep);
                 page->dirty = true;
             } else if (!keep) {
-                drop(&page->now);
+                buffer_drop(&page->now);
                 page->dirty = false;
             }
         }
         if (size < inode->disk_size && size < inode->floor)
             inode->floor = size;
     }
-    need_pages(inode, size);
+    inode_need_pages(inode, size);
     inode->size = size;
     return fate == SIM_DIE ? rc : 0;
 }
@@ -752,7 +550,7 @@ static int sim_drop_cache(struct io *io, int fd)
         return ERR_IO;
     for (size_t i = 0; i < inode->page_count; i++)
         if (!inode->pages[i].dirty && (i + 1) * PAGE <= inode->floor)
-            share(&inode->pages[i].now, inode->pages[i].disk);
+            buffer_share(&inode->pages[i].now, inode->pages[i].disk);
     return 0;
 }
 
@@ -968,7 +766,7 @@ void sim_disk_destroy(struct sim_disk **disk_ptr)
     if (!disk)
         return;
     for (int i = 0; i < disk->inode_count; i++) {
-        empty_inode(disk->inodes[i]);
+        inode_release(disk->inodes[i]);
         free(disk->inodes[i]);
     }
     for (int i = 0; i < disk->name_count; i++)
@@ -1011,7 +809,7 @@ void sim_disk_restart(struct sim_disk *disk, enum sim_crash kind)
         lose_names(disk);
         disk->change_count = 0;
         for (int i = 0; i < disk->inode_count; i++)
-            power_loss(disk, disk->inodes[i]);
+            inode_lose_power(disk->inodes[i], &disk->dice);
     }
     sweep(disk);
     disk->dead = false;
@@ -1025,8 +823,8 @@ bool sim_disk_flip(struct sim_disk *disk, const char *path, uint64_t offset, uns
 
     if (!inode || offset >= inode->size || i >= inode->page_count)
         return false;
-    own(&inode->pages[i].now)[offset % PAGE] ^= (uint8_t)(1u << bit % 8);
-    own(&inode->pages[i].disk)[offset % PAGE] ^= (uint8_t)(1u << bit % 8);
+    buffer_own(&inode->pages[i].now)[offset % PAGE] ^= (uint8_t)(1u << bit % 8);
+    buffer_own(&inode->pages[i].disk)[offset % PAGE] ^= (uint8_t)(1u << bit % 8);
     return true;
 }
 
@@ -1042,7 +840,7 @@ uint64_t sim_disk_hash(const struct sim_disk *disk)
         const struct sim_inode *inode = disk->inodes[name->now];
         uint64_t hash = xxh64(name->path, strlen(name->path), inode->size);
         for (size_t p = 0; p < inode->page_count; p++)
-            hash = xxh64(bytes_of(inode->pages[p].now), PAGE, hash);
+            hash = xxh64(buffer_bytes(inode->pages[p].now), PAGE, hash);
         sum += hash;
     }
     return sum;

@@ -74,6 +74,19 @@ static void find_files(struct files *files, enum target target)
         add_path(files, small[i]);
 }
 
+/* One in twelve is a control: no bit is flipped, and nothing may be found. */
+static bool is_control(const struct sim *sim)
+{
+    return (sim_mix(sim->seed, sim->point, 13) >> 8) % 12 == 0;
+}
+
+static bool flip_bit(struct sim *sim, const char *path, uint64_t offset)
+{
+    unsigned bit = (unsigned)sim_roll(sim, 8);
+
+    return is_control(sim) || sim_disk_flip(sim->disk, path, offset, bit);
+}
+
 /* Flip a bit of some file of kind *TARGET; its path, NULL where there is none. */
 static const char *flip(struct sim *sim, enum target target, uint64_t *offset)
 {
@@ -88,7 +101,7 @@ static const char *flip(struct sim *sim, enum target target, uint64_t *offset)
         if (sim->disk->io.stat(&sim->disk->io, path, &stat) != 0 || stat.size_bytes == 0)
             continue;
         *offset = sim_roll(sim, stat.size_bytes);
-        if (sim_disk_flip(sim->disk, path, *offset, (unsigned)sim_roll(sim, 8)))
+        if (flip_bit(sim, path, *offset))
             return path;
     }
     return NULL;
@@ -211,8 +224,7 @@ static const char *flip_replayed(struct sim *sim, uint64_t *offset)
             }
     }
     free(segments);
-    return path[0] && sim_disk_flip(sim->disk, path, *offset, (unsigned)sim_roll(sim, 8)) ? path
-                                                                                          : NULL;
+    return path[0] && flip_bit(sim, path, *offset) ? path : NULL;
 }
 
 /* What has to hold on a node that has started with the flipped bit; whether anything was found. */
@@ -256,13 +268,15 @@ void sim_flip(struct sim *sim)
     }
     if (!path)
         _exit(0);
-    atomic_fetch_add(&sim->counts->flips, 1);
+    atomic_fetch_add(&sim->counts->flips, !is_control(sim));
     int rc = node_open(sim);
     if (rc == 0)
         found = check_started(sim, target, path, offset, &before);
     else if (target != TARGET_DATABASE && target != TARGET_SMALL)
         sim_fail(sim, "%s, byte %" PRIu64 ": the node does not start: %s", path, offset,
                  sim->message);
+    if (is_control(sim) && found)
+        sim_fail(sim, "damage is found where no bit was flipped: %s", rc ? sim->message : path);
     atomic_fetch_add(&sim->counts->flips_found, found);
     if (found && target == TARGET_DATABASE)
         remake(sim, &before);

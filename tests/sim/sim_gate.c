@@ -257,9 +257,10 @@ static void choose_fault(struct sim *sim, enum sim_op op, uint64_t dice)
         dice = sim_mix(dice, op, 12) >> 8;
     } while (gate.fault != FAULT_READ && op != SIM_OPS && !suits(gate.fault, op));
     gate.fail_at = sim->disk->calls;
-    /* A full disk stays full for a while, a broken one broken. But what cannot be read twice is rot
-     * to recovery, which skips it: that would be a loss that no later read makes good. */
-    gate.again = gate.fault != FAULT_READ && dice % 3 == 0 ? (unsigned)(dice >> 4) % 12 : 0;
+    /* A full disk stays full for a while, a broken one broken. */
+    gate.again = dice % 3 == 0 ? (unsigned)(dice >> 4) % 12 : 0;
+    if (gate.fault == FAULT_READ)
+        gate.again *= 4; /* recovery asks several times for each small piece */
 }
 
 static enum sim_fate at_call(struct sim_disk *disk, enum sim_op op, const char *path, int *rc)

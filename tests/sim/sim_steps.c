@@ -142,6 +142,10 @@ static void stop_and_start(struct sim *sim)
     sim->faulted = false;
     sim_pass_time(sim, sim_roll(sim, 5000));
     sim_start(sim);
+    /* What a failed sync, or a failed undo of a failed write, has left open is settled now. */
+    sim->calm++;
+    check_outcome(sim);
+    sim->calm--;
 }
 
 void sim_rebuild(struct sim *sim)
@@ -159,6 +163,8 @@ void sim_rebuild(struct sim *sim)
     sim->calm--;
     journal_stats(sim->journal, &before);
     bool whole = before.pending == 0 && !before.read_only;
+    /* A rebuild brings back no event that the snapshot covers. */
+    bool trimmed = !atomic_load(&sim->journal->trimming);
 
     /* Of a node that stopped, or of one that died: its WAL is full then. */
     if (sim_roll(sim, 2)) {
@@ -180,7 +186,7 @@ void sim_rebuild(struct sim *sim)
     if (!rc && whole && sim->lost_count == 0) {
         if (after.digest.low != before.digest.low || after.digest.high != before.digest.high)
             sim_fail(sim, "the rebuilt digest is another one");
-        if (after.events != before.events || after.objects != before.objects)
+        if ((trimmed && after.events != before.events) || after.objects != before.objects)
             sim_fail(sim,
                      "rebuilt: %" PRIu64 " events and %" PRIu64 " objects of %" PRIu64
                      " and %" PRIu64,
@@ -258,7 +264,7 @@ static void step_fill(struct sim *sim)
 
 static void step_upkeep(struct sim *sim)
 {
-    for (uint64_t i = sim_roll(sim, 6); i < 6 && !sim->disk->dead; i++)
+    for (uint64_t i = sim_roll(sim, 6); i < 10 && !sim->disk->dead; i++)
         (void)journal_upkeep_step(sim->journal);
 }
 

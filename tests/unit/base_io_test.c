@@ -12,7 +12,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 static char *dir; /* fresh for each test */
@@ -569,6 +572,130 @@ static void mkdirs_makes_what_is_missing(void **state)
     assert_int_equal(io->mkdir(io, at("a")), ERR_EXISTS);
 }
 
+/* ---- Signals ---- */
+
+/* The program's own definitions come before the C library's: so many of the next calls of them end
+ * with EINTR and do nothing, as with a signal that came in between. */
+static int interruptions;
+static unsigned interrupted; /* since it was last set to 0 */
+
+static bool is_interrupted(void)
+{
+    if (interruptions == 0)
+        return false;
+    interruptions--;
+    interrupted++;
+    errno = EINTR;
+    return true;
+}
+
+/* NOLINTBEGIN(readability-inconsistent-declaration-parameter-name): the headers' are reserved */
+ssize_t pread(int fd, void *buf, size_t len, off_t offset)
+{
+    return is_interrupted() ? -1 : syscall(SYS_pread64, fd, buf, len, offset);
+}
+
+ssize_t pwritev(int fd, const struct iovec *iov, int count, off_t offset)
+{
+    return is_interrupted() ? -1 : syscall(SYS_pwritev, fd, iov, count, offset, 0);
+}
+
+ssize_t preadv2(int fd, const struct iovec *iov, int count, off_t offset, int flags)
+{
+    return is_interrupted() ? -1 : syscall(SYS_preadv2, fd, iov, count, offset, 0, flags);
+}
+
+int fdatasync(int fd)
+{
+    return is_interrupted() ? -1 : (int)syscall(SYS_fdatasync, fd);
+}
+
+int fsync(int fd)
+{
+    return is_interrupted() ? -1 : (int)syscall(SYS_fsync, fd);
+}
+
+int ftruncate(int fd, off_t size)
+{
+    return is_interrupted() ? -1 : (int)syscall(SYS_ftruncate, fd, size);
+}
+
+int open(const char *path, int flags, ...)
+{
+    va_list args;
+
+    va_start(args, flags);
+    int mode = flags & O_CREAT ? va_arg(args, int) : 0;
+    va_end(args);
+    return is_interrupted() ? -1 : (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
+}
+
+int flock(int fd, int operation)
+{
+    return is_interrupted() ? -1 : (int)syscall(SYS_flock, fd, operation);
+}
+
+/* NOLINTEND(readability-inconsistent-declaration-parameter-name) */
+
+/* The next two calls of the following are interrupted. */
+static void storm(void)
+{
+    interruptions = 2;
+    interrupted = 0;
+}
+
+static void expect_interrupted(void)
+{
+    assert_int_equal(interruptions, 0);
+    assert_int_equal(interrupted, 2);
+}
+
+static void a_signal_in_between_is_not_an_error(void **state)
+{
+    struct io *io = io_system();
+    char text[] = "interrupted", back[sizeof text];
+    struct iovec iov = {.iov_base = text, .iov_len = sizeof text};
+    struct io_stat stat;
+
+    (void)state;
+    storm();
+    int fd = io_open(io, at("file"), IO_READ | IO_WRITE | IO_CREATE);
+    assert_true(fd >= 0);
+    expect_interrupted();
+    storm();
+    assert_int_equal(io_writev(io, fd, &iov, 1, 100), 0);
+    expect_interrupted();
+    storm();
+    assert_int_equal(io->fdatasync(io, fd), 0);
+    expect_interrupted();
+    storm();
+    assert_int_equal(io->fsync(io, fd), 0);
+    expect_interrupted();
+    storm();
+    assert_int_equal(io->sync_dir(io, dir), 0);
+    expect_interrupted();
+    storm();
+    assert_int_equal(io_read(io, fd, back, sizeof back, 100, false), 0);
+    expect_interrupted();
+    assert_string_equal(back, "interrupted");
+    storm();
+    int rc = io_read(io, fd, back, sizeof back, 100, true);
+    assert_true(rc == 0 || rc == ERR_AGAIN);
+    expect_interrupted();
+    storm();
+    assert_int_equal(io->truncate(io, fd, 50), 0);
+    expect_interrupted();
+    assert_int_equal(io->stat_fd(io, fd, &stat), 0);
+    assert_int_equal(stat.size_bytes, 50);
+    storm();
+    assert_int_equal(io->lock(io, fd), 0);
+    expect_interrupted();
+    assert_int_equal(io_close(io, &fd), 0);
+    storm();
+    assert_int_equal(io_replace(io, at("file"), "new", 3), 0);
+    expect_interrupted();
+}
+
 int main(void)
 {
 #define WITH_DIR(test) cmocka_unit_test_setup_teardown(test, make_dir, drop_dir)
@@ -593,6 +720,7 @@ int main(void)
         WITH_DIR(read_all_takes_files_of_any_size_up_to_its_bound),
         WITH_DIR(read_all_does_not_trust_the_size),
         WITH_DIR(mkdirs_makes_what_is_missing),
+        WITH_DIR(a_signal_in_between_is_not_an_error),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -468,6 +468,89 @@ static void a_lost_node_id_is_the_databases(void **state)
     assert_non_null(strstr(node->message, "NODE_ID"));
 }
 
+static void what_a_start_cannot_read_is_not_passed_over(void **state)
+{
+    struct node *node = *state;
+    uint64_t events, objects;
+
+    node_open(node, false);
+    for (unsigned n = 0; n < 20; n++)
+        assert_int_equal(put(node, n, 3000), 0);
+    node_close(node, false); /* killed: the database has nothing of it */
+    node->fault.only = "/log/";
+    node->fault.bad_from = 30000;
+    node->fault.bad_to = 36000;
+    assert_int_equal(node_try(node, false), ERR_IO);
+    assert_non_null(strstr(node->message, "/log/00000001.seg"));
+    assert_non_null(strstr(node->message, "--accept-data-loss"));
+    mend(node);
+    node_open(node, false);
+    for (unsigned n = 0; n < 20; n++)
+        expect_body(node, n, 3000);
+    expect_sound(node, NULL);
+    struct hash128 digest = digest_of(node);
+
+    node_close(node, true);
+
+    /* A rebuild reads all of it. */
+    node->fault.only = "/log/";
+    node->fault.bad_to = 36000;
+    for (int accept = 0; accept < 2; accept++) {
+        assert_int_equal(store_dirs_inspect(&node->dirs, &node->env, node->state, node->files,
+                                            node->message, sizeof node->message),
+                         0);
+        node->dirs.accept_loss = accept;
+        int rc =
+            journal_rebuild(&node->dirs, &events, &objects, node->message, sizeof node->message);
+
+        store_dirs_close(&node->dirs);
+        assert_int_equal(rc, accept ? 0 : ERR_IO);
+        if (!accept)
+            assert_non_null(strstr(node->message, "/log/00000001.seg"));
+        if (!accept) { /* the database is the old one still */
+            mend(node);
+            node_open(node, false);
+            expect_sound(node, &digest);
+            node_close(node, true);
+            node->fault.only = "/log/";
+            node->fault.bad_to = 36000;
+        }
+    }
+    assert_true(objects >= 16 && objects < 20);
+    mend(node);
+}
+
+static void what_cannot_be_read_is_left_behind_where_that_is_accepted(void **state)
+{
+    struct node *node = *state;
+    unsigned there = 0;
+    struct object *object;
+
+    node_open(node, false);
+    for (unsigned n = 0; n < 20; n++)
+        assert_int_equal(put(node, n, 3000), 0);
+    node_close(node, false);
+    node->fault.only = "/log/";
+    node->fault.bad_from = 30000;
+    node->fault.bad_to = 36000;
+    if (node_try(node, true) != 0)
+        fail_msg("%s", node->message);
+    for (unsigned n = 0; n < 20; n++) {
+        if (find(node, n, &object) == 0) {
+            there++;
+            object_destroy(&object);
+        }
+    }
+    assert_true(there >= 16 && there < 20);
+    assert_int_equal(put(node, 100, 3000), 0);
+    mend(node);
+    node_close(node, true);
+    node_open(node, false);
+    expect_body(node, 100, 3000);
+    expect_body(node, 19, 3000);
+    node_close(node, true);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -485,6 +568,8 @@ int main(void)
         TEST(async_answers_before_the_sync_and_checkpoints_after_one),
         TEST(a_loss_is_accepted_where_the_generation_is_right_too),
         TEST(a_lost_node_id_is_the_databases),
+        TEST(what_a_start_cannot_read_is_not_passed_over),
+        TEST(what_cannot_be_read_is_left_behind_where_that_is_accepted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -861,16 +861,101 @@ static void a_disk_that_cannot_read_never_leads_to_a_cut(void **state)
     b.fault.bad_to = whole + 101;
     assert_int_equal(bench_start(&b, NULL, 0, 0, 0, false, &d), ERR_IO);
     assert_int_equal(file_size(&b, 1), end);
-    /* Known to be synced: a bad sector is rot like any other. */
-    b.fault.bad_from = 4096 + 100;
-    b.fault.bad_to = 4096 + 101;
-    start(&b, 0, 0, false);
-    assert_true(d.count >= 6 && d.numbers[d.count - 1] == 11);
-    assert_true(b.recovery.rotten_bytes > 0);
-    log_close(&b.log);
     b.fault.bad_to = 0;
     start(&b, 0, 0, false);
     assert_delivered(&d, 0, 12);
+    log_close(&b.log);
+    /* Unless it was given up: then it is cut for good. */
+    b.fault.bad_to = whole + 101;
+    b.config.skip_unreadable = true;
+    start(&b, 0, 0, false);
+    assert_delivered(&d, 0, 8);
+    assert_true(b.recovery.cut);
+    log_close(&b.log);
+    b.fault.bad_to = 0;
+    b.config.skip_unreadable = false;
+    start(&b, 0, 0, false);
+    assert_delivered(&d, 0, 8);
+    bench_release(&b);
+}
+
+static int tries_left;
+
+static void mend_after_some(void *arg)
+{
+    struct bench *b = arg;
+
+    if (tries_left > 0 && --tries_left == 0)
+        b->fault.bad_to = 0;
+}
+
+static int open_and_recover(struct bench *b, lsn_t from)
+{
+    int rc = log_open(&b->log, &b->config, NULL, 0);
+
+    assert_int_equal(rc, 0);
+    memset(&d, 0, sizeof d);
+    return log_recover(b->log, from, from, false, take_record, NULL, &d, &b->recovery);
+}
+
+static void what_the_disk_cannot_read_is_refused_asked_for_again_or_given_up(void **state)
+{
+    struct bench b;
+    uint32_t volume;
+    uint64_t offset;
+
+    (void)state;
+    bench_init(&b, 0);
+    start(&b, 0, 0, false);
+    write_batch(b.log, 0, 8, NULL, true);
+    lsn_t first = log_end(b.log);
+    write_batch(b.log, 8, 12, NULL, true);
+    write_batch(b.log, 12, 14, NULL, true);
+    log_close(&b.log);
+    /* The head of a batch that is known to be synced. */
+    b.fault.bad_from = first + 40;
+    b.fault.bad_to = first + 41;
+    assert_int_equal(open_and_recover(&b, 0), ERR_IO);
+    assert_true(log_unreadable(b.log, &volume, &offset));
+    assert_int_equal(volume, 1);
+    assert_true(offset <= first + 40 && offset + 4096 > first + 40);
+    for (uint32_t i = 0; i < d.count; i++)
+        assert_true(d.numbers[i] < 8); /* nothing from behind the gap */
+    log_close(&b.log);
+    /* It is asked for more than once. */
+    b.fault.before_read = mend_after_some;
+    b.fault.arg = &b;
+    tries_left = 2 + (int)((offset - 4096) / 4096) + 3; /* head, window, pieces, this one thrice */
+    start(&b, 0, 0, false);
+    assert_delivered(&d, 0, 14);
+    assert_int_equal(tries_left, 0);
+    log_close(&b.log);
+    /* Below what is asked for it does no harm. */
+    b.fault.bad_from = 4096 + 100;
+    b.fault.bad_to = 4096 + 101;
+    assert_true(first > 2 * 4096);
+    start(&b, first, 0, false);
+    assert_delivered(&d, 8, 14);
+    assert_int_equal(b.recovery.rotten_bytes, 0);
+    log_close(&b.log);
+    /* Given up, it is rot like any other. */
+    b.config.skip_unreadable = true;
+    start(&b, 0, 0, false);
+    assert_true(d.count >= 6 && d.numbers[d.count - 1] == 13);
+    assert_true(b.recovery.rotten_bytes > 0);
+    assert_false(b.recovery.cut);
+    log_close(&b.log);
+    b.config.skip_unreadable = false;
+    b.fault.bad_to = 0;
+    start(&b, 0, 0, false);
+    assert_delivered(&d, 0, 14);
+    /* Reading it for cleaning is no better. */
+    uint64_t from = 0, rotten = 0;
+
+    b.fault.bad_to = 4096 + 101;
+    assert_int_equal(log_scan(b.log, 1, &from, take_record, &d, &rotten), ERR_IO);
+    assert_int_equal(rotten, 0);
+    b.fault.bad_to = 0;
     bench_release(&b);
 }
 
@@ -1096,6 +1181,7 @@ int main(void)
         cmocka_unit_test(any_flipped_byte_is_detected_or_harmless),
         cmocka_unit_test(a_disk_that_cannot_read_never_leads_to_a_cut),
         cmocka_unit_test(the_visitors_error_ends_recovery_and_a_later_one_succeeds),
+        cmocka_unit_test(what_the_disk_cannot_read_is_refused_asked_for_again_or_given_up),
         cmocka_unit_test(each_failing_call_fails_recovery_and_loses_nothing),
         cmocka_unit_test(a_missing_file_or_one_of_another_store_is_named),
         cmocka_unit_test(a_scan_stops_and_goes_on_where_it_was),
