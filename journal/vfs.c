@@ -53,6 +53,7 @@
 #define JULIAN_UNIX_MS  INT64_C(210866760000000)
 #define SECTOR_BYTES    512
 #define NAME_BYTES      32
+#define RUN_BYTES       (256 * KIB) /* written back at once: see written() */
 
 /* What the connections to one database share. */
 struct shared {
@@ -92,7 +93,8 @@ struct file {
     uint64_t held_offset;
     uint8_t held_bytes[WAL_FRAME_BYTES];
     bool is_wal;
-    bool page_sums; /* see VFS_FCNTL_PAGE_SUMS */
+    bool page_sums;                       /* see VFS_FCNTL_PAGE_SUMS */
+    uint64_t run_from, run_to, run_bytes; /* dirty since the last sync or write-back */
 };
 
 static _Thread_local int last_error;
@@ -139,6 +141,34 @@ static int flush(struct file *file)
     return rc ? failed(rc, SQLITE_IOERR_WRITE) : SQLITE_OK;
 }
 
+/*
+ * [OFFSET, OFFSET + LEN) was written. Left to the sync at the end, the megabytes of a WAL and of a
+ * checkpoint would go to the disk in one burst, and the commits of that moment would wait behind
+ * it; so they go in runs, whose wait is the applier's alone. What the disk says of a run it says
+ * only once: the sync has to repeat it.
+ */
+static int written(struct file *file, uint64_t offset, uint64_t len)
+{
+    struct io *io = io_of(file);
+
+    if (!file->shared && !file->is_wal)
+        return SQLITE_OK;
+    if (file->run_bytes == 0 || offset < file->run_from)
+        file->run_from = offset;
+    if (file->run_bytes == 0 || offset + len > file->run_to)
+        file->run_to = offset + len;
+    file->run_bytes += len;
+    if (file->run_bytes < RUN_BYTES)
+        return SQLITE_OK;
+    file->run_bytes = 0;
+    int rc = io->sync_range(io, file->fd, file->run_from, file->run_to - file->run_from);
+    if (rc == 0)
+        return SQLITE_OK;
+    if (!file->sync_error)
+        file->sync_error = rc;
+    return failed(rc, SQLITE_IOERR_FSYNC);
+}
+
 static bool is_page(const struct file *file, int len, sqlite3_int64 offset)
 {
     return file->page_sums && len == VFS_PAGE_BYTES && offset % VFS_PAGE_BYTES == 0;
@@ -169,7 +199,7 @@ static int write_page(struct file *file, const uint8_t *page, sqlite3_int64 offs
     memcpy(summed, page, VFS_PAGE_BYTES - VFS_PAGE_RESERVED);
     put_u64(summed + VFS_PAGE_BYTES - VFS_PAGE_RESERVED, page_sum(page, offset));
     int rc = io_write(io_of(file), file->fd, summed, sizeof summed, (uint64_t)offset);
-    return rc ? failed(rc, SQLITE_IOERR_WRITE) : SQLITE_OK;
+    return rc ? failed(rc, SQLITE_IOERR_WRITE) : written(file, (uint64_t)offset, sizeof summed);
 }
 
 static int file_read(sqlite3_file *base, void *buf, int len, sqlite3_int64 offset)
@@ -213,8 +243,10 @@ static int file_write(sqlite3_file *base, const void *buf, int len, sqlite3_int6
         };
 
         file->held = false;
+        uint64_t bytes = WAL_FRAME_BYTES + (uint64_t)len;
+
         rc = io_writev(io_of(file), file->fd, both, 2, file->held_offset);
-        return rc ? failed(rc, SQLITE_IOERR_WRITE) : SQLITE_OK;
+        return rc ? failed(rc, SQLITE_IOERR_WRITE) : written(file, file->held_offset, bytes);
     }
     rc = flush(file);
     if (rc)
@@ -282,6 +314,7 @@ static int file_sync(sqlite3_file *base, int flags)
         file->sync_error = rc;
         return failed(rc, SQLITE_IOERR_FSYNC);
     }
+    file->run_bytes = 0;
     file->sync_dir = false;
     return SQLITE_OK;
 }
