@@ -3,11 +3,12 @@
 import os
 import pathlib
 import platform
+import threading
 import time
 
 
-def sync_latency_us(directory, count=400):
-    """Median and p99 of appending 2 KiB to a prewritten file and waiting for the disk: what one
+def sync_latency_us(directory, count=400, whole=False):
+    """Median and p99 (all of them where WHOLE) of appending 2 KiB to a prewritten file and waiting for the disk: what one
     batch of one small put cannot beat."""
     path = directory / "sync-latency"
     times = []
@@ -24,8 +25,39 @@ def sync_latency_us(directory, count=400):
     finally:
         os.close(fd)
         path.unlink()
+    if whole:
+        return times
     times.sort()
     return times[count // 2], times[count * 99 // 100]
+
+
+def sync_latency_beside_us(directory, mb_s, seconds=4):
+    """Median and p99 of such a sync while another thread writes files of 16 MiB, each synced, at
+    MB_S at most; and the MB/s it came to."""
+    block = os.urandom(1 << 20)
+    end = time.monotonic() + seconds
+    written = 0
+
+    def write_files():
+        nonlocal written
+        path = directory / "write-beside"
+        while time.monotonic() < end:
+            with open(path, "wb", buffering=0) as file:
+                for _ in range(16):
+                    file.write(block)
+                os.fdatasync(file.fileno())
+            path.unlink()
+            written += 16 << 20
+            time.sleep(max(0, written / (mb_s * 1e6) - (seconds - (end - time.monotonic()))))
+
+    writer = threading.Thread(target=write_files)
+    times = []
+    writer.start()
+    while time.monotonic() < end:
+        times.extend(sync_latency_us(directory, 50, whole=True))
+    writer.join()
+    times.sort()
+    return times[len(times) // 2], times[len(times) * 99 // 100], written / 1e6 / seconds
 
 
 def write_mb_s(directory, size=256 << 20):
