@@ -38,20 +38,6 @@ def connections(node):
     return node.stats()["http"]["connections"] - 1
 
 
-def settle(node):
-    """Thousands of connections that come or go are work for a moment, and the buffers of slow
-    readers have to be filled: wait until the node rests."""
-    end = time.monotonic() + 30
-    used = node.cpu_ns()
-    while True:
-        time.sleep(0.2)
-        before, used = used, node.cpu_ns()
-        if used - before < 10e6:
-            return
-        if time.monotonic() > end:
-            raise Failed("the node does not come to rest")
-
-
 def expect_connections(node, least):
     found = connections(node)
     if found < least:
@@ -78,7 +64,7 @@ def crowd(ctx):
         rounds = {"open": ([], []), "closed": ([], [])}
 
         def measure(which):
-            settle(node)
+            node.settle()
             common = {"read_ids": node.ids, "connections": 64, "seconds": ctx.seconds}
             rounds["open"][which].append(load(node, "get", rate=RATE, **common))
             rounds["closed"][which].append(load(node, "get", **common))

@@ -55,6 +55,19 @@ class Server:
                     total += int((task / "schedstat").read_text().split()[0])
         return total
 
+    def settle(self, limit_s=30):
+        """Wait until it rests: what earlier requests left to do is done, checkpoints for example;
+        connections that came or went are seen to, and the buffers of slow readers are full."""
+        end = time.monotonic() + limit_s
+        used = self.cpu_ns()
+        while True:
+            time.sleep(0.2)
+            before, used = used, self.cpu_ns()
+            if used - before < 10e6:
+                return
+            if time.monotonic() > end:
+                raise RuntimeError(f"{self.name} does not come to rest")
+
     def memory(self):
         """Sizes of /proc/PID/status in bytes: VmRSS, RssAnon, VmHWM …"""
         text = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
