@@ -55,6 +55,16 @@
 #define HTTP_READ_STEP_BYTES    (256 * KIB)
 #define HTTP_DRAIN_TIMEOUT_MS   25000
 
+/* Between nodes. */
+#define LIMIT_MEMBERS          128
+#define LIMIT_WIRE_BYTES       (512 * KIB) /* of one message */
+#define LIMIT_WIRE_TAG_BYTES   64
+#define LIMIT_WIRE_ADDR_BYTES  300         /* host:port */
+#define LIMIT_WIRE_RUNS        4096        /* in one message */
+#define LIMIT_WIRE_EVENT_BYTES (256 * KIB) /* of events in one message, at least one event */
+#define LIMIT_WIRE_CHUNK_BYTES (256 * KIB) /* of a body in one message */
+#define LIMIT_WIRE_NOTE_BYTES  (8 * KIB)
+
 /* The pool for work that may wait for the disk. */
 #define POOL_THREADS     4
 #define LIMIT_POOL_QUEUE 1024

@@ -1,0 +1,192 @@
+/*
+ * What nodes say to each other: messages, and their bytes. Pure.
+ *
+ * A message is one msgpack array: [version=1, type, tag, from bin16, [member …]]. The members of
+ * each type follow the order in its struct below; a reader ignores members that a newer build has
+ * appended. It travels as one ZeroMQ frame; docs/PROTOCOL.md tells when each is sent.
+ *
+ *   probe      is anybody there, and what do you know?          every node to every member, each
+ * second sync       which events do you have that I lack?            the one that lacks asks body
+ * bytes of one object from an offset on            the one that lacks asks note       a message
+ * that reaches every live node once      gossip, never an event
+ *
+ * Nothing here is trusted: whoever has the cluster's secret may still be of another version, or
+ * broken. Memory that decoding needs is bounded by the message's own length.
+ */
+#ifndef CLUSTER_WIRE_H
+#define CLUSTER_WIRE_H
+
+#include "base/buf.h"
+#include "base/hash.h"
+#include "base/id.h"
+#include "base/limits.h"
+#include "journal/event.h"
+
+#define WIRE_VERSION 1
+
+enum wire_type {
+    WIRE_PROBE = 1,     /* are you there? */
+    WIRE_PROBE_ACK = 2, /* yes */
+    WIRE_PROBE_FOR = 3, /* ask SUBJECT whether it is there: I had no answer */
+    WIRE_PROBE_SAW = 4, /* what that came to */
+
+    WIRE_SYNC_ASK = 10,    /* send me what I lack */
+    WIRE_SYNC_MORE = 11,   /* to say what you lack I need your ended runs, too */
+    WIRE_SYNC_VECTOR = 12, /* … here they are, one page */
+    WIRE_SYNC_EVENTS = 13, /* events of one run, in order */
+    WIRE_SYNC_CREDIT = 14, /* so many more bytes of events may be under way to me */
+    WIRE_SYNC_END = 15,    /* that was all, or why there is no more */
+
+    WIRE_BODY_ASK = 20,    /* send me these bytes */
+    WIRE_BODY_DATA = 21,   /* a piece of them */
+    WIRE_BODY_CREDIT = 22, /* so many more bytes may be under way to me */
+    WIRE_BODY_END = 23,    /* from the holder: no more, and why; from the asker: stop */
+
+    WIRE_NOTE = 30,
+};
+
+/* What a node knows, in few bytes: equal summaries, equal states. */
+struct wire_summary {
+    struct hash128 vector; /* over all (origin, seq) that it has applied */
+    struct hash128 digest; /* of its rows; of the same transaction as `vector` */
+    uint64_t events;
+};
+
+/* WIRE_PROBE and its answer. */
+struct wire_probe {
+    uint64_t nonce;
+    struct id128 to;     /* whom it is meant for; zero: whoever is at that address */
+    struct text address; /* host:port where the sender wants to be reached; empty: not known yet */
+    uint64_t wall_ms;
+    uint32_t feature; /* the highest feature level that the sender understands */
+    uint8_t leaving;  /* it is about to stop: do not wait for it */
+    struct wire_summary summary;
+    struct text seen; /* answer only: the address that the question came from; may be empty */
+};
+
+/* WIRE_PROBE_FOR, WIRE_PROBE_SAW. */
+struct wire_probe_for {
+    uint64_t nonce;
+    struct id128 subject;
+    uint8_t answered; /* SAW only */
+};
+
+/* How far one run is known. */
+struct wire_run {
+    struct id128 origin;
+    uint64_t seq;
+};
+
+#define WIRE_RUN_BYTES 24 /* on the wire: origin, seq (little-endian) */
+
+/* WIRE_SYNC_ASK: live runs whole, ended ones by one hash (they are many, and hardly change). */
+struct wire_sync_ask {
+    uint64_t session; /* drawn by the asker */
+    struct hash128 ended;
+    uint64_t ended_count;
+    uint64_t credit_bytes;
+    struct text runs; /* live ones: WIRE_RUN_BYTES each, by origin; at most LIMIT_WIRE_RUNS */
+};
+
+/* WIRE_SYNC_VECTOR: a page of the ended runs, by origin. */
+struct wire_sync_vector {
+    uint64_t session;
+    uint32_t page; /* from 0 */
+    uint8_t last;
+    struct text runs;
+};
+
+/* WIRE_SYNC_EVENTS: `count` events of `origin`, the first with seq `first`. */
+struct wire_sync_events {
+    uint64_t session; /* 0: a push, which nobody asked for */
+    struct id128 origin;
+    uint64_t first;
+    uint32_t count;   /* at least 1 */
+    struct text data; /* each: length (4 bytes, little-endian), raw event */
+};
+
+enum wire_end {
+    WIRE_END_DONE = 0,    /* all was sent */
+    WIRE_END_BUSY = 1,    /* ask again later, or somebody else */
+    WIRE_END_BEHIND = 2,  /* sync: some of it was compacted; merge with a snapshot */
+    WIRE_END_ABSENT = 3,  /* body: not held here, or not these bytes */
+    WIRE_END_DAMAGED = 4, /* body: held, but not readable */
+    WIRE_END_UNKNOWN = 5, /* no such session or transfer (any more) */
+    WIRE_END_CANCEL = 6,  /* body, from the asker */
+};
+
+/* WIRE_SYNC_MORE, WIRE_SYNC_CREDIT, WIRE_SYNC_END; WIRE_BODY_CREDIT, WIRE_BODY_END. */
+struct wire_flow {
+    uint64_t session; /* or transfer */
+    uint64_t bytes;   /* credit */
+    uint8_t end;      /* enum wire_end */
+};
+
+/* WIRE_BODY_ASK: the bytes [offset, offset + length) of the object (id, sha256). */
+struct wire_body_ask {
+    uint64_t transfer; /* drawn by the asker */
+    struct id128 id;
+    uint8_t sha256[SHA256_BYTES];
+    uint64_t offset, length; /* length UINT64_MAX: to the end */
+    uint64_t credit_bytes;
+    uint8_t background; /* replication: gives way to what clients wait for */
+};
+
+/* WIRE_BODY_DATA. `sum`: XXH3-64 of data, since blocks are checked on every way. */
+struct wire_body_data {
+    uint64_t transfer;
+    uint64_t offset;
+    uint64_t size; /* of the whole body */
+    uint64_t sum;
+    struct text data; /* at most LIMIT_WIRE_CHUNK_BYTES */
+};
+
+/* WIRE_NOTE. */
+struct wire_note {
+    struct id128 note; /* who has seen it forwards it no more */
+    struct text data;  /* at most LIMIT_WIRE_NOTE_BYTES */
+};
+
+struct wire_message {
+    enum wire_type type;
+    struct text tag;   /* at most LIMIT_WIRE_TAG_BYTES */
+    struct id128 from; /* node id of the sender */
+    union {
+        struct wire_probe probe;
+        struct wire_probe_for probe_for;
+        struct wire_sync_ask sync_ask;
+        struct wire_sync_vector sync_vector;
+        struct wire_sync_events sync_events;
+        struct wire_flow flow;
+        struct wire_body_ask body_ask;
+        struct wire_body_data body_data;
+        struct wire_note note;
+    };
+};
+
+/* Append MESSAGE's bytes to OUT (sticky error as buf's; ERR_TOO_BIG beyond LIMIT_WIRE_BYTES;
+ * ERR_INVALID where wire_decode would refuse it: OUT is then as before). */
+void wire_encode(struct buf *out, const struct wire_message *message);
+
+/*
+ * Decode exactly LEN bytes; texts point into DATA. ERR_INVALID: not a message, a member of a wrong
+ * type, size or range, a list that is not sorted or whose length does not fit; ERR_TOO_BIG: longer
+ * than LIMIT_WIRE_BYTES; ERR_UNSUPPORTED: a version or a type that this build does not know
+ * (counted and dropped, as the others are).
+ */
+int wire_decode(struct wire_message *out, const uint8_t *data, size_t len) MUST_CHECK;
+
+/* The AT-th of RUNS (a `runs` above; AT below wire_run_count). */
+struct wire_run wire_run_at(struct text runs, size_t at);
+size_t wire_run_count(struct text runs);
+void wire_run_add(struct buf *out, const struct wire_run *run);
+
+/* Events out of wire_sync_events.data, one call each, from *OFFSET = 0 on: false at the end. After
+ * wire_decode the lengths are known to fit. */
+bool wire_next_event(struct text data, size_t *offset, struct text *event);
+void wire_event_add(struct buf *out, const void *event, size_t len);
+
+/* "probe", "sync-ask", … or "unknown". */
+const char *wire_type_name(uint32_t type);
+
+#endif
