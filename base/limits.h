@@ -65,6 +65,9 @@
 #define LIMIT_WIRE_CHUNK_BYTES (256 * KIB) /* of a body in one message */
 #define LIMIT_WIRE_NOTE_BYTES  (8 * KIB)
 
+/* Runs (origins) that a node keeps apart: every start of every node that wrote. */
+#define LIMIT_RUNS (1u << 20)
+
 /* The pool for work that may wait for the disk. */
 #define POOL_THREADS     4
 #define LIMIT_POOL_QUEUE 1024

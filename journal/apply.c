@@ -11,6 +11,7 @@
  * the node takes no more writes.
  */
 #include "base/log.h"
+#include "journal/db_peers.h"
 #include "journal/journal_internal.h"
 
 #include <assert.h>
@@ -153,7 +154,7 @@ static int put_event(struct journal *journal, const struct entry *entry, bool *a
     if ((rc = origin_of(a, &entry->origin, &entry->node, &origin)) != 0)
         return rc;
     /* A move, or a replay, of what was compacted; kinds that change no row never are. */
-    if (entry->object && entry->seq <= origin->anchor_seq)
+    if (entry->is_covered && entry->seq <= origin->anchor_seq)
         return 0;
     rc = db_event_add(a->db, origin->no, entry->seq, entry->event, entry->event_bytes);
     if (rc == ERR_EXISTS)
@@ -163,6 +164,7 @@ static int put_event(struct journal *journal, const struct entry *entry, bool *a
     *added = true;
     if (entry->seq > origin->seq) {
         origin->seq = entry->seq;
+        origin->changed = true;
         memcpy(origin->hash, entry->hash, SHA256_BYTES);
         if ((rc = db_origin_set(a->db, origin)) != 0)
             return rc;
@@ -173,7 +175,29 @@ static int put_event(struct journal *journal, const struct entry *entry, bool *a
     if ((rc = origin_of(a, &entry->ended, &entry->node, &origin)) != 0 || origin->ended)
         return rc;
     origin->ended = true;
+    origin->changed = true;
     return db_origin_set(a->db, origin);
+}
+
+/* What an event says of nodes: who belongs to us, who has copies of what. */
+static int put_peer_fact(struct journal *journal, const struct entry *entry)
+{
+    struct db *db = journal->applier.db;
+    struct event event;
+    int rc = event_decode(&event, entry->event, entry->event_bytes);
+
+    assert(rc == 0); /* it was decoded before it became an entry */
+    if (entry->kind == EVENT_MEMBER)
+        return db_member_fold(db, &event);
+    for (uint32_t i = 0; rc == 0 && i < event.item_count; i++) {
+        struct object *object = NULL;
+
+        rc = db_find_writing(db, &event.items[i].id, &object);
+        if (rc == ERR_NOT_FOUND || (rc == 0 && !(object->flags & OBJECT_DELETED)))
+            rc = db_holder_fold(db, &event, &event.items[i]);
+        object_destroy(&object);
+    }
+    return rc;
 }
 
 static int remember_large(struct applier *a, uint64_t file)
@@ -197,6 +221,8 @@ static int put_row(struct journal *journal, const struct entry *entry)
     const struct object *object = entry->object;
     int rc = db_object_set(a->db, object);
 
+    if (rc == 0 && object->flags & OBJECT_DELETED && entry->kind == EVENT_DELETE)
+        rc = db_holders_remove(a->db, &object->id);
     if (rc == 0 && entry->owed_before != entry->owed_after)
         rc = db_outbox_set(a->db, &object->id, object->size, hlc_wall_ms(entry->stamp),
                            entry->owed_after);
@@ -225,6 +251,9 @@ int applier_put(struct journal *journal, const struct entry *entry)
     if (entry->is_snapshot)
         return applier_put_snapshot(journal, entry);
     rc = put_event(journal, entry, &added);
+    if (rc == 0 && added &&
+        (entry->kind == EVENT_HOLD || entry->kind == EVENT_DROP || entry->kind == EVENT_MEMBER))
+        rc = put_peer_fact(journal, entry);
     if (rc == 0 && entry->object)
         rc = put_row(journal, entry);
     if (rc == 0 && entry->inline_volume)
@@ -235,7 +264,8 @@ int applier_put(struct journal *journal, const struct entry *entry)
     state_add(&a->state, &delta);
     if (added)
         a->state.event_bytes += entry->event_bytes;
-    if (entry->stamp > a->state.hlc)
+    /* What is believed of others' clocks is the committer's matter (hlc_observe). */
+    if (entry->stamp > a->state.hlc && id_equal(&entry->node, &journal->node))
         a->state.hlc = entry->stamp;
     if (added)
         find_last_run(journal);
@@ -490,6 +520,27 @@ static void give_back(struct journal *journal, struct entry *first, struct entry
     pthread_mutex_unlock(&journal->lock);
 }
 
+/* Tell who listens which runs have come how far; what it hears is in SQLite. */
+static void tell(struct journal *journal)
+{
+    struct applier *a = &journal->applier;
+    struct journal_news news = {.digest = a->state.digest, .events = a->state.events};
+
+    if (!journal->listener)
+        return;
+    for (size_t i = 0; i < a->origin_count; i++) {
+        struct db_origin *origin = &a->origins[i];
+
+        if (!origin->changed)
+            continue;
+        origin->changed = false;
+        news.origin = origin;
+        journal->listener(journal->listener_arg, &news);
+    }
+    news.origin = NULL;
+    journal->listener(journal->listener_arg, &news);
+}
+
 static void applied(struct journal *journal, struct entry *first)
 {
     for (struct entry *entry = first, *next; entry; entry = next) {
@@ -502,6 +553,7 @@ static void applied(struct journal *journal, struct entry *first)
     if (journal->room_wanted)
         pthread_cond_signal(&journal->room);
     pthread_mutex_unlock(&journal->lock);
+    tell(journal);
     if (journal->applier.snapshots_changed && applier_load_snapshots(journal) != 0)
         return; /* logged; tried again after the next batch */
 }

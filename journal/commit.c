@@ -36,7 +36,12 @@ int committer_open(struct journal *journal, uint64_t hlc)
         return ERR_NO_MEMORY;
     for (size_t i = 0; i < journal->applier.origin_count; i++) {
         const struct db_origin *o = &journal->applier.origins[i];
+        struct head *head = heads_get(&c->heads, &o->origin);
 
+        if (!head)
+            return ERR_NO_MEMORY;
+        head->seq = o->seq;
+        memcpy(head->hash, o->hash, SHA256_BYTES);
         if (id_equal(&o->origin, &journal->applier.state.last_origin)) {
             c->chain.follows.origin = o->origin;
             c->chain.follows.seq = o->seq;
@@ -52,6 +57,7 @@ void committer_close(struct journal *journal)
     struct committer *c = &journal->committer;
 
     db_reader_close(&c->reader);
+    heads_release(&c->heads);
     free(c->held);
     free(c->decided);
     c->held = NULL;
@@ -160,7 +166,7 @@ static int commit_event(struct journal *journal, struct change *change, struct d
                          &journal->node)) != 0)
         return rc;
     record.event = entry->event;
-    if (!entry->object || !(change->object = object_copy(entry->object))) {
+    if (entry->object && !(change->object = object_copy(entry->object))) {
         entry_destroy(entry);
         return ERR_NO_MEMORY;
     }
@@ -230,7 +236,7 @@ static int commit_move(struct journal *journal, struct change *change)
         before && (large ? before->place.volume == PLACE_LARGE && before->place.offset == old->file
                          : place_equal(&before->place, &change->move_from));
 
-    if (!live && change->move_covered && fold_concerns_row(&event)) {
+    if (!live && change->move_covered && fold_is_covered(&event)) {
         object_destroy(&before);
         change->verdict = VERDICT_UNCHANGED;
         return 0;
@@ -302,6 +308,89 @@ static int commit_chunk(struct journal *journal, struct change *change)
     return 0;
 }
 
+/* Whether EVENT is the next one of its origin: 0; ERR_EXISTS: it is here already; ERR_CONFLICT. */
+static int fits_chain(struct committer *c, const struct head *head, const struct event *event)
+{
+    if (c->chain.seq && id_equal(&event->origin, &c->chain.origin))
+        return event->seq <= c->chain.seq ? ERR_EXISTS : ERR_CONFLICT;
+    if (event->seq <= head->seq)
+        return ERR_EXISTS;
+    /* The hash of nothing is zero, as the first event's `prev` is. */
+    bool follows =
+        event->seq == head->seq + 1 && memcmp(event->prev, head->hash, SHA256_BYTES) == 0;
+    return follows ? 0 : ERR_CONFLICT;
+}
+
+/* One event of another node, or of an earlier run of ours that came back. */
+static int commit_peer_event(struct journal *journal, struct change *change, const uint8_t *raw,
+                             size_t len)
+{
+    struct committer *c = &journal->committer;
+    struct record_header header = {.type = RECORD_EVENT, .event_bytes = (uint32_t)len};
+    struct place place = {.volume = 1, .lsn = UINT64_MAX};
+    struct object *before = NULL;
+    struct entry *entry;
+    struct event event;
+    int rc = event_decode(&event, raw, len);
+
+    if (rc)
+        return rc;
+    struct head *head = heads_get(&c->heads, &event.origin);
+    if (!head)
+        return ERR_NO_MEMORY;
+    if ((rc = fits_chain(c, head, &event)) != 0)
+        return rc == ERR_EXISTS ? 0 : rc;
+    if (fold_concerns_row(&event) && (rc = newest_row(journal, &event.id, &before)) != 0)
+        return rc;
+    header.id = event.id;
+    rc = fold_event(&entry, before, &event, raw, len, &header, &place, &journal->node);
+    object_destroy(&before);
+    if (rc)
+        return rc;
+    struct log_record record = {
+        .type = RECORD_EVENT, .id = event.id, .event = entry->event, .event_bytes = (uint32_t)len};
+    if ((rc = log_add(journal->log, &record, &place)) != 0) {
+        entry_destroy(entry);
+        return rc;
+    }
+    entry->lsn = change->lsn = place.lsn;
+    heads_set(&c->heads, head, event.seq, entry->hash);
+    if (!hlc_observe(&c->clock, env_wall_ms(journal->env), event.stamp))
+        atomic_fetch_add(&journal->clock_faults, 1);
+    add_entry(journal, entry);
+    return 0;
+}
+
+/* As many of CHANGE's events as the batch has room for; ERR_FULL where some are left. */
+static int commit_peer_events(struct journal *journal, struct change *change)
+{
+    while (change->events_done < change->events_bytes) {
+        const uint8_t *at = change->events + change->events_done;
+        size_t left = change->events_bytes - change->events_done;
+        uint32_t len;
+
+        if (left < sizeof len)
+            return ERR_INVALID;
+        memcpy(&len, at, sizeof len);
+        if (len == 0 || len > LIMIT_EVENT_BYTES || len > left - sizeof len)
+            return ERR_INVALID;
+        int rc = commit_peer_event(journal, change, at + sizeof len, len);
+        if (rc)
+            return rc;
+        change->events_done += sizeof len + len;
+    }
+    return 0;
+}
+
+/* An event of ours about no object: a member, what is held. */
+static int commit_fact(struct journal *journal, struct change *change)
+{
+    struct decision d = {.event = *change->fact};
+
+    assert(!fold_concerns_row(&d.event));
+    return commit_event(journal, change, &d, NULL);
+}
+
 /* ERR_FULL where CHANGE has to wait for the next batch; else it has its outcome. */
 static int commit_one(struct journal *journal, struct change *change)
 {
@@ -312,6 +401,10 @@ static int commit_one(struct journal *journal, struct change *change)
         rc = commit_move(journal, change);
     else if (change->request.kind == CHANGE_SNAPSHOT)
         rc = commit_chunk(journal, change);
+    else if (change->request.kind == CHANGE_PEER)
+        rc = commit_peer_events(journal, change);
+    else if (change->request.kind == CHANGE_FACT)
+        rc = commit_fact(journal, change);
     else
         rc = commit_client_change(journal, change);
     if (rc == ERR_FULL)
@@ -334,6 +427,9 @@ static void void_batch(struct journal *journal, const struct chain *chain, int r
     }
     c->first = c->last = NULL;
     c->chain = *chain;
+    heads_undo(&c->heads);
+    if (c->held_next < c->held_count) /* begun in this batch: what it did is void, too */
+        ((struct change *)c->held[c->held_next])->events_done = 0;
     for (size_t i = 0; i < c->decided_count; i++) {
         struct change *change = c->decided[i];
 
@@ -494,6 +590,7 @@ unsigned journal_commit_step(struct journal *journal)
         refuse_held(journal, rc);
     } else {
         c->batch++;
+        heads_begin(&c->heads);
         decide_held(journal);
         if (c->first) {
             rc = write_batch(journal);

@@ -108,10 +108,14 @@ int db_open(struct db **out, const char *vfs, const char *path, const struct id1
     rc = conn_identify(&db->conn);
     if (rc == ERR_NOT_FOUND) {
         rc = create(db, node, store);
-    } else if (!rc) {
+    } else if (!rc || rc == ERR_AGAIN) {
+        bool old = rc == ERR_AGAIN;
+
         rc = use_wal(&db->conn); /* it is, unless somebody has meddled */
         if (!rc)
             rc = conn_exec(&db->conn, settings);
+        if (!rc && old)
+            rc = conn_upgrade(&db->conn);
     }
     if (!rc)
         rc = prepare(&db->conn);

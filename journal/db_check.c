@@ -177,7 +177,7 @@ static void sum_object(struct sums *sums, const struct object *object)
         sums->objects++;
         sums->bytes += object->size;
     }
-    if (object_owes_upload(object)) {
+    if (object_owed_here(object)) {
         sums->owed++;
         sums->owed_bytes += object->size;
     }

@@ -7,7 +7,7 @@
 #include <sqlite3.h>
 
 #define DB_APPLICATION_ID 0x4F424A53 /* "OBJS" */
-#define DB_USER_VERSION   2
+#define DB_USER_VERSION   3
 
 /* Every statement there is; db_schema.c has their text. */
 enum statement {
@@ -43,7 +43,11 @@ enum statement {
     STATEMENT_COMPACTION_BEGIN,
     STATEMENT_COMPACTION_END,
     STATEMENT_EVENTS_REMOVE,
-    STATEMENT_LAST_OF_WRITER = STATEMENT_EVENTS_REMOVE,
+    STATEMENT_MEMBER_ADD,
+    STATEMENT_MEMBER_SET,
+    STATEMENT_HOLDER_SET,
+    STATEMENT_HOLDERS_REMOVE,
+    STATEMENT_LAST_OF_WRITER = STATEMENT_HOLDERS_REMOVE,
     /* readers */
     STATEMENT_EVENTS,
     STATEMENT_OBJECTS,
@@ -54,6 +58,9 @@ enum statement {
     STATEMENT_ROWS,
     STATEMENT_ROWS_MORE,
     STATEMENT_OUTBOX,
+    STATEMENT_MEMBERS,
+    STATEMENT_HOLDERS,
+    STATEMENT_AUTHOR,
     STATEMENT_COUNT
 };
 
@@ -91,8 +98,11 @@ int conn_run(struct conn *conn, sqlite3_stmt *statement) MUST_CHECK;
 int conn_step(struct conn *conn, sqlite3_stmt *statement) MUST_CHECK;
 /* The enum err for CODE, the failure of the last call on CONN; logs SQLite's words. */
 int conn_error(struct conn *conn, int code) MUST_CHECK;
-/* 0: an objstore database; ERR_NOT_FOUND: empty; ERR_FORMAT; ERR_CORRUPT. */
+/* 0: an objstore database; ERR_AGAIN: one that conn_upgrade has to see first; ERR_NOT_FOUND: empty;
+ * ERR_FORMAT; ERR_CORRUPT. */
 int conn_identify(struct conn *conn) MUST_CHECK;
+/* Bring the tables of an older version to this one's. */
+int conn_upgrade(struct conn *conn) MUST_CHECK;
 /* Make the tables and the first state. After an error the connection must be closed. */
 int conn_create_schema(struct conn *conn, const struct id128 *node,
                        const struct id128 *store) MUST_CHECK;

@@ -34,8 +34,8 @@ int db_reader_open(struct db_reader **out, const char *vfs, const char *path)
     rc = conn_exec(&reader->conn, settings);
     if (!rc)
         rc = conn_identify(&reader->conn);
-    if (rc == ERR_NOT_FOUND)
-        rc = ERR_FORMAT; /* an empty file */
+    if (rc == ERR_NOT_FOUND || rc == ERR_AGAIN)
+        rc = ERR_FORMAT; /* an empty file, or one that only a writer brings up to date */
     if (!rc)
         rc = conn_statement(&reader->conn, STATEMENT_FIND, &unused);
     if (!rc)

@@ -25,6 +25,7 @@
 #include <string.h>
 
 #define BUSY_TIMEOUT_MS 10000
+#define OLDEST_VERSION  2 /* that conn_upgrade knows */
 
 /* The members of struct object, in the order of enum object_column (db_row.c). */
 #define OBJECT_COLUMNS                                                                             \
@@ -49,6 +50,17 @@
 #define ORIGIN_COLUMNS "no, origin, node, seq, hash, anchor_seq, anchor_hash, ended"
 #define SEGMENT_COLUMNS                                                                            \
     "volume, disk, base, end_bytes, sealed, body_bytes, live_bytes, live_record_bytes"
+
+/* Since version 3: what is known of other nodes. */
+static const char peer_schema[] =
+    /* Whoever is or was a member, or holds something; state 0: no member event is known. */
+    "CREATE TABLE members(no INTEGER PRIMARY KEY, node BLOB NOT NULL UNIQUE, "
+    "address TEXT NOT NULL, state INTEGER NOT NULL, stamp INTEGER NOT NULL, "
+    "origin BLOB NOT NULL);"
+    /* Copies: each node speaks for itself. The hold that a put implies has no row. */
+    "CREATE TABLE holders(id BLOB NOT NULL, member INTEGER NOT NULL, sha256 BLOB NOT NULL, "
+    "held INTEGER NOT NULL, stamp INTEGER NOT NULL, origin BLOB NOT NULL, "
+    "PRIMARY KEY (id, member, sha256)) WITHOUT ROWID;";
 
 static const char schema[] =
     "CREATE TABLE state(one INTEGER PRIMARY KEY CHECK (one = 1), node BLOB NOT NULL, "
@@ -141,6 +153,17 @@ static const char *const texts[STATEMENT_COUNT] = {
     [STATEMENT_COMPACTION_END] = "DELETE FROM compaction",
     [STATEMENT_EVENTS_REMOVE] = "DELETE FROM events WHERE key BETWEEN ?1 AND ?2",
 
+    [STATEMENT_MEMBER_ADD] =
+        "INSERT INTO members(node, address, state, stamp, origin) VALUES(?1, '', 0, 0, x'') "
+        "ON CONFLICT(node) DO UPDATE SET node = node RETURNING no",
+    [STATEMENT_MEMBER_SET] = "UPDATE members SET address = ?2, state = ?3, stamp = ?4, "
+                             "origin = ?5 WHERE no = ?1 AND (stamp, origin) < (?4, ?5)",
+    [STATEMENT_HOLDER_SET] =
+        "INSERT INTO holders(id, member, sha256, held, stamp, origin) VALUES(?1, ?2, ?3, ?4, ?5, "
+        "?6) ON CONFLICT(id, member, sha256) DO UPDATE SET held = ?4, stamp = ?5, origin = ?6 "
+        "WHERE (stamp, origin) < (?5, ?6)",
+    [STATEMENT_HOLDERS_REMOVE] = "DELETE FROM holders WHERE id = ?1",
+
     [STATEMENT_EVENTS] = "SELECT key, raw FROM events WHERE key BETWEEN ?1 AND ?2 ORDER BY key",
     [STATEMENT_OBJECTS] =
         "SELECT " OBJECT_COLUMNS " FROM objects WHERE key >= ?1 AND flags & 3 = 1 ORDER BY key",
@@ -152,6 +175,11 @@ static const char *const texts[STATEMENT_COUNT] = {
     [STATEMENT_ROWS_MORE] = "SELECT " OBJECT_COLUMNS " FROM objects_more WHERE id > ?1 ORDER BY id",
     [STATEMENT_OUTBOX] =
         "SELECT id, since_ms FROM outbox WHERE kind = 1 AND id > ?1 ORDER BY id LIMIT ?2",
+    [STATEMENT_MEMBERS] = "SELECT no, node, address, state, stamp, origin FROM members ORDER BY no",
+    [STATEMENT_HOLDERS] =
+        "SELECT m.node, h.held, h.stamp, h.origin FROM holders h JOIN members m ON m.no = h.member "
+        "WHERE h.id = ?1 AND h.sha256 = ?2",
+    [STATEMENT_AUTHOR] = "SELECT node FROM origins WHERE origin = ?1",
     [STATEMENT_GARBAGE] = "SELECT file, freed_at FROM garbage WHERE freed_at > ?1 AND "
                           "freed_at < ?2 ORDER BY freed_at, file LIMIT ?3",
 };
@@ -331,7 +359,25 @@ int conn_identify(struct conn *conn)
         return ERR_NOT_FOUND;
     if (application != DB_APPLICATION_ID || version > DB_USER_VERSION)
         return ERR_FORMAT;
-    return version == DB_USER_VERSION ? 0 : ERR_CORRUPT;
+    if (version == DB_USER_VERSION)
+        return 0;
+    return version == OLDEST_VERSION ? ERR_AGAIN : ERR_CORRUPT;
+}
+
+int conn_upgrade(struct conn *conn)
+{
+    char version[48];
+
+    snprintf(version, sizeof version, "PRAGMA user_version = %d", DB_USER_VERSION);
+    int rc = conn_exec(conn, "BEGIN IMMEDIATE");
+    if (rc)
+        return rc;
+    rc = conn_exec(conn, peer_schema);
+    if (!rc)
+        rc = conn_exec(conn, version);
+    if (!rc)
+        rc = conn_exec(conn, "COMMIT");
+    return rc; /* on an error the caller closes, which rolls back */
 }
 
 int conn_create_schema(struct conn *conn, const struct id128 *node, const struct id128 *store)
@@ -346,6 +392,8 @@ int conn_create_schema(struct conn *conn, const struct id128 *node, const struct
     if (rc)
         return rc;
     rc = conn_exec(conn, schema);
+    if (!rc)
+        rc = conn_exec(conn, peer_schema);
     if (!rc)
         rc = conn_exec(conn, "INSERT INTO state VALUES(1, x'', x'', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, "
                              "0, x'', 0)");

@@ -153,6 +153,33 @@ static int decide_delete(struct decision *out, const struct object *row,
     return 0;
 }
 
+/* The event speaks of one copy: of exactly the bytes that ROW names. */
+static void one_item(struct decision *out, const struct object *row)
+{
+    out->item.id = row->id;
+    memcpy(out->item.sha256, row->sha256, SHA256_BYTES);
+    out->event.fields = EVENT_HAS_ITEMS;
+    out->event.items = &out->item;
+    out->event.item_count = 1;
+}
+
+static int decide_hold(struct decision *out, const struct object *row,
+                       const struct request *request)
+{
+    if (!row)
+        return ERR_NOT_FOUND;
+    if (row->flags & OBJECT_DELETED)
+        return ERR_DELETED;
+    if (memcmp(row->sha256, request->sha256, SHA256_BYTES) != 0 || row->size != request->size)
+        return ERR_CONFLICT;
+    if (!place_is_none(&row->place))
+        return 0;
+    start_event(out, request, EVENT_HOLD);
+    one_item(out, row);
+    out->store_body = true;
+    return 0;
+}
+
 static int decide_drop(struct decision *out, const struct object *row,
                        const struct request *request)
 {
@@ -161,11 +188,7 @@ static int decide_drop(struct decision *out, const struct object *row,
     if (row->flags & OBJECT_DELETED || !is_checked(row, request))
         return 0;
     start_event(out, request, EVENT_DROP);
-    out->item.id = row->id;
-    memcpy(out->item.sha256, row->sha256, SHA256_BYTES);
-    out->event.fields = EVENT_HAS_ITEMS;
-    out->event.items = &out->item;
-    out->event.item_count = 1;
+    one_item(out, row);
     return 0;
 }
 
@@ -197,11 +220,15 @@ int decide(struct decision *out, const struct object *row, const struct request 
         return decide_meta(out, row, request);
     case CHANGE_DELETE:
         return decide_delete(out, row, request);
+    case CHANGE_HOLD:
+        return decide_hold(out, row, request);
     case CHANGE_DROP:
         return decide_drop(out, row, request);
     case CHANGE_MOVE:
         return decide_move(out, row, request);
     case CHANGE_SNAPSHOT:
+    case CHANGE_PEER:
+    case CHANGE_FACT:
         break;
     }
     assert(!"a kind of change that is none");

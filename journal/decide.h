@@ -12,8 +12,11 @@ enum change_kind {
     CHANGE_META, /* name, user meta, level, expiry: those present */
     CHANGE_DELETE,
     CHANGE_DROP,     /* our copy at `checked` is damaged: forget it */
+    CHANGE_HOLD,     /* bytes that came from a peer or the cloud: a copy of what the row names */
     CHANGE_MOVE,     /* cleaning: a record goes to a new place */
     CHANGE_SNAPSHOT, /* a chunk of a snapshot, new or on its way to a new place: never decided */
+    CHANGE_PEER,     /* events of other nodes: never decided */
+    CHANGE_FACT,     /* an event of ours that concerns no object: never decided */
 };
 
 /* What is asked; `fields` (EVENT_HAS_…) tells which members are present. */
@@ -45,14 +48,14 @@ struct decision {
     enum verdict verdict;
     bool store_body;
     struct event event;     /* kind, id and payload; origin, seq, stamp, prev are the committer's */
-    struct event_item item; /* DROP: what event.items points to, so do not copy a decision */
+    struct event_item item; /* HOLD, DROP: what event.items points to, so do not copy a decision */
 };
 
 /*
  * Decide REQUEST against ROW (NULL: unknown id). 0, or the refusal:
- *   ERR_CONFLICT   put: other bytes are there; meta: a level would be lowered
- *   ERR_DELETED    put, meta: a tombstone stands there
- *   ERR_NOT_FOUND  meta, drop of an unknown id
+ *   ERR_CONFLICT   put, hold: other bytes are there; meta: a level would be lowered
+ *   ERR_DELETED    put, meta, hold: a tombstone stands there
+ *   ERR_NOT_FOUND  meta, hold, drop of an unknown id
  *   ERR_PRECONDITION put, meta, delete: the condition does not hold. Refusals that need no look at
  * a put's bytes come first (ERR_NOT_FOUND, ERR_DELETED, a lowered level: RFC 9110 §13.2.1), those
  * that do come after it.

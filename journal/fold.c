@@ -45,7 +45,7 @@ void fold_delta(struct delta *d, const struct object *before, const struct objec
 {
     struct hash128 old = object_digest(before), new = object_digest(after);
     bool was = is_live(before), is = is_live(after);
-    bool owed = before && object_owes_upload(before), owes = after && object_owes_upload(after);
+    bool owed = before && object_owed_here(before), owes = after && object_owed_here(after);
 
     d->objects = is - was;
     d->bytes = (is ? (int64_t)after->size : 0) - (was ? (int64_t)before->size : 0);
@@ -57,16 +57,30 @@ void fold_delta(struct delta *d, const struct object *before, const struct objec
     d->digest.high = new.high - old.high;
 }
 
-/* The record at PLACE bears a body of SHA256; make it AFTER's where it is what AFTER names. */
+/* Whether EVENT, RAW, speaks of exactly the bytes that OBJECT names. */
+static bool names_bytes(const struct object *object, const struct event *event, const void *raw,
+                        size_t raw_bytes)
+{
+    struct event_item item;
+
+    if (event->kind != EVENT_HOLD && event->kind != EVENT_DROP)
+        return event->fields & EVENT_HAS_SHA256 &&
+               memcmp(object->sha256, event->sha256, SHA256_BYTES) == 0;
+    return event_items(raw, raw_bytes, &item, 1) == 1 && id_equal(&item.id, &object->id) &&
+           memcmp(item.sha256, object->sha256, SHA256_BYTES) == 0;
+}
+
+/* The record at PLACE bears a body; make it AFTER's where it is what AFTER names. */
 static void take_body(struct object *after, const struct object *before, const struct event *event,
-                      const struct record_header *header, const struct place *place)
+                      const void *raw, size_t raw_bytes, const struct record_header *header,
+                      const struct place *place)
 {
     bool large = header->flags & RECORD_LARGE;
     bool has = large || header->flags & RECORD_HAS_BODY;
 
-    if (!has || !is_live(after) || !(event->fields & EVENT_HAS_SHA256) ||
-        memcmp(after->sha256, event->sha256, SHA256_BYTES) != 0 || after->size != header->size ||
-        (!place_is_none(&after->place) && after->place.lsn >= place->lsn))
+    if (!has || !is_live(after) || after->size != header->size ||
+        (!place_is_none(&after->place) && after->place.lsn >= place->lsn) ||
+        !names_bytes(after, event, raw, raw_bytes))
         return;
     after->place = *place;
     after->record_bytes = (uint32_t)record_bytes(header);
@@ -91,13 +105,11 @@ static void drop_body(struct object *after, const struct event *event, const voi
                       const struct place *place, const struct id128 *self)
 {
     lsn_t written = header->type == RECORD_MOVE ? header->from : place->lsn;
-    struct event_item item;
 
     if (after->place.lsn >= written)
         return;
     if (event->kind != EVENT_DROP || !id_equal(&event->node, self) ||
-        event_items(raw, raw_bytes, &item, 1) != 1 || !id_equal(&item.id, &after->id) ||
-        memcmp(item.sha256, after->sha256, SHA256_BYTES) != 0)
+        !names_bytes(after, event, raw, raw_bytes))
         return;
     after->place = (struct place){0};
     after->record_bytes = 0;
@@ -112,11 +124,18 @@ bool fold_concerns_row(const struct event *event)
     case EVENT_DELETE:
     case EVENT_CLOUD:
         return true;
+    case EVENT_HOLD:
     case EVENT_DROP:
         return !id_is_zero(&event->id);
     default:
         return false;
     }
+}
+
+bool fold_is_covered(const struct event *event)
+{
+    /* Who holds what is in no snapshot. */
+    return event->kind != EVENT_HOLD && event->kind != EVENT_DROP && fold_concerns_row(event);
 }
 
 static int fold_row(struct entry *entry, const struct object *before, const struct event *event,
@@ -128,7 +147,7 @@ static int fold_row(struct entry *entry, const struct object *before, const stru
     if (rc)
         return rc;
     drop_body(entry->object, event, raw, raw_bytes, header, place, self);
-    take_body(entry->object, before, event, header, place);
+    take_body(entry->object, before, event, raw, raw_bytes, header, place);
     if (before && !place_is_none(&before->place) &&
         !place_equal(&before->place, &entry->object->place)) {
         entry->place_moved = true;
@@ -138,8 +157,8 @@ static int fold_row(struct entry *entry, const struct object *before, const stru
     }
     entry->place_taken = !place_is_none(&entry->object->place) &&
                          !(before && place_equal(&before->place, &entry->object->place));
-    entry->owed_before = before && object_owes_upload(before);
-    entry->owed_after = object_owes_upload(entry->object);
+    entry->owed_before = before && object_owed_here(before);
+    entry->owed_after = object_owed_here(entry->object);
     fold_delta(&entry->delta, before, entry->object);
     return 0;
 }
@@ -164,12 +183,16 @@ int fold_event(struct entry **out, const struct object *before, const struct eve
         entry->ends_origin = true;
         entry->ended = event->follows.origin;
     }
+    entry->kind = event->kind;
+    entry->is_covered = fold_is_covered(event);
     event_hash(raw, raw_bytes, entry->hash);
     if (header->flags & RECORD_HAS_BODY) {
         entry->inline_volume = place->volume;
         entry->inline_bytes = header->body_bytes;
     }
-    if (fold_concerns_row(event) &&
+    /* What is held or dropped of an object that is not known yet makes no row of it. */
+    bool waits = !before && (event->kind == EVENT_HOLD || event->kind == EVENT_DROP);
+    if (fold_concerns_row(event) && !waits &&
         (rc = fold_row(entry, before, event, raw, raw_bytes, header, place, self)) != 0) {
         entry_destroy(entry);
         return rc;

@@ -520,9 +520,18 @@ void journal_stop(struct journal *journal)
     (void)applier_checkpoint(journal); /* logged; else the next start replays */
 }
 
+void journal_listen(struct journal *journal,
+                    void (*listener)(void *arg, const struct journal_news *news), void *arg)
+{
+    assert(!journal->threaded);
+    journal->listener = listener;
+    journal->listener_arg = arg;
+}
+
 int journal_submit(struct journal *journal, struct change *change)
 {
     assert(change->done);
+    change->events_done = 0;
     change->rc = 0;
     change->object = NULL;
     change->lsn = 0;

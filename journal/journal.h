@@ -40,18 +40,30 @@ struct change {
     uint64_t sums[LIMIT_INLINE_BLOCKS]; /* of its blocks */
     uint64_t file, trailer;             /* PUT, large: a finished large file; file 0 = inline */
 
+    /* CHANGE_PEER: events of other nodes as one wants them from a peer, each with its length before
+     * it (4 bytes, little-endian); lent until DONE. In order of each origin. What is committed
+     * already is passed over. */
+    const uint8_t *events;
+    size_t events_bytes;
+    /* CHANGE_FACT: kind and payload of an event without an object; lent until DONE. */
+    const struct event *fact;
+
     /* Called once, from the committer's thread, when the outcome is durable (or refused). */
     void (*done)(struct change *change);
 
     /* The outcome. */
-    int rc;                /* 0, decide()'s refusals, ERR_READ_ONLY, ERR_NO_SPACE, ERR_NO_MEMORY */
+    int rc;                /* PEER: ERR_CONFLICT, an event does not fit its origin's chain (a gap, a
+                              fork, our own current run): those before it are committed;
+                              ERR_INVALID: it is none. Else 0, decide()'s refusals, ERR_READ_ONLY, ERR_NO_SPACE,
+                              ERR_NO_MEMORY */
     enum verdict verdict;  /* where rc is 0 */
-    lsn_t lsn;             /* of the record written; 0: none */
+    lsn_t lsn;             /* of the record written, the last of several; 0: none */
     bool stored;           /* the body given was taken: a large file belongs to the store now */
     struct object *object; /* the row after it (rc 0), or the row that refused it (may be NULL);
                               the caller destroys it */
 
     /* The journal's own. */
+    size_t events_done;        /* bytes of `events` that are in this batch or an earlier one */
     const uint8_t *move_event; /* or a snapshot's chunk */
     uint32_t move_event_bytes;
     bool move_covered; /* a snapshot covers the event: without a live body it need not move */
@@ -68,6 +80,18 @@ struct change {
  */
 int journal_open(struct journal **out, const struct journal_config *config, char *message,
                  size_t cap) MUST_CHECK;
+
+/* What the applier has put into SQLite: news of one run after the other, then one without a run
+ * that says how it stands with all of them in. Counts and digest are those of one transaction. */
+struct journal_news {
+    const struct db_origin *origin; /* NULL: the end of this round; lent for the call */
+    struct hash128 digest;
+    uint64_t events;
+};
+/* Have LISTENER called from the applier's thread after each transaction that added events. Before
+ * journal_start; it must not block. */
+void journal_listen(struct journal *journal,
+                    void (*listener)(void *arg, const struct journal_news *news), void *arg);
 
 /* Start committer, applier and janitor. Without it (tests, the simulator, tools) the caller takes
  * their steps itself, all from one thread; journal_stop then takes the last ones. */

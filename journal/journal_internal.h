@@ -4,6 +4,7 @@
 
 #include "base/queue.h"
 #include "journal/compact.h"
+#include "journal/heads.h"
 #include "journal/db_snapshot.h"
 #include "journal/journal.h"
 #include "journal/merge.h"
@@ -35,8 +36,9 @@ struct committer {
     struct db_reader *reader;
     struct hlc clock;
     struct chain chain;
-    uint64_t batch; /* number of the last batch begun */
-    void **held;    /* changes taken from the queue and not yet decided */
+    struct heads heads; /* of all runs but this one */
+    uint64_t batch;     /* number of the last batch begun */
+    void **held;        /* changes taken from the queue and not yet decided */
     size_t held_count, held_next;
     struct change **decided; /* this batch's, in order */
     size_t decided_count;
@@ -125,6 +127,9 @@ struct journal {
     struct scrub scrub;
     struct compactor compactor;
 
+    void (*listener)(void *arg, const struct journal_news *news);
+    void *listener_arg;
+
     pthread_mutex_t lock;  /* the apply queue, the counters and waiting; held for moments only */
     pthread_cond_t work;   /* for the applier: the first batch came, or enough for a transaction */
     pthread_cond_t room;   /* for the committer: entries were applied */
@@ -181,9 +186,11 @@ int fold_event(struct entry **out, const struct object *before, const struct eve
                const struct place *place, const struct id128 *self) MUST_CHECK;
 /* What the step from BEFORE to AFTER (NULL: unknown) changes in counters and digest. */
 void fold_delta(struct delta *d, const struct object *before, const struct object *after);
-/* Whether an event of this kind is in the rows, so that a snapshot of them covers it. Others are
- * never compacted. */
+/* Whether an event of this kind can change the row of its id. */
 bool fold_concerns_row(const struct event *event);
+/* Whether all that it says is in the rows, so that a snapshot of them covers it. Others are never
+ * compacted. */
+bool fold_is_covered(const struct event *event);
 /* Add B to A. */
 void delta_add(struct delta *a, const struct delta *b);
 /* Add D to the counters of STATE. */

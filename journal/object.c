@@ -84,6 +84,11 @@ bool object_owes_upload(const struct object *object)
            object->level >= 1;
 }
 
+bool object_owed_here(const struct object *object)
+{
+    return object_owes_upload(object) && !place_is_none(&object->place);
+}
+
 static uint8_t *add(uint8_t *at, const void *data, size_t len)
 {
     memcpy(at, data, len);

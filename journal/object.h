@@ -90,7 +90,9 @@ static inline uint64_t object_modified_s(const struct object *object)
     return hlc_wall_ms(object->put_at.stamp) / 1000;
 }
 
-/* This node owes the cloud an upload of it: put, level >= 1, not deleted, not uploaded. */
+/* The cloud is owed an upload of it: put, level >= 1, not deleted, not uploaded. */
 bool object_owes_upload(const struct object *object);
+/* … and this node has the bytes, so that it is in its outbox. */
+bool object_owed_here(const struct object *object);
 
 #endif

@@ -33,6 +33,8 @@ struct entry {
 
     bool is_snapshot; /* a chunk of a snapshot: `event` is the chunk, where the applier needs it */
     bool adds_event;  /* false for moves */
+    uint32_t kind;    /* of the event */
+    bool is_covered;  /* by a snapshot that comes after it: fold_is_covered */
     struct id128 origin, node;
     uint64_t seq;
     uint8_t hash[SHA256_BYTES]; /* of the event */

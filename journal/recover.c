@@ -68,7 +68,7 @@ static int replay_record(struct replay *replay, const struct record_view *view,
                  (unsigned long long)view->lsn, err_text(rc));
         return 0;
     }
-    if (view->lsn < replay->covered && fold_concerns_row(&event)) {
+    if (view->lsn < replay->covered && fold_is_covered(&event)) {
         /* Its row is there already; its body counts as what the segment holds. */
         return view->header.flags & RECORD_HAS_BODY
                    ? applier_add_sums(&journal->applier, place->volume, view->header.body_bytes, 0,

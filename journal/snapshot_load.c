@@ -251,7 +251,7 @@ static int load_row(struct journal *journal, const struct object *object)
     struct delta delta = {0};
     int rc = db_object_set(a->db, object);
 
-    if (rc == 0 && object_owes_upload(object))
+    if (rc == 0 && object_owed_here(object))
         rc = db_outbox_set(a->db, &object->id, object->size, hlc_wall_ms(object_stamp(object)),
                            true);
     if (rc == 0 && !place_is_none(place) && place->volume != PLACE_LARGE)

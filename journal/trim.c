@@ -127,7 +127,7 @@ static bool keep(const uint8_t *raw, size_t len)
 {
     struct event event;
 
-    return event_decode(&event, raw, len) != 0 || !fold_concerns_row(&event);
+    return event_decode(&event, raw, len) != 0 || !fold_is_covered(&event);
 }
 
 static struct db_origin *origin_named(struct applier *a, const struct id128 *id)

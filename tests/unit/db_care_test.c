@@ -193,9 +193,9 @@ static void foreign_and_newer_databases_are_refused_untouched(void **state)
         {"PRAGMA application_id = 5; CREATE TABLE t(a)", ERR_FORMAT},
         {"CREATE TABLE t(a)", ERR_FORMAT},
         {"PRAGMA user_version = 1", ERR_FORMAT},
-        {"PRAGMA application_id = 1329744467; PRAGMA user_version = 3", ERR_FORMAT},
+        {"PRAGMA application_id = 1329744467; PRAGMA user_version = 4", ERR_FORMAT},
         {"PRAGMA application_id = 1329744467; CREATE TABLE t(a)", ERR_CORRUPT},
-        {"PRAGMA application_id = 1329744467; PRAGMA user_version = 2", ERR_CORRUPT},
+        {"PRAGMA application_id = 1329744467; PRAGMA user_version = 3", ERR_CORRUPT},
     };
     struct place_on_disk *at = *state;
     struct db_reader *reader;
@@ -225,6 +225,38 @@ static void foreign_and_newer_databases_are_refused_untouched(void **state)
     write_file(at->copy, "", 0);
     assert_int_equal(db_reader_open(&reader, at->vfs, at->copy), ERR_FORMAT);
     assert_int_equal(try_open(at, "/nowhere/at/all.db"), ERR_NOT_FOUND);
+}
+
+/* Version 2 knew of no other nodes. A reader leaves that alone, the writer adds the tables. */
+static void a_database_of_the_version_before_is_brought_up_to_date(void **state)
+{
+    struct place_on_disk *at = *state;
+    struct db_reader *reader;
+    struct conn conn;
+    int64_t found;
+
+    (void)unlink(at->copy);
+    assert_int_equal(try_open(at, at->copy), 0);
+    assert_int_equal(conn_open(&conn, at->vfs, at->copy, SQLITE_OPEN_READWRITE), 0);
+    assert_int_equal(conn_exec(&conn, "DROP TABLE members; DROP TABLE holders; "
+                                      "PRAGMA user_version = 2"),
+                     0);
+    conn_close(&conn);
+    assert_int_equal(db_reader_open(&reader, at->vfs, at->copy), ERR_FORMAT);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(try_open(at, at->copy), 0);
+    assert_int_equal(conn_open(&conn, at->vfs, at->copy, SQLITE_OPEN_READWRITE), 0);
+    assert_int_equal(conn_number(&conn, "PRAGMA user_version", &found), 0);
+    assert_int_equal(found, 3);
+    assert_int_equal(conn_number(&conn,
+                                 "SELECT count(*) FROM sqlite_schema WHERE name IN ('members', "
+                                 "'holders')",
+                                 &found),
+                     0);
+    assert_int_equal(found, 2);
+    conn_close(&conn);
+    assert_int_equal(db_reader_open(&reader, at->vfs, at->copy), 0);
+    db_reader_close(&reader);
 }
 
 static int ignore_event(void *arg, uint64_t seq, const uint8_t *raw, size_t len)
@@ -359,6 +391,7 @@ int main(void)
         ON_FILES(a_backup_is_a_database_as_of_now),
         ON_FILES(the_check_names_what_does_not_add_up),
         ON_FILES(foreign_and_newer_databases_are_refused_untouched),
+        ON_FILES(a_database_of_the_version_before_is_brought_up_to_date),
         ON_FILES(a_damaged_file_is_reported_and_never_crashes),
         ON_FILES(a_flipped_bit_in_any_page_is_noticed),
     };

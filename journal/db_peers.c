@@ -1,0 +1,221 @@
+/*
+ * Members and holders: the tables `members` and `holders`.
+ *
+ * Happy path: the applier folds each member, hold and drop event in the transaction that adds it;
+ * the statements themselves compare (stamp, origin), so that order and repetition do not matter.
+ * A node gets its number in `members` when it is first spoken of, with state 0 until a member event
+ * of it comes.
+ *
+ * Failure: SQLite's, as db.c.
+ */
+#include "journal/db_peers.h"
+
+#include "journal/db_internal.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int bind_id(sqlite3_stmt *statement, int at, const struct id128 *id)
+{
+    return sqlite3_bind_blob(statement, at, id->bytes, sizeof id->bytes, SQLITE_STATIC);
+}
+
+/* The number of NODE in `members`, given where it has none. */
+static int member_no(struct db *db, const struct id128 *node, int64_t *no)
+{
+    sqlite3_stmt *add;
+    int rc = conn_statement(&db->conn, STATEMENT_MEMBER_ADD, &add);
+
+    assert(!sqlite3_get_autocommit(db->conn.sql));
+    if (rc)
+        return rc;
+    if (bind_id(add, 1, node) != SQLITE_OK)
+        return ERR_NO_MEMORY;
+    rc = conn_step(&db->conn, add);
+    if (rc < 0)
+        return rc;
+    assert(rc == 1); /* RETURNING gives the row in both cases */
+    *no = sqlite3_column_int64(add, 0);
+    sqlite3_reset(add);
+    return 0;
+}
+
+int db_member_fold(struct db *db, const struct event *event)
+{
+    sqlite3_stmt *set;
+    int64_t no;
+    int rc = member_no(db, &event->subject, &no);
+
+    assert(event->kind == EVENT_MEMBER);
+    if (rc == 0)
+        rc = conn_statement(&db->conn, STATEMENT_MEMBER_SET, &set);
+    if (rc)
+        return rc;
+    int code = sqlite3_bind_int64(set, 1, no);
+    code |= sqlite3_bind_text(set, 2, event->address.len ? event->address.ptr : "",
+                              (int)event->address.len, SQLITE_STATIC);
+    code |= sqlite3_bind_int64(set, 3, event->member_state);
+    code |= sqlite3_bind_int64(set, 4, (sqlite3_int64)event->stamp);
+    code |= bind_id(set, 5, &event->origin);
+    return code == SQLITE_OK ? conn_run(&db->conn, set) : ERR_NO_MEMORY;
+}
+
+int db_holder_fold(struct db *db, const struct event *event, const struct event_item *item)
+{
+    sqlite3_stmt *set;
+    int64_t no;
+    int rc = member_no(db, &event->node, &no);
+
+    assert(event->kind == EVENT_HOLD || event->kind == EVENT_DROP);
+    if (rc == 0)
+        rc = conn_statement(&db->conn, STATEMENT_HOLDER_SET, &set);
+    if (rc)
+        return rc;
+    int code = bind_id(set, 1, &item->id);
+    code |= sqlite3_bind_int64(set, 2, no);
+    code |= sqlite3_bind_blob(set, 3, item->sha256, SHA256_BYTES, SQLITE_STATIC);
+    code |= sqlite3_bind_int64(set, 4, event->kind == EVENT_HOLD);
+    code |= sqlite3_bind_int64(set, 5, (sqlite3_int64)event->stamp);
+    code |= bind_id(set, 6, &event->origin);
+    return code == SQLITE_OK ? conn_run(&db->conn, set) : ERR_NO_MEMORY;
+}
+
+int db_holders_remove(struct db *db, const struct id128 *id)
+{
+    sqlite3_stmt *statement;
+    int rc = conn_statement(&db->conn, STATEMENT_HOLDERS_REMOVE, &statement);
+
+    assert(!sqlite3_get_autocommit(db->conn.sql));
+    if (rc)
+        return rc;
+    return bind_id(statement, 1, id) == SQLITE_OK ? conn_run(&db->conn, statement) : ERR_NO_MEMORY;
+}
+
+/* Column AT as an id; false where it is none. */
+static bool column_id(sqlite3_stmt *row, int at, struct id128 *out)
+{
+    const void *bytes = sqlite3_column_blob(row, at);
+
+    if (!bytes || sqlite3_column_bytes(row, at) != (int)sizeof out->bytes)
+        return false;
+    memcpy(out->bytes, bytes, sizeof out->bytes);
+    return true;
+}
+
+static int read_member(sqlite3_stmt *row, struct db_member *out)
+{
+    const unsigned char *address = sqlite3_column_text(row, 2);
+    int len = sqlite3_column_bytes(row, 2);
+    int64_t state = sqlite3_column_int64(row, 3);
+
+    *out = (struct db_member){.state = (enum member_state)state,
+                              .at.stamp = (hlc_time)sqlite3_column_int64(row, 4)};
+    if (!address || len > LIMIT_WIRE_ADDR_BYTES || state < MEMBER_JOINED ||
+        state > MEMBER_FORGOTTEN || !column_id(row, 1, &out->node) ||
+        !column_id(row, 5, &out->at.origin))
+        return ERR_CORRUPT;
+    memcpy(out->address, address, (size_t)len);
+    return 0;
+}
+
+int db_reader_members(struct db_reader *reader, struct db_member **out, size_t *count)
+{
+    struct db_member *members = NULL;
+    size_t cap = 0;
+    sqlite3_stmt *select;
+    int rc = conn_statement(&reader->conn, STATEMENT_MEMBERS, &select);
+
+    *out = NULL;
+    *count = 0;
+    if (rc)
+        return rc;
+    while ((rc = conn_step(&reader->conn, select)) == 1) {
+        if (sqlite3_column_int64(select, 3) == 0)
+            continue; /* it only holds something */
+        if (*count == cap) {
+            struct db_member *grown = realloc(members, (cap + 16) * sizeof *grown);
+
+            if (!grown) {
+                rc = ERR_NO_MEMORY;
+                break;
+            }
+            members = grown;
+            cap += 16;
+        }
+        rc = read_member(select, &members[*count]);
+        if (rc)
+            break;
+        ++*count;
+    }
+    sqlite3_reset(select);
+    if (rc) {
+        free(members);
+        *count = 0;
+        return rc;
+    }
+    *out = members;
+    return 0;
+}
+
+static int read_author(struct conn *conn, const struct id128 *origin, struct id128 *node)
+{
+    sqlite3_stmt *select;
+    int rc = conn_statement(conn, STATEMENT_AUTHOR, &select);
+
+    if (rc)
+        return rc;
+    if (bind_id(select, 1, origin) != SQLITE_OK)
+        return ERR_NO_MEMORY;
+    rc = conn_step(conn, select);
+    if (rc == 1)
+        rc = column_id(select, 0, node) ? 0 : ERR_CORRUPT;
+    else if (rc == 0)
+        rc = ERR_NOT_FOUND;
+    sqlite3_reset(select);
+    return rc;
+}
+
+int db_reader_holders(struct db_reader *reader, const struct object *object, struct id128 *out,
+                      size_t max, size_t *count)
+{
+    struct id128 author;
+    sqlite3_stmt *select;
+    int rc = read_author(&reader->conn, &object->put_at.origin, &author);
+    bool put_holds = rc == 0;
+
+    *count = 0;
+    if (rc && rc != ERR_NOT_FOUND)
+        return rc;
+    if (put_holds && max > 0)
+        out[(*count)++] = author;
+    rc = conn_statement(&reader->conn, STATEMENT_HOLDERS, &select);
+    if (rc)
+        return rc;
+    int code = bind_id(select, 1, &object->id);
+    code |= sqlite3_bind_blob(select, 2, object->sha256, SHA256_BYTES, SQLITE_STATIC);
+    if (code != SQLITE_OK)
+        return ERR_NO_MEMORY;
+    while ((rc = conn_step(&reader->conn, select)) == 1) {
+        struct reg at = {.stamp = (hlc_time)sqlite3_column_int64(select, 2)};
+        bool held = sqlite3_column_int64(select, 1) != 0;
+        struct id128 node;
+
+        if (!column_id(select, 0, &node) || !column_id(select, 3, &at.origin)) {
+            rc = ERR_CORRUPT;
+            break;
+        }
+        if (put_holds && id_equal(&node, &author)) {
+            /* It put these bytes, and says something about its copy besides: the later counts. */
+            if (!held && at.stamp > object->put_at.stamp) {
+                memmove(out, out + 1, (*count - 1) * sizeof *out);
+                --*count;
+                put_holds = false;
+            }
+        } else if (held && *count < max) {
+            out[(*count)++] = node;
+        }
+    }
+    sqlite3_reset(select);
+    return rc;
+}

@@ -1,0 +1,41 @@
+/*
+ * What the journal's database knows of other nodes: who is a member, and who has a durable copy of
+ * which bytes. Views of member, hold and drop events, kept in the same transactions as those.
+ *
+ * Each node speaks for itself: of what it said about (id, sha256) the last by (stamp, origin)
+ * counts. Who put an object holds it, unless it said otherwise later; that hold has no row.
+ */
+#ifndef JOURNAL_DB_PEERS_H
+#define JOURNAL_DB_PEERS_H
+
+#include "journal/db.h"
+
+/* ---- The applier, inside a transaction ---- */
+
+/* A member event: the last writer by (stamp, origin) counts. */
+int db_member_fold(struct db *db, const struct event *event) MUST_CHECK;
+/* A hold or drop event's statement about one item. */
+int db_holder_fold(struct db *db, const struct event *event,
+                   const struct event_item *item) MUST_CHECK;
+/* A deleted object has no holders. */
+int db_holders_remove(struct db *db, const struct id128 *id) MUST_CHECK;
+
+/* ---- Readers ---- */
+
+struct db_member {
+    struct id128 node;
+    enum member_state state;
+    struct reg at;
+    char address[LIMIT_WIRE_ADDR_BYTES + 1]; /* as the event has it; "" where there is none */
+};
+
+/* Every node that a member event is known of; the caller frees *OUT. */
+int db_reader_members(struct db_reader *reader, struct db_member **out, size_t *count) MUST_CHECK;
+
+/* Up to MAX nodes into OUT that have a durable copy of the bytes that OBJECT names, its author
+ * first where it is one of them; this node itself may be among them. Their count in *COUNT. One
+ * short read transaction for each of two look-ups: the answer is a hint, not a promise. */
+int db_reader_holders(struct db_reader *reader, const struct object *object, struct id128 *out,
+                      size_t max, size_t *count) MUST_CHECK;
+
+#endif

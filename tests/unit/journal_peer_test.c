@@ -1,0 +1,525 @@
+/* Goal: what other nodes journaled becomes part of this one's journal as its own does: through the
+ * log, in each origin's order, once, and with the same rows and digest on every node, whatever
+ * fails on the way; and this node says what it holds. */
+#include "tests/unit/journal_fixture.h"
+
+#include "journal/db_peers.h"
+
+struct pair {
+    struct node *a, *b;
+};
+
+static int setup_pair(void **state)
+{
+    struct pair *pair = calloc(1, sizeof *pair);
+
+    *state = pair;
+    return setup((void **)&pair->a) || setup((void **)&pair->b);
+}
+
+static int teardown_pair(void **state)
+{
+    struct pair *pair = *state;
+    int rc = teardown((void **)&pair->a) | teardown((void **)&pair->b);
+
+    free(pair);
+    return rc;
+}
+
+static int append_event(void *arg, uint64_t seq, const uint8_t *raw, size_t len)
+{
+    uint32_t length = (uint32_t)len;
+
+    (void)seq;
+    buf_add(arg, &length, sizeof length);
+    buf_add(arg, raw, len);
+    return 0;
+}
+
+/* Every event that NODE has applied, of runs in order. */
+static struct buf all_events(struct node *node)
+{
+    struct db_origin *origins;
+    struct db_reader *reader;
+    struct buf events;
+    size_t count;
+
+    while (journal_apply_step(node->journal))
+        ;
+    buf_init(&events, 0);
+    assert_int_equal(journal_reader_open(node->journal, &reader), 0);
+    assert_int_equal(db_reader_origins(reader, &origins, &count), 0);
+    for (size_t i = 0; i < count; i++)
+        assert_int_equal(db_each_event(reader, origins[i].no, 1, append_event, &events), 0);
+    free(origins);
+    db_reader_close(&reader);
+    assert_int_equal(buf_check(&events), 0);
+    return events;
+}
+
+/* Hand EVENTS to NODE and commit them, in as many batches as it takes. */
+static int give(struct node *node, const void *events, size_t len)
+{
+    struct change change = {
+        .request.kind = CHANGE_PEER, .events = events, .events_bytes = len, .done = done};
+    unsigned taken = 0;
+
+    assert_int_equal(journal_submit(node->journal, &change), 0);
+    for (int i = 0; taken == 0 && i < 100; i++)
+        taken = journal_commit_step(node->journal);
+    assert_int_equal(taken, 1);
+    return change.rc;
+}
+
+static int sync_to(struct node *to, struct node *from)
+{
+    struct buf events = all_events(from);
+    int rc = give(to, events.data, events.len);
+
+    buf_release(&events);
+    return rc;
+}
+
+static void expect_equal(struct node *a, struct node *b)
+{
+    struct hash128 x = digest_of(a), y = digest_of(b);
+
+    assert_true(x.low == y.low && x.high == y.high);
+}
+
+static void expect_holders(struct node *node, unsigned n, const struct node *const *holders,
+                           size_t count)
+{
+    struct db_reader *reader;
+    struct object *object;
+    struct id128 found[8];
+    size_t have;
+
+    while (journal_apply_step(node->journal))
+        ;
+    assert_int_equal(find(node, n, &object), 0);
+    assert_int_equal(journal_reader_open(node->journal, &reader), 0);
+    assert_int_equal(db_reader_holders(reader, object, found, 8, &have), 0);
+    assert_int_equal(have, count);
+    for (size_t i = 0; i < count; i++) {
+        struct id128 id = journal_node(holders[i]->journal);
+
+        assert_true(id_equal(&found[i], &id));
+    }
+    db_reader_close(&reader);
+    object_destroy(&object);
+}
+
+static void nodes_that_hear_all_events_agree(void **state)
+{
+    struct pair *pair = *state;
+    struct node *a = pair->a, *b = pair->b;
+    struct journal_stats stats;
+    struct object *object;
+
+    node_open(a, false);
+    node_open(b, false);
+    for (unsigned n = 0; n < 40; n++)
+        assert_int_equal(put(n % 2 ? a : b, n, 100 + n), 0);
+    assert_int_equal(delete (a, 1), 0);
+    assert_int_equal(delete (b, 3), 0); /* nothing is known there of what A has put */
+    assert_int_equal(sync_to(b, a), 0);
+    assert_int_equal(sync_to(a, b), 0);
+    assert_int_equal(sync_to(b, a), 0); /* again: nothing new */
+    expect_equal(a, b);
+    expect_sound(a, NULL);
+    expect_sound(b, NULL);
+    expect_deleted(a, 3);
+    expect_deleted(b, 1);
+    assert_int_equal(find(b, 5, &object), 0);
+    assert_true(place_is_none(&object->place));
+    assert_int_equal(object->size, 105);
+    object_destroy(&object);
+    journal_stats(b->journal, &stats);
+    assert_int_equal(stats.events, 42);
+
+    /* Killed, restarted and rebuilt from the log it is the same. */
+    struct hash128 digest = digest_of(b);
+    uint64_t events, objects;
+
+    node_close(b, false);
+    node_open(b, false);
+    expect_sound(b, &digest);
+    assert_int_equal(sync_to(b, a), 0);
+    expect_sound(b, &digest);
+    node_close(b, true);
+    assert_int_equal(store_dirs_open(&b->dirs, &b->env, b->state, b->files, false, b->message,
+                                     sizeof b->message),
+                     0);
+    assert_int_equal(journal_rebuild(&b->dirs, &events, &objects, b->message, sizeof b->message),
+                     0);
+    store_dirs_close(&b->dirs);
+    assert_int_equal(events, 42);
+    node_open(b, false);
+    expect_sound(b, &digest);
+    node_close(b, true);
+    node_close(a, true);
+}
+
+static void a_run_is_a_chain_without_gaps(void **state)
+{
+    struct pair *pair = *state;
+    struct node *a = pair->a, *b = pair->b;
+    struct object *object;
+
+    node_open(a, false);
+    node_open(b, false);
+    for (unsigned n = 0; n < 3; n++)
+        assert_int_equal(put(a, n, 50), 0);
+    struct buf events = all_events(a);
+    uint32_t first, second;
+
+    memcpy(&first, events.data, 4);
+    memcpy(&second, events.data + 4 + first, 4);
+    size_t two = 4 + first, three = two + 4 + second;
+
+    /* The second before the first; the first and the third: what fits is taken. */
+    assert_int_equal(give(b, events.data + two, three - two), ERR_CONFLICT);
+    assert_int_equal(find(b, 0, &object), ERR_NOT_FOUND);
+    struct buf gap;
+    buf_init(&gap, 0);
+    buf_add(&gap, events.data, two);
+    buf_add(&gap, events.data + three, events.len - three);
+    assert_int_equal(give(b, gap.data, gap.len), ERR_CONFLICT);
+    expect_sound(b, NULL);
+    assert_int_equal(find(b, 0, &object), 0);
+    object_destroy(&object);
+    assert_int_equal(find(b, 2, &object), ERR_NOT_FOUND);
+
+    /* A second event that follows another first one. */
+    struct event event;
+    struct buf forged;
+    assert_int_equal(event_decode(&event, (uint8_t *)events.data + two + 4, second), 0);
+    event.prev[0] ^= 1;
+    buf_init(&forged, 0);
+    event_encode(&forged, &event);
+    buf_reset(&gap);
+    assert_int_equal(append_event(&gap, 2, (uint8_t *)forged.data, forged.len), 0);
+    assert_int_equal(give(b, gap.data, gap.len), ERR_CONFLICT);
+
+    /* No event at all, and lengths that do not fit. */
+    assert_int_equal(give(b, "\x03\0\0\0abc", 7), ERR_INVALID);
+    assert_int_equal(give(b, "\x09\0\0\0abc", 7), ERR_INVALID);
+    assert_int_equal(give(b, "\0\0\0\0", 4), ERR_INVALID);
+    assert_int_equal(give(b, "\x01\0", 2), ERR_INVALID);
+
+    assert_int_equal(give(b, events.data, events.len), 0);
+    expect_equal(a, b);
+    expect_sound(b, NULL);
+    buf_release(&gap);
+    buf_release(&forged);
+    buf_release(&events);
+    node_close(b, true);
+    node_close(a, true);
+}
+
+/* More than one batch holds, and one of those batches cannot be written. */
+static void a_failed_batch_takes_its_events_back(void **state)
+{
+    struct pair *pair = *state;
+    struct node *a = pair->a, *b = pair->b;
+    static uint8_t body[1];
+    struct change change;
+
+    node_open(a, false);
+    node_open(b, false);
+    for (unsigned n = 0; n < 5000; n++) {
+        prepare_put(&change, n, body, 1);
+        assert_int_equal(commit(a, &change), 0);
+        if (n % 1000 == 0)
+            while (journal_apply_step(a->journal))
+                ;
+    }
+    struct buf events = all_events(a);
+
+    b->fault.only = "/log/";
+    b->fault.error = ERR_NO_SPACE;
+    for (unsigned attempt = 0; attempt < 3; attempt++) {
+        atomic_store(&b->fault.fail_write, (int)attempt + 1);
+        (void)give(b, events.data, events.len); /* it may have met another write */
+        atomic_store(&b->fault.fail_write, 0);
+        expect_sound(b, NULL);
+    }
+    b->fault.only = NULL;
+    assert_int_equal(give(b, events.data, events.len), 0);
+    expect_equal(a, b);
+    expect_sound(b, NULL);
+    buf_release(&events);
+    node_close(b, true);
+    node_close(a, true);
+}
+
+static int hold(struct node *node, unsigned n, const uint8_t *body, size_t size)
+{
+    struct change change;
+
+    prepare_put(&change, n, body, size);
+    change.request.kind = CHANGE_HOLD;
+    return commit(node, &change);
+}
+
+static void a_copy_is_journaled_and_found(void **state)
+{
+    struct pair *pair = *state;
+    struct node *a = pair->a, *b = pair->b;
+    uint8_t body[3000], other[3000];
+    struct object *object;
+
+    node_open(a, false);
+    node_open(b, false);
+    make_body(body, sizeof body, 7);
+    make_body(other, sizeof other, 8);
+    assert_int_equal(put(a, 7, sizeof body), 0);
+    assert_int_equal(hold(b, 7, body, sizeof body), ERR_NOT_FOUND);
+    assert_int_equal(sync_to(b, a), 0);
+    expect_holders(b, 7, (const struct node *[]){a}, 1);
+    assert_int_equal(hold(b, 7, other, sizeof other), ERR_CONFLICT);
+    assert_int_equal(hold(b, 7, body, sizeof body), 0);
+    expect_body(b, 7, sizeof body);
+    expect_holders(b, 7, (const struct node *[]){a, b}, 2);
+    assert_int_equal(sync_to(a, b), 0);
+    expect_holders(a, 7, (const struct node *[]){a, b}, 2);
+    expect_equal(a, b);
+
+    /* The copy survives kill, cleaning and rebuild. */
+    node_close(b, false);
+    node_open(b, false);
+    expect_body(b, 7, sizeof body);
+    for (unsigned n = 100; n < 220; n++) { /* two segments, of which nearly all goes again */
+        assert_int_equal(put(b, n, 4000), 0);
+        assert_int_equal(delete (b, n), 0);
+    }
+    settle(b);
+    expect_body(b, 7, sizeof body);
+    assert_int_equal(journal_compact(b->journal, &(struct journal_compact_result){0}), 0);
+    settle(b);
+    node_close(b, true);
+    uint64_t events, objects;
+    assert_int_equal(store_dirs_open(&b->dirs, &b->env, b->state, b->files, false, b->message,
+                                     sizeof b->message),
+                     0);
+    assert_int_equal(journal_rebuild(&b->dirs, &events, &objects, b->message, sizeof b->message),
+                     0);
+    store_dirs_close(&b->dirs);
+    node_open(b, false);
+    expect_body(b, 7, sizeof body);
+    expect_holders(b, 7, (const struct node *[]){a, b}, 2);
+
+    /* A says that its copy is gone, and later that it has one again. */
+    assert_int_equal(find(a, 7, &object), 0);
+    struct change drop = {.request = {.kind = CHANGE_DROP, .id = make_id(7), .damaged = true},
+                          .done = done};
+    drop.request.checked = object->place;
+    object_destroy(&object);
+    assert_int_equal(commit(a, &drop), 0);
+    assert_int_equal(sync_to(b, a), 0);
+    expect_holders(b, 7, (const struct node *[]){b}, 1);
+    assert_int_equal(hold(a, 7, body, sizeof body), 0);
+    assert_int_equal(sync_to(b, a), 0);
+    expect_holders(a, 7, (const struct node *[]){a, b}, 2);
+
+    /* Deleted, nobody holds it, and no copy comes. */
+    assert_int_equal(delete (a, 7), 0);
+    assert_int_equal(sync_to(b, a), 0);
+    assert_int_equal(hold(b, 7, body, sizeof body), ERR_DELETED);
+    assert_int_equal(find(b, 7, &object), 0);
+    assert_true(place_is_none(&object->place));
+    object_destroy(&object);
+    expect_sound(b, NULL);
+    node_close(b, true);
+    node_close(a, true);
+}
+
+static int say_member(struct node *node, const struct id128 *subject, const char *address,
+                      enum member_state state)
+{
+    struct event event = {.kind = EVENT_MEMBER,
+                          .fields = EVENT_HAS_MEMBER,
+                          .subject = *subject,
+                          .address = {address, (uint32_t)strlen(address)},
+                          .member_state = (uint8_t)state};
+    struct change change = {.request.kind = CHANGE_FACT, .fact = &event, .done = done};
+
+    return commit(node, &change);
+}
+
+static void members_are_facts(void **state)
+{
+    struct pair *pair = *state;
+    struct node *a = pair->a, *b = pair->b;
+    struct db_member *members;
+    struct db_reader *reader;
+    size_t count;
+
+    node_open(a, false);
+    node_open(b, false);
+    struct id128 ida = journal_node(a->journal), idb = journal_node(b->journal);
+
+    assert_int_equal(say_member(a, &ida, "127.0.0.1:1", MEMBER_JOINED), 0);
+    assert_int_equal(say_member(a, &idb, "127.0.0.1:2", MEMBER_JOINED), 0);
+    assert_int_equal(sync_to(b, a), 0);
+    assert_int_equal(say_member(b, &idb, "[::1]:3", MEMBER_JOINED), 0);
+    assert_int_equal(say_member(b, &ida, "", MEMBER_LEFT), 0);
+    assert_int_equal(sync_to(a, b), 0);
+    for (int i = 0; i < 2; i++) {
+        struct node *node = i ? a : b;
+
+        while (journal_apply_step(node->journal))
+            ;
+        assert_int_equal(journal_reader_open(node->journal, &reader), 0);
+        assert_int_equal(db_reader_members(reader, &members, &count), 0);
+        assert_int_equal(count, 2);
+        for (size_t k = 0; k < count; k++) {
+            bool is_a = id_equal(&members[k].node, &ida);
+
+            assert_string_equal(members[k].address, is_a ? "" : "[::1]:3");
+            assert_int_equal(members[k].state, is_a ? MEMBER_LEFT : MEMBER_JOINED);
+        }
+        free(members);
+        db_reader_close(&reader);
+        expect_sound(node, NULL);
+    }
+    node_close(b, true);
+    node_close(a, true);
+}
+
+struct heard {
+    unsigned rounds, origins;
+    uint64_t highest;
+    struct hash128 digest;
+};
+
+static void hear(void *arg, const struct journal_news *news)
+{
+    struct heard *heard = arg;
+
+    if (news->origin) {
+        heard->origins++;
+        heard->highest = news->origin->seq;
+    } else {
+        heard->rounds++;
+        heard->digest = news->digest;
+    }
+}
+
+static void whoever_listens_hears_what_is_applied(void **state)
+{
+    struct pair *pair = *state;
+    struct node *a = pair->a, *b = pair->b;
+    struct heard heard = {0};
+
+    node_open(a, false);
+    node_open(b, false);
+    journal_listen(b->journal, hear, &heard);
+    assert_int_equal(put(a, 1, 10), 0);
+    assert_int_equal(put(a, 2, 10), 0);
+    assert_int_equal(sync_to(b, a), 0);
+    assert_int_equal(heard.rounds, 0);
+    while (journal_apply_step(b->journal))
+        ;
+    assert_int_equal(heard.rounds, 1);
+    assert_int_equal(heard.origins, 1);
+    assert_int_equal(heard.highest, 2);
+    struct hash128 digest = digest_of(b);
+    assert_true(heard.digest.low == digest.low && heard.digest.high == digest.high);
+    node_close(b, true);
+    node_close(a, true);
+}
+
+/* Another node's clock moves ours by a minute at most, also across a restart. */
+static void a_wild_clock_is_not_believed(void **state)
+{
+    struct pair *pair = *state;
+    struct node *a = pair->a, *b = pair->b;
+    struct journal_stats stats;
+    struct object *object;
+
+    node_open(a, false);
+    node_open(b, false);
+    assert_int_equal(put(a, 1, 10), 0);
+    struct buf events = all_events(a);
+    uint32_t len;
+    struct event event;
+    struct buf wild, raw;
+
+    memcpy(&len, events.data, 4);
+    assert_int_equal(event_decode(&event, (uint8_t *)events.data + 4, len), 0);
+    uint64_t now_ms = env_wall_ms(&b->env);
+    event.stamp = (now_ms + 10u * 365 * 86400 * 1000) << 16;
+    event.origin.bytes[15] ^= 1;
+    buf_init(&wild, 0);
+    buf_init(&raw, 0);
+    event_encode(&raw, &event);
+    assert_int_equal(append_event(&wild, 1, (uint8_t *)raw.data, raw.len), 0);
+    assert_int_equal(give(b, wild.data, wild.len), 0);
+    journal_stats(b->journal, &stats);
+    assert_int_equal(stats.clock, 1);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(put(b, 10 + (unsigned)i, 10), 0);
+        assert_int_equal(find(b, 10 + (unsigned)i, &object), 0);
+        assert_in_range(hlc_wall_ms(object->put_at.stamp), now_ms, now_ms + 120000);
+        object_destroy(&object);
+        node_close(b, i == 0);
+        node_open(b, false);
+    }
+    /* What it put can be overwritten all the same. */
+    assert_int_equal(delete (b, 1), 0);
+    expect_deleted(b, 1);
+    expect_sound(b, NULL);
+    buf_release(&events);
+    buf_release(&wild);
+    buf_release(&raw);
+    node_close(b, true);
+    node_close(a, true);
+}
+
+/* Uploads are owed by who has the bytes. */
+static void the_outbox_is_of_what_is_here(void **state)
+{
+    struct pair *pair = *state;
+    struct node *a = pair->a, *b = pair->b;
+    struct journal_stats stats;
+    uint8_t body[100];
+    struct change change;
+
+    node_open(a, false);
+    node_open(b, false);
+    make_body(body, sizeof body, 1);
+    prepare_put(&change, 1, body, sizeof body);
+    change.request.level = 1;
+    assert_int_equal(commit(a, &change), 0);
+    assert_int_equal(sync_to(b, a), 0);
+    journal_stats(a->journal, &stats);
+    assert_int_equal(stats.outbox, 1);
+    journal_stats(b->journal, &stats);
+    assert_int_equal(stats.outbox, 0);
+    assert_int_equal(hold(b, 1, body, sizeof body), 0);
+    journal_stats(b->journal, &stats);
+    assert_int_equal(stats.outbox, 1);
+    expect_sound(a, NULL);
+    expect_sound(b, NULL);
+    node_close(b, true);
+    node_close(a, true);
+}
+
+int main(void)
+{
+#define test(name) cmocka_unit_test_setup_teardown(name, setup_pair, teardown_pair)
+    const struct CMUnitTest tests[] = {
+        test(nodes_that_hear_all_events_agree),
+        test(a_run_is_a_chain_without_gaps),
+        test(a_failed_batch_takes_its_events_back),
+        test(a_copy_is_journaled_and_found),
+        test(members_are_facts),
+        test(whoever_listens_hears_what_is_applied),
+        test(a_wild_clock_is_not_believed),
+        test(the_outbox_is_of_what_is_here),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
