@@ -65,7 +65,7 @@ endif
 
 # CFLAGS and LDFLAGS stay the user's.
 ALL_CFLAGS := -std=gnu11 $(OPTIMIZE) $(HARDEN) $(WARNINGS) $(DEFINES) $(INCLUDES) -pthread $(CFLAGS)
-LIBS       := -lsqlite3 -lssl -lcrypto -lxxhash -ljansson -lmsgpackc -lpthread
+LIBS       := -lsqlite3 -lssl -lcrypto -lxxhash -ljansson -lmsgpackc -lzmq -lpthread
 CTL_LIBS   := -lcurl
 
 # --- building ------------------------------------------------------------------------------------
@@ -135,7 +135,7 @@ lib: $(LIB)
 
 # --- running -------------------------------------------------------------------------------------
 
-.PHONY: setup run
+.PHONY: setup run cluster
 setup: ## install the Debian packages that building and testing need
 	@scripts/setup.sh build test
 
@@ -143,6 +143,11 @@ run: ## set up, build, and start one node on 127.0.0.1:10999, state under run/
 	@scripts/setup.sh build
 	@$(MAKE) --no-print-directory build
 	@scripts/run.sh $(BUILD)
+
+cluster: ## the same with three nodes that form one cluster, state under run/cluster-N
+	@scripts/setup.sh build
+	@$(MAKE) --no-print-directory build
+	@scripts/cluster.sh $(BUILD)
 
 # --- testing -------------------------------------------------------------------------------------
 

@@ -545,6 +545,8 @@ void headers_render_meta(struct buf *out, const struct object *object)
     ADD(out, "X-Meta-ConsistencyLevel: ");
     buf_char(out, (char)('0' + object->level));
     ADD(out, "\r\n");
+    if (place_is_none(&object->place))
+        ADD(out, "X-Meta-Symlink: true\r\n");
 }
 
 void headers_render(struct buf *out, const struct object *object)

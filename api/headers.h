@@ -68,7 +68,8 @@ uint64_t headers_modified_s(const struct object *object);
 /* The header lines of a GET's 200: Content-Type first, then those that do not depend on what is
  * sent. */
 void headers_render(struct buf *out, const struct object *object);
-/* X-Meta-Id, Name, UserMeta, ConsistencyLevel, or X-Meta-Deleted alone for a tombstone. */
+/* X-Meta-Id, Name, UserMeta, ConsistencyLevel, and X-Meta-Symlink where the body is not on this
+ * node; or X-Meta-Deleted alone for a tombstone. */
 void headers_render_meta(struct buf *out, const struct object *object);
 
 #endif

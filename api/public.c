@@ -6,6 +6,7 @@
  * loop's idle list, which on_done gives back; those of the hot paths so never ask the allocator.
  */
 #include "api/public_impl.h"
+#include "api/stats_cluster.h"
 
 #include "base/text.h"
 #include "journal/ulid.h"
@@ -84,6 +85,8 @@ static void give_back(struct public_request *request)
     store_body_close(&request->body);
     store_put_destroy(&request->put);
     store_change_destroy(&request->change);
+    peer_body_release(&request->peer_body);
+    assert(!request->source);
     if (loop->idle_count == KEEP_REQUESTS) {
         free_request(request);
         return;
@@ -133,8 +136,7 @@ static const struct refusal *of_code(int rc)
          {503, "read_only", "this node takes no writes until it is restarted",
           "Retry-After: 30\r\n"}},
         {ERR_CLOSED, {503, "shutting_down", "this node is shutting down", "Retry-After: 5\r\n"}},
-        {ERR_CORRUPT,
-         {500, "body_damaged", "no undamaged copy of the body is left on this node", NULL}},
+        {ERR_CORRUPT, {500, "body_damaged", "no undamaged copy of the body was found", NULL}},
         {ERR_IO, {500, "io", "the disk failed", NULL}},
     };
     static const struct refusal unknown = {500, "internal", "internal error", NULL};
@@ -248,8 +250,10 @@ static void ready(struct public_api *api, struct http_request *http, const struc
     (void)id;
     journal_stats(store_journal(api->store), &journal);
     int len = snprintf(text, sizeof text,
-                       "{\"ready\":%s,\"health\":\"%s\",\"read_only\":%s,\"disk_full\":%s}\n",
+                       "{\"ready\":%s,\"health\":\"%s\",\"cluster\":\"%s\","
+                       "\"read_only\":%s,\"disk_full\":%s}\n",
                        journal.read_only ? "false" : "true", stats_health(&journal),
+                       stats_cluster_health(api->config.stats.cluster),
                        journal.read_only ? "true" : "false", journal.full ? "true" : "false");
     assert(len > 0 && (size_t)len < sizeof text);
     answer_text(http, journal.read_only ? 503 : 200, json_head, text, (size_t)len);

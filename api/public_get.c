@@ -6,6 +6,7 @@
  *   RAM tier has the place, page cache the record ─► verified, filled ───► sent from the scratch
  *   else: pool looks it up, reads and verifies ─► post ──────────────────► sent from its memory,
  *                                                                          large: block by block
+ *   the row says that the body is elsewhere, or it is damaged here ───────► public_peer.c
  *
  * Each way ends in the same plan: what the preconditions and the range say about an object of this
  * tag, date and size. Damaged bytes are never sent: before the header goes out a small body is
@@ -211,12 +212,18 @@ static void answer_ranges(struct public_request *request, struct slice base, con
     http_answer(request->http, &answer);
 }
 
+static int lay_out_whole(uint64_t size, struct multipart *layout)
+{
+    const struct byte_range all = {0, size - 1};
+
+    return multipart_init(layout, &all, 1, size, (struct slice){NULL, 0}, "");
+}
+
 /* All of a large body. */
 static int whole_source(struct public_request *request, uint64_t size, struct http_source **out)
 {
-    const struct byte_range all = {0, size - 1};
     struct multipart layout;
-    int rc = multipart_init(&layout, &all, 1, size, (struct slice){NULL, 0}, "");
+    int rc = lay_out_whole(size, &layout);
 
     return rc ? rc : make_source(request, NULL, &layout, out);
 }
@@ -281,11 +288,10 @@ static struct slice base_of(const struct public_request *request)
     return (struct slice){request->base.data, request->base.len};
 }
 
-/* Remember a small body that was just read and verified, or where a large one is. */
-static void fill(struct public_request *request)
+/* Remember a small body that was just read and verified, or where a large one is (BODY NULL). */
+static void fill(struct public_request *request, const uint8_t *body)
 {
     const struct object *object = store_body_object(request->body);
-    const uint8_t *body = store_body_inline(request->body);
     const struct ram_large large = {object->place.offset, object->size};
     uint64_t token = store_body_token(request->body), modified_s = headers_modified_s(object);
     char etag[ETAG_BYTES + 1];
@@ -299,6 +305,30 @@ static void fill(struct public_request *request)
                        &large, modified_s, object->expires_ms, etag);
 }
 
+void public_get_fill(struct public_request *request, const uint8_t *body)
+{
+    assert(body);
+    fill(request, body);
+}
+
+void public_get_answer(struct public_request *request, const uint8_t *body)
+{
+    answer_plan(request, base_of(request), body, store_body_object(request->body)->size, true);
+}
+
+int public_get_lay_out(struct public_request *request, uint64_t size, struct multipart *layout)
+{
+    assert(request->plan.status == 200 || request->plan.status == 206);
+    return request->plan.status == 206 ? lay_out(request, base_of(request), size, layout)
+                                       : lay_out_whole(size, layout);
+}
+
+/* Whether the answer has bytes of the body in it. */
+static bool sends_bytes(const struct public_request *request)
+{
+    return !request->is_head && (request->plan.status == 200 || request->plan.status == 206);
+}
+
 /* Whether all that the plan wants of a large body's bytes is hot. */
 static bool is_hot(struct public_request *request, const struct ram_large *large)
 {
@@ -306,7 +336,7 @@ static bool is_hot(struct public_request *request, const struct ram_large *large
     struct hot_blocks *hot = store_hot(request->api->store);
     bool all = true;
 
-    if (request->is_head || (plan->status != 200 && plan->status != 206))
+    if (!sends_bytes(request))
         return true;
     if (plan->status == 200)
         return hot_blocks_has(hot, large->number, 0, (large->size - 1) / BLOCK_BYTES);
@@ -316,8 +346,7 @@ static bool is_hot(struct public_request *request, const struct ram_large *large
     return all;
 }
 
-/* False: the entry does not suffice. */
-static bool answer_entry(struct public_request *request)
+bool public_get_entry(struct public_request *request)
 {
     const struct ram_entry *entry = request->entry;
     const struct slice base = {entry->head, entry->head_bytes};
@@ -340,25 +369,25 @@ static void cold_done(struct http_request *http)
         public_fail(http, request->rc, OPERATION_GET, &request->id);
         return;
     }
-    answer_plan(request, base_of(request), store_body_inline(request->body),
-                store_body_object(request->body)->size, true);
+    public_get_answer(request, store_body_inline(request->body));
 }
 
-/* On a pool thread: everything but the answer. */
+/* On a pool thread: everything but the answer. ERR_ELSEWHERE: all but the bytes, which have to come
+ * from other nodes. */
 static int read_cold(struct public_request *request, struct db_reader *reader)
 {
-    int rc =
+    int opened =
         store_open(&request->body, request->api->store, reader, &request->id, !request->is_head);
-    if (rc)
-        return rc;
+    if (opened && opened != ERR_ELSEWHERE)
+        return opened;
     const struct object *object = store_body_object(request->body);
-    rc = prepare(request, object);
+    int rc = prepare(request, object);
     if (rc || request->is_head)
         return rc;
-    fill(request);
-    if (store_body_inline(request->body))
-        return 0;
-    if (request->plan.status != 200 && request->plan.status != 206)
+    if (opened == ERR_ELSEWHERE)
+        return sends_bytes(request) && object->size > 0 ? ERR_ELSEWHERE : 0;
+    fill(request, store_body_inline(request->body));
+    if (store_body_inline(request->body) || !sends_bytes(request))
         return 0;
     /* A damaged first block must show before the header is sent. */
     uint64_t first = request->plan.status == 206 ? request->plan.ranges[0].first : 0;
@@ -366,7 +395,11 @@ static int read_cold(struct public_request *request, struct db_reader *reader)
     if (hot_blocks_has(store_hot(request->api->store), object->place.offset, first / BLOCK_BYTES,
                        first / BLOCK_BYTES))
         return 0;
-    return body_warm(request->body, first / BLOCK_BYTES, last / BLOCK_BYTES);
+    rc = body_warm(request->body, first / BLOCK_BYTES, last / BLOCK_BYTES);
+    if (rc != ERR_CORRUPT || !store_body_forsake(request->body))
+        return rc;
+    rc = prepare(request, object);
+    return rc ? rc : ERR_ELSEWHERE;
 }
 
 static void run_cold(struct store_job *job, struct db_reader *reader)
@@ -374,6 +407,10 @@ static void run_cold(struct store_job *job, struct db_reader *reader)
     struct public_request *request = container_of(job, struct public_request, job);
 
     request->rc = read_cold(request, reader);
+    if (request->rc == ERR_ELSEWHERE) {
+        public_get_from_peers(request, reader);
+        return;
+    }
     http_post(request->http, cold_done);
 }
 
@@ -413,7 +450,7 @@ void public_get(struct public_api *api, struct http_request *http, const struct 
 
         if (expires_ms && env_wall_ms(api->env) >= expires_ms)
             public_fail(http, ERR_NOT_FOUND, OPERATION_GET, id);
-        else if (!answer_entry(request))
+        else if (!public_get_entry(request))
             get_cold(request);
         return;
     }
@@ -427,7 +464,7 @@ void public_get(struct public_api *api, struct http_request *http, const struct 
     } else if (rc) {
         public_fail(http, rc, OPERATION_GET, id);
     } else {
-        fill(request);
+        fill(request, store_body_inline(request->body));
         answer_plan(request, base_of(request), store_body_inline(request->body),
                     store_body_object(request->body)->size, store_body_stays(request->body));
     }

@@ -4,6 +4,8 @@
 
 #include "api/http/conditional.h"
 #include "api/http/range.h"
+#include "api/multipart.h"
+#include "api/peer_body.h"
 #include "api/public.h"
 
 #include <assert.h>
@@ -66,6 +68,8 @@ struct public_request {
     struct store_body *body;
     struct store_put *put;
     struct store_change *change;
+    struct peer_body *peer_body;
+    struct http_source *source; /* not yet the core's */
     /* Set by whoever uses them: */
     struct id128 id;
     int rc;
@@ -75,6 +79,8 @@ struct public_request {
     enum ack ack;
     struct store_result result;
     struct store_job job;
+    struct peer_waiter waiter; /* for peer_body */
+    uint64_t source_length;    /* of the answer that source is for */
     struct get_asks asks;
     struct get_plan plan;
     /* Memory that is kept from one use to the next: */
@@ -96,6 +102,20 @@ void public_fail(struct http_request *http, int rc, enum operation operation,
                  const struct id128 *id);
 
 void public_get(struct public_api *api, struct http_request *http, const struct id128 *id);
+/* Answer as the plan says from request->entry. False: it does not suffice. */
+bool public_get_entry(struct public_request *request);
+/* Answer as the plan says; the header lines are request->base, BODY, of request->body's row, stays
+ * until on_done. */
+void public_get_answer(struct public_request *request, const uint8_t *body);
+/* The layout of what the plan (200 or 206) sends of a large body; for a 206 its header lines into
+ * request->head. Any thread that has the request. */
+int public_get_lay_out(struct public_request *request, uint64_t size,
+                       struct multipart *layout) MUST_CHECK;
+/* Remember a small body, verified, in the RAM tier. */
+void public_get_fill(struct public_request *request, const uint8_t *body);
+/* On a pool thread: the body that request->body's row names is on other nodes. Posts the request in
+ * any case; the caller touches it no more. */
+void public_get_from_peers(struct public_request *request, struct db_reader *reader);
 void public_meta(struct public_api *api, struct http_request *http, const struct id128 *id);
 void public_meta_set(struct public_api *api, struct http_request *http, const struct id128 *id);
 void public_delete(struct public_api *api, struct http_request *http, const struct id128 *id);

@@ -6,6 +6,8 @@
 #include "api/stats.h"
 
 #include "api/document.h"
+#include "api/figures.h"
+#include "api/stats_cluster.h"
 #include "journal/ulid.h"
 
 #include <assert.h>
@@ -20,6 +22,7 @@ struct snapshot {
     struct http_stats http;
     char node[ULID_TEXT_BYTES + 1], origin[ULID_TEXT_BYTES + 1];
     uint64_t uptime_s;
+    struct stats_cluster cluster;
 };
 
 static void take(struct snapshot *s, const struct stats_source *source)
@@ -41,6 +44,7 @@ static void take(struct snapshot *s, const struct stats_source *source)
     if (!id_is_zero(&s->journal.origin))
         ulid_format(s->origin, &s->journal.origin);
     s->uptime_s = (env_mono_ms(store_env(source->store)) - source->started_mono_ms) / 1000;
+    stats_cluster_take(&s->cluster, source->cluster, &node);
 }
 
 const char *stats_health(const struct journal_stats *journal)
@@ -49,45 +53,6 @@ const char *stats_health(const struct journal_stats *journal)
 }
 
 /* ---- JSON ---- */
-
-/* A member of an object that is being written: a comma before it unless it is the first. */
-static void key(struct buf *out, const char *name)
-{
-    if (out->len && out->data[out->len - 1] != '{')
-        buf_char(out, ',');
-    buf_char(out, '"');
-    buf_text(out, name);
-    buf_text(out, "\":");
-}
-
-static void number(struct buf *out, const char *name, uint64_t value)
-{
-    key(out, name);
-    document_number(out, value);
-}
-
-static void string(struct buf *out, const char *name, const char *value)
-{
-    key(out, name);
-    buf_json(out, value, strlen(value));
-}
-
-static void boolean(struct buf *out, const char *name, bool value)
-{
-    key(out, name);
-    buf_text(out, value ? "true" : "false");
-}
-
-static void begin(struct buf *out, const char *name)
-{
-    key(out, name);
-    buf_char(out, '{');
-}
-
-static void end(struct buf *out)
-{
-    buf_char(out, '}');
-}
 
 static void add_disk(struct buf *out, const struct journal_stats *s)
 {
@@ -98,30 +63,30 @@ static void add_disk(struct buf *out, const struct journal_stats *s)
     uint64_t free_bytes = s->free_bytes < s->total_bytes ? s->free_bytes : s->total_bytes;
     char name[16];
 
-    begin(out, "disk_stats");
+    figures_begin(out, "disk_stats");
     for (size_t i = 0; i < sizeof units / sizeof *units; i++) {
         (void)snprintf(name, sizeof name, "%s_all", units[i].prefix);
-        number(out, name, s->total_bytes / units[i].bytes);
+        figures_number(out, name, s->total_bytes / units[i].bytes);
         (void)snprintf(name, sizeof name, "%s_used", units[i].prefix);
-        number(out, name, (s->total_bytes - free_bytes) / units[i].bytes);
+        figures_number(out, name, (s->total_bytes - free_bytes) / units[i].bytes);
         (void)snprintf(name, sizeof name, "%s_free", units[i].prefix);
-        number(out, name, free_bytes / units[i].bytes);
+        figures_number(out, name, free_bytes / units[i].bytes);
     }
-    end(out);
+    figures_end(out);
 }
 
 static void add_node(struct buf *out, const struct snapshot *s, const struct stats_source *source)
 {
-    begin(out, "node");
-    string(out, "id", s->node);
-    string(out, "version", source->version);
-    string(out, "tag", source->tag);
-    number(out, "uptime_s", s->uptime_s);
-    string(out, "durability", source->durability);
-    string(out, "health", stats_health(&s->journal));
-    boolean(out, "read_only", s->journal.read_only);
-    boolean(out, "disk_full", s->journal.full);
-    end(out);
+    figures_begin(out, "node");
+    figures_string(out, "id", s->node);
+    figures_string(out, "version", source->version);
+    figures_string(out, "tag", source->tag);
+    figures_number(out, "uptime_s", s->uptime_s);
+    figures_string(out, "durability", source->durability);
+    figures_string(out, "health", stats_health(&s->journal));
+    figures_boolean(out, "read_only", s->journal.read_only);
+    figures_boolean(out, "disk_full", s->journal.full);
+    figures_end(out);
 }
 
 #define DIGEST_TEXT_BYTES 33
@@ -138,111 +103,111 @@ static void add_journal(struct buf *out, const struct snapshot *s)
     char digest[DIGEST_TEXT_BYTES];
 
     digest_text(digest, j);
-    begin(out, "objects");
-    number(out, "count", j->objects);
-    number(out, "deleted", j->deleted);
-    number(out, "bytes", j->bytes);
-    end(out);
+    figures_begin(out, "objects");
+    figures_number(out, "count", j->objects);
+    figures_number(out, "deleted", j->deleted);
+    figures_number(out, "bytes", j->bytes);
+    figures_end(out);
 
-    begin(out, "journal");
-    number(out, "events", j->events);
-    number(out, "event_bytes", j->event_bytes);
-    number(out, "compacted_events", j->compacted_events);
-    begin(out, "vector");
+    figures_begin(out, "journal");
+    figures_number(out, "events", j->events);
+    figures_number(out, "event_bytes", j->event_bytes);
+    figures_number(out, "compacted_events", j->compacted_events);
+    figures_begin(out, "vector");
     if (s->origin[0])
-        number(out, s->origin, j->seq);
-    end(out);
-    string(out, "digest", digest);
-    number(out, "digest_schema", DIGEST_SCHEMA);
-    number(out, "position", j->synced);
-    number(out, "applied_position", j->applied.position);
-    number(out, "durable_position", j->durable_position);
-    number(out, "recovered_records", j->recovered_records);
-    number(out, "snapshot_position", j->snapshot_position);
-    number(out, "snapshots", j->snapshots);
-    number(out, "snapshot_bytes", j->snapshot_bytes);
-    end(out);
+        figures_number(out, s->origin, j->seq);
+    figures_end(out);
+    figures_string(out, "digest", digest);
+    figures_number(out, "digest_schema", DIGEST_SCHEMA);
+    figures_number(out, "position", j->synced);
+    figures_number(out, "applied_position", j->applied.position);
+    figures_number(out, "durable_position", j->durable_position);
+    figures_number(out, "recovered_records", j->recovered_records);
+    figures_number(out, "snapshot_position", j->snapshot_position);
+    figures_number(out, "snapshots", j->snapshots);
+    figures_number(out, "snapshot_bytes", j->snapshot_bytes);
+    figures_end(out);
 
-    begin(out, "commit");
-    number(out, "batches", j->batches);
-    number(out, "records", j->records);
-    number(out, "syncs", j->syncs);
-    number(out, "pending", j->pending);
-    number(out, "pending_bytes", j->pending_bytes);
-    end(out);
+    figures_begin(out, "commit");
+    figures_number(out, "batches", j->batches);
+    figures_number(out, "records", j->records);
+    figures_number(out, "syncs", j->syncs);
+    figures_number(out, "pending", j->pending);
+    figures_number(out, "pending_bytes", j->pending_bytes);
+    figures_end(out);
 
-    begin(out, "outbox");
-    number(out, "count", j->outbox);
-    number(out, "bytes", j->outbox_bytes);
-    end(out);
+    figures_begin(out, "outbox");
+    figures_number(out, "count", j->outbox);
+    figures_number(out, "bytes", j->outbox_bytes);
+    figures_end(out);
 
-    begin(out, "log");
-    number(out, "segments", j->segments);
-    number(out, "dead_bytes", j->dead_bytes);
-    number(out, "cleaned_segments", j->cleaned_segments);
-    number(out, "moved_records", j->moved_records);
-    number(out, "rotten_bytes", j->rotten_bytes);
-    end(out);
+    figures_begin(out, "log");
+    figures_number(out, "segments", j->segments);
+    figures_number(out, "dead_bytes", j->dead_bytes);
+    figures_number(out, "cleaned_segments", j->cleaned_segments);
+    figures_number(out, "moved_records", j->moved_records);
+    figures_number(out, "rotten_bytes", j->rotten_bytes);
+    figures_end(out);
 }
 
 static void add_scrub(struct buf *out, const struct journal_stats *j)
 {
-    begin(out, "scrub");
-    number(out, "objects", j->scrub_done);
-    number(out, "bytes", j->scrub_total_bytes);
-    number(out, "errors", j->scrub_errors);
-    number(out, "finished_ms", j->scrub_finished_ms);
-    end(out);
+    figures_begin(out, "scrub");
+    figures_number(out, "objects", j->scrub_done);
+    figures_number(out, "bytes", j->scrub_total_bytes);
+    figures_number(out, "errors", j->scrub_errors);
+    figures_number(out, "finished_ms", j->scrub_finished_ms);
+    figures_end(out);
 }
 
 static void add_http(struct buf *out, const struct http_stats *http)
 {
     char class[] = "0xx";
 
-    begin(out, "http");
-    begin(out, "requests");
+    figures_begin(out, "http");
+    figures_begin(out, "requests");
     for (unsigned i = 1; i <= 5; i++) {
         class[0] = (char)('0' + i);
-        number(out, class, http->requests[i]);
+        figures_number(out, class, http->requests[i]);
     }
-    end(out);
-    number(out, "connections", http->connections);
-    number(out, "in_flight", http->in_flight);
-    number(out, "accepted", http->accepted);
-    number(out, "refused", http->refused);
-    number(out, "bytes_in", http->bytes_in);
-    number(out, "bytes_out", http->bytes_out);
-    end(out);
+    figures_end(out);
+    figures_number(out, "connections", http->connections);
+    figures_number(out, "in_flight", http->in_flight);
+    figures_number(out, "accepted", http->accepted);
+    figures_number(out, "refused", http->refused);
+    figures_number(out, "bytes_in", http->bytes_in);
+    figures_number(out, "bytes_out", http->bytes_out);
+    figures_end(out);
 }
 
 static void add_memory(struct buf *out, const struct snapshot *s)
 {
     const struct ram_stats *ram = &s->ram;
 
-    begin(out, "memory");
-    number(out, "limit_bytes", ram->limit_bytes);
-    number(out, "used_bytes", ram->used_bytes);
-    number(out, "in_flight_bytes", s->in_flight_bytes);
-    number(out, "hot_blocks_bytes", s->hot.used_bytes);
-    number(out, "hot_blocks_sent_bytes", s->hot.sent_bytes);
-    number(out, "hits", ram->hits);
-    number(out, "misses", ram->misses);
-    number(out, "entries", ram->entries);
-    number(out, "locations", ram->locations);
-    number(out, "evictions", ram->evictions);
-    end(out);
+    figures_begin(out, "memory");
+    figures_number(out, "limit_bytes", ram->limit_bytes);
+    figures_number(out, "used_bytes", ram->used_bytes);
+    figures_number(out, "in_flight_bytes", s->in_flight_bytes);
+    figures_number(out, "hot_blocks_bytes", s->hot.used_bytes);
+    figures_number(out, "hot_blocks_sent_bytes", s->hot.sent_bytes);
+    figures_number(out, "hits", ram->hits);
+    figures_number(out, "misses", ram->misses);
+    figures_number(out, "entries", ram->entries);
+    figures_number(out, "locations", ram->locations);
+    figures_number(out, "evictions", ram->evictions);
+    figures_end(out);
 }
 
 static void add_faults(struct buf *out, const struct journal_stats *j)
 {
-    begin(out, "faults");
-    number(out, "bad_blocks", j->bad_blocks);
-    number(out, "repaired", j->repaired);
-    number(out, "lost", j->lost);
-    number(out, "conflicts", j->conflicts);
-    number(out, "clock", j->clock);
-    number(out, "refused", j->refused);
-    end(out);
+    figures_begin(out, "faults");
+    figures_number(out, "bad_blocks", j->bad_blocks);
+    figures_number(out, "repaired", j->repaired);
+    figures_number(out, "lost", j->lost);
+    figures_number(out, "conflicts", j->conflicts);
+    figures_number(out, "clock", j->clock);
+    figures_number(out, "refused", j->refused);
+    figures_end(out);
 }
 
 void stats_json(struct buf *out, const struct stats_source *source)
@@ -258,74 +223,24 @@ void stats_json(struct buf *out, const struct stats_source *source)
     add_http(out, &s.http);
     add_scrub(out, &s.journal);
     add_faults(out, &s.journal);
+    stats_cluster_json(out, &s.cluster);
     buf_text(out, "}\n");
 }
 
 /* ---- Prometheus ---- */
 
-enum metric_type { GAUGE, COUNTER };
-
-struct metric {
-    const char *name, *help;
-    enum metric_type type;
-    uint64_t value;
-};
-
-static void head(struct buf *out, const char *name, const char *help, const char *type)
-{
-    buf_text(out, "# HELP ");
-    buf_text(out, name);
-    buf_char(out, ' ');
-    buf_text(out, help);
-    buf_text(out, "\n# TYPE ");
-    buf_text(out, name);
-    buf_char(out, ' ');
-    buf_text(out, type);
-    buf_char(out, '\n');
-}
-
-static void add_metrics(struct buf *out, const struct metric *metrics, size_t count)
-{
-    for (size_t i = 0; i < count; i++) {
-        const struct metric *m = &metrics[i];
-
-        head(out, m->name, m->help, m->type == GAUGE ? "gauge" : "counter");
-        buf_text(out, m->name);
-        buf_char(out, ' ');
-        document_number(out, m->value);
-        buf_char(out, '\n');
-    }
-}
-
-/* A label's value: backslash, quote and newline escaped (text format 0.0.4). */
-static void label(struct buf *out, const char *name, const char *value)
-{
-    buf_text(out, name);
-    buf_text(out, "=\"");
-    for (; *value; value++) {
-        if (*value == '\n') {
-            buf_text(out, "\\n");
-            continue;
-        }
-        if (*value == '\\' || *value == '"')
-            buf_char(out, '\\');
-        buf_char(out, *value);
-    }
-    buf_char(out, '"');
-}
-
 static void metrics_node(struct buf *out, const struct snapshot *s,
                          const struct stats_source *source)
 {
-    head(out, "objstore_node_info", "The node: always 1, told by its labels", "gauge");
+    figures_head(out, "objstore_node_info", "The node: always 1, told by its labels", "gauge");
     buf_text(out, "objstore_node_info{");
-    label(out, "id", s->node);
+    figures_label(out, "id", s->node);
     buf_char(out, ',');
-    label(out, "version", source->version);
+    figures_label(out, "version", source->version);
     buf_char(out, ',');
-    label(out, "tag", source->tag);
+    figures_label(out, "tag", source->tag);
     buf_char(out, ',');
-    label(out, "durability", source->durability);
+    figures_label(out, "durability", source->durability);
     buf_text(out, "} 1\n");
 }
 
@@ -333,75 +248,66 @@ static void metrics_journal(struct buf *out, const struct snapshot *s)
 {
     const struct journal_stats *j = &s->journal;
     uint64_t free_bytes = j->free_bytes < j->total_bytes ? j->free_bytes : j->total_bytes;
-    const struct metric metrics[] = {
-        {"objstore_uptime_seconds", "Seconds since the start", GAUGE, s->uptime_s},
-        {"objstore_read_only", "1 where the node takes no writes", GAUGE, j->read_only},
-        {"objstore_disk_full", "1 where less than the reserve is free", GAUGE, j->full},
-        {"objstore_disk_bytes", "Size of the files directory's disk", GAUGE, j->total_bytes},
-        {"objstore_disk_used_bytes", "Used of it", GAUGE, j->total_bytes - free_bytes},
-        {"objstore_disk_free_bytes", "Free of it", GAUGE, free_bytes},
-        {"objstore_objects", "Live objects", GAUGE, j->objects},
-        {"objstore_objects_deleted", "Tombstones", GAUGE, j->deleted},
-        {"objstore_objects_bytes", "Bytes of live objects' bodies", GAUGE, j->bytes},
-        {"objstore_journal_events", "Events in the journal", GAUGE, j->events},
-        {"objstore_journal_event_bytes", "Their bytes", GAUGE, j->event_bytes},
-        {"objstore_journal_compacted_events_total", "Events that snapshots replaced", COUNTER,
-         j->compacted_events},
-        {"objstore_journal_snapshots_total", "Snapshots written", COUNTER, j->snapshots},
-        {"objstore_journal_snapshot_bytes", "Size of the last one written", GAUGE,
+    const struct figure metrics[] = {
+        {"objstore_uptime_seconds", "Seconds since the start", FIGURE_GAUGE, s->uptime_s},
+        {"objstore_read_only", "1 where the node takes no writes", FIGURE_GAUGE, j->read_only},
+        {"objstore_disk_full", "1 where less than the reserve is free", FIGURE_GAUGE, j->full},
+        {"objstore_disk_bytes", "Size of the files directory's disk", FIGURE_GAUGE, j->total_bytes},
+        {"objstore_disk_used_bytes", "Used of it", FIGURE_GAUGE, j->total_bytes - free_bytes},
+        {"objstore_disk_free_bytes", "Free of it", FIGURE_GAUGE, free_bytes},
+        {"objstore_objects", "Live objects", FIGURE_GAUGE, j->objects},
+        {"objstore_objects_deleted", "Tombstones", FIGURE_GAUGE, j->deleted},
+        {"objstore_objects_bytes", "Bytes of live objects' bodies", FIGURE_GAUGE, j->bytes},
+        {"objstore_journal_events", "Events in the journal", FIGURE_GAUGE, j->events},
+        {"objstore_journal_event_bytes", "Their bytes", FIGURE_GAUGE, j->event_bytes},
+        {"objstore_journal_compacted_events_total", "Events that snapshots replaced",
+         FIGURE_COUNTER, j->compacted_events},
+        {"objstore_journal_snapshots_total", "Snapshots written", FIGURE_COUNTER, j->snapshots},
+        {"objstore_journal_snapshot_bytes", "Size of the last one written", FIGURE_GAUGE,
          j->snapshot_bytes},
-        {"objstore_journal_snapshot_position_bytes", "Where the newest one lies in the log", GAUGE,
-         j->snapshot_position},
-        {"objstore_journal_position_bytes", "End of the durable log", GAUGE, j->synced},
-        {"objstore_journal_applied_position_bytes", "Applied to the database up to here", GAUGE,
-         j->applied.position},
-        {"objstore_journal_durable_position_bytes", "In a synced checkpoint up to here", GAUGE,
-         j->durable_position},
-        {"objstore_journal_recovered_records", "Records replayed at the start", GAUGE,
+        {"objstore_journal_snapshot_position_bytes", "Where the newest one lies in the log",
+         FIGURE_GAUGE, j->snapshot_position},
+        {"objstore_journal_position_bytes", "End of the durable log", FIGURE_GAUGE, j->synced},
+        {"objstore_journal_applied_position_bytes", "Applied to the database up to here",
+         FIGURE_GAUGE, j->applied.position},
+        {"objstore_journal_durable_position_bytes", "In a synced checkpoint up to here",
+         FIGURE_GAUGE, j->durable_position},
+        {"objstore_journal_recovered_records", "Records replayed at the start", FIGURE_GAUGE,
          j->recovered_records},
-        {"objstore_commit_batches_total", "Batches written", COUNTER, j->batches},
-        {"objstore_commit_records_total", "Records written", COUNTER, j->records},
-        {"objstore_commit_syncs_total", "Syncs of the log", COUNTER, j->syncs},
-        {"objstore_commit_pending", "Changes durable but not yet in the database", GAUGE,
+        {"objstore_commit_batches_total", "Batches written", FIGURE_COUNTER, j->batches},
+        {"objstore_commit_records_total", "Records written", FIGURE_COUNTER, j->records},
+        {"objstore_commit_syncs_total", "Syncs of the log", FIGURE_COUNTER, j->syncs},
+        {"objstore_commit_pending", "Changes durable but not yet in the database", FIGURE_GAUGE,
          j->pending},
-        {"objstore_commit_pending_bytes", "Memory that they take", GAUGE, j->pending_bytes},
-        {"objstore_outbox", "Uploads owed to the cloud", GAUGE, j->outbox},
-        {"objstore_outbox_bytes", "Bytes owed to the cloud", GAUGE, j->outbox_bytes},
-        {"objstore_log_segments", "Segments of the log", GAUGE, j->segments},
-        {"objstore_log_dead_bytes", "Bytes in it that nothing needs", GAUGE, j->dead_bytes},
-        {"objstore_log_cleaned_segments_total", "Segments cleaned and removed", COUNTER,
+        {"objstore_commit_pending_bytes", "Memory that they take", FIGURE_GAUGE, j->pending_bytes},
+        {"objstore_outbox", "Uploads owed to the cloud", FIGURE_GAUGE, j->outbox},
+        {"objstore_outbox_bytes", "Bytes owed to the cloud", FIGURE_GAUGE, j->outbox_bytes},
+        {"objstore_log_segments", "Segments of the log", FIGURE_GAUGE, j->segments},
+        {"objstore_log_dead_bytes", "Bytes in it that nothing needs", FIGURE_GAUGE, j->dead_bytes},
+        {"objstore_log_cleaned_segments_total", "Segments cleaned and removed", FIGURE_COUNTER,
          j->cleaned_segments},
-        {"objstore_log_moved_records_total", "Records moved by cleaning", COUNTER,
+        {"objstore_log_moved_records_total", "Records moved by cleaning", FIGURE_COUNTER,
          j->moved_records},
-        {"objstore_log_rotten_bytes", "Damaged bytes skipped at the start", GAUGE, j->rotten_bytes},
-        {"objstore_scrub_objects", "Objects checked in this round of scrubbing", GAUGE,
+        {"objstore_log_rotten_bytes", "Damaged bytes skipped at the start", FIGURE_GAUGE,
+         j->rotten_bytes},
+        {"objstore_scrub_objects", "Objects checked in this round of scrubbing", FIGURE_GAUGE,
          j->scrub_done},
-        {"objstore_scrub_bytes_total", "Bytes read and checked by scrubbing", COUNTER,
+        {"objstore_scrub_bytes_total", "Bytes read and checked by scrubbing", FIGURE_COUNTER,
          j->scrub_total_bytes},
-        {"objstore_scrub_errors_total", "Damaged bodies that scrubbing found", COUNTER,
+        {"objstore_scrub_errors_total", "Damaged bodies that scrubbing found", FIGURE_COUNTER,
          j->scrub_errors},
-        {"objstore_faults_bad_blocks_total", "Blocks that failed their checksum", COUNTER,
+        {"objstore_faults_bad_blocks_total", "Blocks that failed their checksum", FIGURE_COUNTER,
          j->bad_blocks},
-        {"objstore_faults_repaired_total", "Bodies repaired", COUNTER, j->repaired},
-        {"objstore_faults_lost_total", "Bodies lost", COUNTER, j->lost},
-        {"objstore_faults_conflicts_total", "Different bytes under one id", COUNTER, j->conflicts},
-        {"objstore_faults_clock_total", "Timestamps too far in the future", COUNTER, j->clock},
-        {"objstore_faults_refused_total", "Changes refused", COUNTER, j->refused},
+        {"objstore_faults_repaired_total", "Bodies repaired", FIGURE_COUNTER, j->repaired},
+        {"objstore_faults_lost_total", "Bodies lost", FIGURE_COUNTER, j->lost},
+        {"objstore_faults_conflicts_total", "Different bytes under one id", FIGURE_COUNTER,
+         j->conflicts},
+        {"objstore_faults_clock_total", "Timestamps too far in the future", FIGURE_COUNTER,
+         j->clock},
+        {"objstore_faults_refused_total", "Changes refused", FIGURE_COUNTER, j->refused},
     };
 
-    add_metrics(out, metrics, sizeof metrics / sizeof *metrics);
-}
-
-/* Microseconds as seconds, without an exponent. */
-static void seconds(struct buf *out, uint64_t us)
-{
-    char text[32];
-    int len = snprintf(text, sizeof text, "%llu.%06llu", (unsigned long long)(us / 1000000),
-                       (unsigned long long)(us % 1000000));
-
-    while (text[len - 1] == '0' && text[len - 2] != '.')
-        len--;
-    buf_add(out, text, (size_t)len);
+    figures_metrics(out, metrics, sizeof metrics / sizeof *metrics);
 }
 
 /* What is no number stands in labels, as in stats. */
@@ -410,18 +316,18 @@ static void metrics_vector(struct buf *out, const struct snapshot *s)
     char digest[DIGEST_TEXT_BYTES];
 
     digest_text(digest, &s->journal);
-    head(out, "objstore_journal_info", "The journal's state: always 1, told by its labels",
-         "gauge");
+    figures_head(out, "objstore_journal_info", "The journal's state: always 1, told by its labels",
+                 "gauge");
     buf_format(out, "objstore_journal_info{digest=\"%s\",digest_schema=\"%u\"} 1\n", digest,
                (unsigned)DIGEST_SCHEMA);
-    head(out, "objstore_journal_vector", "The last event, by origin", "gauge");
+    figures_head(out, "objstore_journal_vector", "The last event, by origin", "gauge");
     if (s->origin[0])
         buf_format(out, "objstore_journal_vector{origin=\"%s\"} %llu\n", s->origin,
                    (unsigned long long)s->journal.seq);
-    head(out, "objstore_scrub_finished_seconds", "When a round of scrubbing last ended, Unix time",
-         "gauge");
+    figures_head(out, "objstore_scrub_finished_seconds",
+                 "When a round of scrubbing last ended, Unix time", "gauge");
     buf_text(out, "objstore_scrub_finished_seconds ");
-    seconds(out, s->journal.scrub_finished_ms * 1000);
+    figures_seconds(out, s->journal.scrub_finished_ms * 1000);
     buf_char(out, '\n');
 }
 
@@ -429,30 +335,32 @@ static void metrics_doors(struct buf *out, const struct snapshot *s)
 {
     const struct ram_stats *ram = &s->ram;
     const struct http_stats *http = &s->http;
-    const struct metric metrics[] = {
-        {"objstore_memory_limit_bytes", "--memory", GAUGE, ram->limit_bytes},
-        {"objstore_memory_used_bytes", "Used of it", GAUGE, ram->used_bytes},
-        {"objstore_memory_in_flight_bytes", "Of that: held for clients that are slow", GAUGE,
+    const struct figure metrics[] = {
+        {"objstore_memory_limit_bytes", "--memory", FIGURE_GAUGE, ram->limit_bytes},
+        {"objstore_memory_used_bytes", "Used of it", FIGURE_GAUGE, ram->used_bytes},
+        {"objstore_memory_in_flight_bytes", "Of that: held for clients that are slow", FIGURE_GAUGE,
          s->in_flight_bytes},
-        {"objstore_memory_hot_blocks_bytes", "Of that: blocks of large bodies", GAUGE,
+        {"objstore_memory_hot_blocks_bytes", "Of that: blocks of large bodies", FIGURE_GAUGE,
          s->hot.used_bytes},
         {"objstore_memory_hot_blocks_sent_bytes_total", "Bytes of large bodies sent from memory",
-         COUNTER, s->hot.sent_bytes},
-        {"objstore_memory_hits_total", "Reads served from memory", COUNTER, ram->hits},
-        {"objstore_memory_misses_total", "Reads that were not", COUNTER, ram->misses},
-        {"objstore_memory_entries", "Bodies held in memory", GAUGE, ram->entries},
-        {"objstore_memory_locations", "Locations held in memory", GAUGE, ram->locations},
-        {"objstore_memory_evictions_total", "Bodies evicted from memory", COUNTER, ram->evictions},
-        {"objstore_http_connections", "Open connections", GAUGE, http->connections},
-        {"objstore_http_in_flight", "Requests under way", GAUGE, http->in_flight},
-        {"objstore_http_accepted_total", "Connections accepted", COUNTER, http->accepted},
-        {"objstore_http_refused_total", "Connections refused", COUNTER, http->refused},
-        {"objstore_http_received_bytes_total", "Bytes received", COUNTER, http->bytes_in},
-        {"objstore_http_sent_bytes_total", "Bytes sent", COUNTER, http->bytes_out},
+         FIGURE_COUNTER, s->hot.sent_bytes},
+        {"objstore_memory_hits_total", "Reads served from memory", FIGURE_COUNTER, ram->hits},
+        {"objstore_memory_misses_total", "Reads that were not", FIGURE_COUNTER, ram->misses},
+        {"objstore_memory_entries", "Bodies held in memory", FIGURE_GAUGE, ram->entries},
+        {"objstore_memory_locations", "Locations held in memory", FIGURE_GAUGE, ram->locations},
+        {"objstore_memory_evictions_total", "Bodies evicted from memory", FIGURE_COUNTER,
+         ram->evictions},
+        {"objstore_http_connections", "Open connections", FIGURE_GAUGE, http->connections},
+        {"objstore_http_in_flight", "Requests under way", FIGURE_GAUGE, http->in_flight},
+        {"objstore_http_accepted_total", "Connections accepted", FIGURE_COUNTER, http->accepted},
+        {"objstore_http_refused_total", "Connections refused", FIGURE_COUNTER, http->refused},
+        {"objstore_http_received_bytes_total", "Bytes received", FIGURE_COUNTER, http->bytes_in},
+        {"objstore_http_sent_bytes_total", "Bytes sent", FIGURE_COUNTER, http->bytes_out},
     };
 
-    add_metrics(out, metrics, sizeof metrics / sizeof *metrics);
-    head(out, "objstore_http_requests_total", "Requests answered, by class of status", "counter");
+    figures_metrics(out, metrics, sizeof metrics / sizeof *metrics);
+    figures_head(out, "objstore_http_requests_total", "Requests answered, by class of status",
+                 "counter");
     for (unsigned i = 1; i <= 5; i++)
         buf_format(out, "objstore_http_requests_total{class=\"%uxx\"} %llu\n", i,
                    (unsigned long long)http->requests[i]);
@@ -463,7 +371,8 @@ static void metrics_latency(struct buf *out, const struct http_stats *http,
 {
     static const char name[] = "objstore_http_request_duration_seconds";
 
-    head(out, name, "From a request's header to its answer's last byte, by operation", "histogram");
+    figures_head(out, name, "From a request's header to its answer's last byte, by operation",
+                 "histogram");
     for (unsigned i = 0; i < source->operation_count; i++) {
         const struct http_operation_stats *o = &http->operations[i];
         const char *operation = source->operations[i];
@@ -473,13 +382,13 @@ static void metrics_latency(struct buf *out, const struct http_stats *http,
             sum += o->buckets[b];
             buf_format(out, "%s_bucket{operation=\"%s\",le=\"", name, operation);
             if (b + 1 < HTTP_LATENCY_BUCKETS)
-                seconds(out, http_latency_bounds_us[b]);
+                figures_seconds(out, http_latency_bounds_us[b]);
             else
                 buf_text(out, "+Inf");
             buf_format(out, "\"} %llu\n", (unsigned long long)sum);
         }
         buf_format(out, "%s_sum{operation=\"%s\"} ", name, operation);
-        seconds(out, o->sum_us);
+        figures_seconds(out, o->sum_us);
         /* The buckets' sum, not o->count: other loops may have moved on between the two. */
         buf_format(out, "\n%s_count{operation=\"%s\"} %llu\n", name, operation,
                    (unsigned long long)sum);
@@ -497,4 +406,5 @@ void stats_metrics(struct buf *out, const struct stats_source *source)
     metrics_vector(out, &s);
     metrics_doors(out, &s);
     metrics_latency(out, &s.http, source);
+    stats_cluster_metrics(out, &s.cluster);
 }

@@ -12,6 +12,7 @@
 /* What the figures are of; all lent. */
 struct stats_source {
     struct store *store;
+    struct cluster *cluster; /* NULL: the node is alone */
     struct http_server *server;
     const char *version, *tag;
     const char *durability;        /* "full" or "async" */
@@ -21,7 +22,7 @@ struct stats_source {
 };
 
 /* Append one JSON document, or one exposition in text format 0.0.4. From any thread; for a moment
- * locks what it reads. */
+ * locks what it reads.*/
 void stats_json(struct buf *out, const struct stats_source *source);
 void stats_metrics(struct buf *out, const struct stats_source *source);
 

@@ -8,6 +8,8 @@
  */
 #include "api/store_impl.h"
 
+#include "api/peer_body.h"
+
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
@@ -51,6 +53,7 @@ int store_create(struct store **out, const struct store_config *config)
     if (!store)
         return ERR_NO_MEMORY;
     store->journal = config->journal;
+    store->cluster = config->cluster;
     store->ram = config->ram;
     store->env = config->env;
     store->memory = config->memory;
@@ -61,6 +64,8 @@ int store_create(struct store **out, const struct store_config *config)
 
     const struct pool_context context = {open_reader, close_reader, store};
     int rc = hot_blocks_create(&store->hot, store->env, store->ram);
+    if (!rc && store->cluster)
+        rc = peer_bodies_create(&store->peer_bodies, store);
     if (rc)
         goto out;
     rc = pool_start(&store->readers, "store-read", POOL_THREADS, READER_CAPACITY, &context);
@@ -83,6 +88,7 @@ void store_destroy(struct store **store)
     pool_stop(&it->readers);
     pool_stop(&it->writers);
     store_put_drain(it);
+    peer_bodies_destroy(&it->peer_bodies);
     hot_blocks_destroy(&it->hot);
     assert(atomic_load(&it->upload_bytes) == 0);
     (void)pthread_mutex_destroy(&it->lock);
@@ -118,6 +124,11 @@ struct budget *store_memory(struct store *store)
 uint64_t store_max_body(const struct store *store)
 {
     return store->max_body_bytes;
+}
+
+struct peer_bodies *store_peer_bodies(struct store *store)
+{
+    return store->peer_bodies;
 }
 
 static void run_job(struct job *job, void *context)

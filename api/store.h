@@ -12,6 +12,7 @@
 #include "base/budget.h"
 #include "base/hash.h"
 #include "base/pool.h"
+#include "cluster/cluster.h"
 #include "journal/journal.h"
 #include "storage/hot_blocks.h"
 #include "storage/ram.h"
@@ -22,9 +23,12 @@
 #define STORE_SCRATCH_BYTES (16 * KIB)
 
 struct store;
+struct peer_bodies;
 
 struct store_config {
     struct journal *journal; /* lent, started */
+    struct cluster *cluster; /* lent: where bodies that are not here come from; NULL: from nowhere.
+                                It is stopped before the store is destroyed. */
     struct ram *ram;         /* lent */
     struct env *env;
     struct budget *memory;   /* lent: for bodies on their way from the disk to slow clients; over it
@@ -42,6 +46,8 @@ struct ram *store_ram(struct store *store);
 struct hot_blocks *store_hot(struct store *store);
 struct budget *store_memory(struct store *store);
 uint64_t store_max_body(const struct store *store);
+/* Small bodies that are on their way here: api/peer_body.h. NULL: no cluster. */
+struct peer_bodies *store_peer_bodies(struct store *store);
 
 /* Work that may wait for the disk; embedded in its owner's struct. RUN is called once on a thread
  * of the reader pool, with that thread's reader, and may free it. */
@@ -132,8 +138,9 @@ void store_change_destroy(struct store_change **change);
  */
 struct store_body;
 
-/* ERR_NOT_FOUND, ERR_DELETED (*OUT then has only the row), ERR_CORRUPT (no good copy is here;
- * counted and logged). WITH_BODY false: the row alone. Blocks. READER: the pool thread's. */
+/* ERR_NOT_FOUND, ERR_DELETED (*OUT then has only the row), ERR_ELSEWHERE (likewise: no good copy is
+ * here, but there are other nodes to ask), ERR_CORRUPT (no good copy is here; counted and logged).
+ * WITH_BODY false: the row alone. Blocks. READER: the pool thread's. */
 int store_open(struct store_body **out, struct store *store, struct db_reader *reader,
                const struct id128 *id, bool with_body) MUST_CHECK;
 /* As store_open without blocking, for small objects whose location is in the RAM tier and whose
@@ -152,6 +159,31 @@ bool store_body_stays(const struct store_body *body);
 /* Block INDEX of a large body into BUF (BLOCK_BYTES). ERR_AGAIN (NOWAIT), ERR_CORRUPT (counted). */
 int store_body_block(struct store_body *body, uint64_t index, uint8_t *buf, size_t *len,
                      bool nowait) MUST_CHECK;
+/* The copy here turned out to be damaged. True: other nodes may have a good one, and from now on
+ * the row says that none is here. */
+bool store_body_forsake(struct store_body *body);
 void store_body_close(struct store_body **body);
+
+/* ---- Bodies that are on other nodes ---- */
+
+/* What is fetched, and who may have it. */
+struct store_origin {
+    struct id128 id;
+    uint8_t sha256[SHA256_BYTES];
+    uint64_t size;
+    struct id128 holders[LIMIT_FETCH_HOLDERS];
+    size_t holder_count;
+};
+
+/* Of BODY's row. Blocks. READER: the pool thread's. */
+int store_origin_find(struct store_origin *out, const struct store_body *body,
+                      struct db_reader *reader) MUST_CHECK;
+/* LENGTH bytes (at least one) of it from OFFSET on, as cluster_fetch_start. Any thread. */
+int store_fetch(struct store *store, const struct store_origin *origin, uint64_t offset,
+                uint64_t length, struct cluster_reader *reader) MUST_CHECK;
+void store_fetch_consumed(struct store *store, struct cluster_reader *reader, uint64_t bytes);
+void store_fetch_cancel(struct store *store, struct cluster_reader *reader);
+/* Bytes that came from other nodes do not fit the object's SHA-256: counted and logged. */
+void store_fetch_misfit(struct store *store, const struct id128 *id);
 
 #endif

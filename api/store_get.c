@@ -6,17 +6,22 @@
  *             the put event in it says all that the row says (places are kept for such alone)
  *   cold      store_open, on a pool thread: pending entries, SQLite, disk
  *
+ * A body that is not here, or whose copy here is damaged, may be on other nodes: the row is handed
+ * out with ERR_ELSEWHERE, and the door goes on with api/peer_body.h or api/peer_source.h.
+ *
  * Cleaning may take a segment away between look-up and read: then the row is looked up again, a
  * bounded number of times. Bytes that do not fit their checksum are never handed out.
  */
 #include "api/store_impl.h"
 
 #include "base/log.h"
+#include "journal/db_peers.h"
 #include "journal/merge.h"
 #include "journal/ulid.h"
 
 #include <assert.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define MAX_LOOKUPS 8
 
@@ -100,11 +105,30 @@ static int read_record(struct store_body *body)
     return 0;
 }
 
+/* Whether there is anybody else to ask for bytes. */
+static bool has_peers(const struct store *store)
+{
+    return store->cluster && !cluster_is_alone(store->cluster);
+}
+
+bool store_body_forsake(struct store_body *body)
+{
+    assert(body->object);
+    if (!has_peers(body->store))
+        return false;
+    memset(&body->object->place, 0, sizeof body->object->place);
+    body->object->record_bytes = 0;
+    large_reader_close(&body->large);
+    release_record(body);
+    body->inline_body = NULL;
+    return true;
+}
+
 static int open_bytes(struct store_body *body)
 {
     const struct object *object = body->object;
 
-    /* Known, but the bytes are not here: lost to rot, as nobody else has them yet. */
+    /* Known, but the bytes are not here; in a node that is alone they were lost to rot. */
     if (place_is_none(&object->place))
         return ERR_CORRUPT;
     if (object->place.volume != PLACE_LARGE)
@@ -152,7 +176,9 @@ int store_open(struct store_body **out, struct store *store, struct db_reader *r
     report_damage(body, "file or segment", 0);
     rc = ERR_CORRUPT;
 out:
-    if (rc && rc != ERR_DELETED)
+    if (rc == ERR_CORRUPT && body->object && store_body_forsake(body))
+        rc = ERR_ELSEWHERE;
+    if (rc && rc != ERR_DELETED && rc != ERR_ELSEWHERE)
         store_body_close(&body);
     *out = body;
     return rc;
@@ -257,4 +283,52 @@ void store_body_close(struct store_body **body)
     release_record(it);
     free(it);
     *body = NULL;
+}
+
+/* ---- Other nodes ---- */
+
+int store_origin_find(struct store_origin *out, const struct store_body *body,
+                      struct db_reader *reader)
+{
+    const struct object *object = body->object;
+
+    out->id = object->id;
+    memcpy(out->sha256, object->sha256, sizeof out->sha256);
+    out->size = object->size;
+    return db_reader_holders(reader, object, out->holders, LIMIT_FETCH_HOLDERS, &out->holder_count);
+}
+
+int store_fetch(struct store *store, const struct store_origin *origin, uint64_t offset,
+                uint64_t length, struct cluster_reader *reader)
+{
+    struct cluster_fetch fetch = {.id = origin->id,
+                                  .size = origin->size,
+                                  .offset = offset,
+                                  .length = length,
+                                  .holders = origin->holders,
+                                  .holder_count = origin->holder_count};
+
+    assert(store->cluster);
+    assert(length > 0 && offset < origin->size && length <= origin->size - offset);
+    memcpy(fetch.sha256, origin->sha256, sizeof fetch.sha256);
+    return cluster_fetch_start(store->cluster, &fetch, reader);
+}
+
+void store_fetch_consumed(struct store *store, struct cluster_reader *reader, uint64_t bytes)
+{
+    cluster_fetch_consumed(store->cluster, reader, bytes);
+}
+
+void store_fetch_cancel(struct store *store, struct cluster_reader *reader)
+{
+    cluster_fetch_cancel(store->cluster, reader);
+}
+
+void store_fetch_misfit(struct store *store, const struct id128 *id)
+{
+    char text[ULID_TEXT_BYTES + 1];
+
+    ulid_format(text, id);
+    log_error("object %s: the body that came from other nodes does not have its SHA-256", text);
+    journal_count_bad(store->journal, 1, 0, 0);
 }

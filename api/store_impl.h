@@ -13,6 +13,8 @@
 
 struct store {
     struct journal *journal;
+    struct cluster *cluster; /* NULL: runs alone */
+    struct peer_bodies *peer_bodies;
     struct ram *ram;
     struct hot_blocks *hot;
     struct env *env;

@@ -40,6 +40,7 @@ static const struct words words[] = {
     [-ERR_UNSUPPORTED] = {"unsupported", "not supported here"},
     [-ERR_UNVERIFIED] = {"unverified", "the stored copy is not verified yet"},
     [-ERR_PRECONDITION] = {"precondition_failed", "a precondition of the change does not hold"},
+    [-ERR_ELSEWHERE] = {"elsewhere", "the body is not on this node"},
 };
 
 static const struct words *find(int rc)

@@ -34,6 +34,7 @@ enum err {
     ERR_UNSUPPORTED = -23,  /* known, but not offered here */
     ERR_UNVERIFIED = -24,   /* the same bytes exist here, but nobody has checked that copy yet */
     ERR_PRECONDITION = -25, /* the object is not in the state that the change asks for */
+    ERR_ELSEWHERE = -26,    /* no copy of the bytes is here, but other nodes may have one */
 };
 
 /* A short English sentence without a full stop for RC; for 0 "success". Never NULL. Static. */

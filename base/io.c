@@ -142,6 +142,7 @@ static void fill_stat(struct io_stat *out, const struct stat *found)
     *out = (struct io_stat){
         .size_bytes = (uint64_t)found->st_size,
         .used_bytes = (uint64_t)found->st_blocks * 512,
+        .mode = found->st_mode & 07777,
         .is_dir = S_ISDIR(found->st_mode),
     };
 }

@@ -28,6 +28,7 @@ enum io_open_flags {
 struct io_stat {
     uint64_t size_bytes;
     uint64_t used_bytes; /* what it takes on the disk; less than size where it is sparse */
+    uint32_t mode;       /* permission bits; 0 where the implementation has none */
     bool is_dir;
 };
 

@@ -54,9 +54,12 @@
 #define HTTP_WRITE_STALL_MS     30000
 #define HTTP_READ_STEP_BYTES    (256 * KIB)
 #define HTTP_DRAIN_TIMEOUT_MS   25000
+#define HTTP_DRAIN_FRESH_MS     500 /* for the first request of a connection just made */
 
 /* Between nodes. */
 #define LIMIT_MEMBERS          128
+#define LIMIT_MEMBER_ROWS      4096 /* nodes that ever belonged to it */
+#define LIMIT_SEEDS            32
 #define LIMIT_WIRE_BYTES       (512 * KIB) /* of one message */
 #define LIMIT_WIRE_TAG_BYTES   64
 #define LIMIT_WIRE_ADDR_BYTES  300         /* host:port */
@@ -64,9 +67,72 @@
 #define LIMIT_WIRE_EVENT_BYTES (256 * KIB) /* of events in one message, at least one event */
 #define LIMIT_WIRE_CHUNK_BYTES (256 * KIB) /* of a body in one message */
 #define LIMIT_WIRE_NOTE_BYTES  (8 * KIB)
+#define LIMIT_VECTOR_RUNS      1000000 /* a run is one life of one process, which wrote */
 
 /* Runs (origins) that a node keeps apart: every start of every node that wrote. */
 #define LIMIT_RUNS (1u << 20)
+
+/* Bodies between nodes. The window is what one transfer may have under way or unread by its reader;
+ * of what a node serves, background transfers may use the second number of each pair. */
+#define LIMIT_FETCHES                    256 /* asked for at once */
+#define LIMIT_FETCH_HOLDERS              32  /* of one fetch */
+#define BODY_WINDOW_BYTES                (1 * MIB)
+#define BODY_BACKGROUND_WINDOW_BYTES     (512 * KIB)
+#define LIMIT_SERVED                     64 /* transfers */
+#define LIMIT_SERVED_BACKGROUND          48
+#define LIMIT_SERVED_PER_PEER            8
+#define LIMIT_SERVED_PER_PEER_BACKGROUND 6
+#define LIMIT_SERVE_READS                16 /* of a chunk each, under way to the disk */
+#define LIMIT_SERVE_READS_BACKGROUND     12
+
+/* Replication: copies that this node makes for itself. Times in milliseconds. */
+#define LIMIT_REPLICAS     16 /* under way at once */
+#define LIMIT_REPLICA_PAGE 64 /* ids read from the list at once */
+#define LIMIT_REPLICA_FAILURES                                                                     \
+    1024 /* objects remembered for a retry; others the sweep meets again */
+#define REPLICA_BACKOFF_MS     1000 /* after an object's first failure, doubled up to … */
+#define REPLICA_BACKOFF_MAX_MS 60000
+#define REPLICA_BUSY_MS        100   /* the cluster has too much under way */
+#define REPLICA_FULL_MS        60000 /* the disk is full, or this node takes no writes */
+#define REPLICA_STREAK         16    /* failures in a row, from which on the sweep only … */
+#define REPLICA_TRICKLE_MS     100   /* … tries one object in so long */
+#define REPLICA_RECENT_MS      60000 /* news are looked for among ids of this age */
+#define REPLICA_SWEEP_MIN_MS   500   /* between the ends of sweeps and the next, with news … */
+#define REPLICA_SWEEP_MAX_MS   60000 /* … and without */
+
+/* The link: sockets between nodes. Bytes and frames are per peer. */
+#define LIMIT_LINK_PEERS      (2 * LIMIT_MEMBERS)
+#define LIMIT_LINK_BYTES_OUT  (8 * MIB)
+#define LIMIT_LINK_FRAMES_OUT 1024
+#define LIMIT_LINK_FRAMES_IN  32
+#define LIMIT_LINK_BURST      64    /* messages taken from one socket before the next one's turn */
+#define LIMIT_LINK_EVENTS     65536 /* of the listening socket, not yet counted */
+#define LINK_HANDSHAKE_MS     5000
+#define LINK_RETRY_MIN_MS     100
+#define LINK_RETRY_MAX_MS     5000
+#define LINK_LINGER_MS        500 /* for what was sent just before a close */
+
+/* Journal sync. Times in milliseconds. */
+#define LIMIT_SYNC_ASKED          2           /* sessions in which this node asks … */
+#define LIMIT_SYNC_SERVED         8           /* … and is asked, at once */
+#define LIMIT_SYNC_FLIGHTS        512         /* runs with events on their way into the log */
+#define LIMIT_SYNC_REFUSED        32          /* (run, peer) whose events do not fit, remembered */
+#define LIMIT_SYNC_OUTPUTS        256         /* of one step; a push goes to every member at once */
+#define LIMIT_SYNC_WALK           4096        /* runs compared in one step of one session */
+#define LIMIT_SYNC_PAST           1024        /* sums of our vector remembered */
+#define SYNC_CREDIT_BYTES         (4 * MIB)   /* of events under way to an asker */
+#define SYNC_MESSAGE_CREDIT_BYTES (32 * KIB)  /* that a small message uses up */
+#define LIMIT_SYNC_CREDIT_BYTES   (16 * MIB)  /* that a peer's credit is believed up to */
+#define SYNC_PUSH_WINDOW_BYTES    (1 * MIB)   /* pushed and not acknowledged */
+#define SYNC_PUSH_ACK_BYTES       (128 * KIB) /* acknowledged together */
+#define SYNC_DEADLINE_MS          10000       /* without progress */
+#define SYNC_STALL_MS             1000 /* without progress: somebody else may be asked, too */
+#define SYNC_DELAY_MS             250  /* before asking, at random up to … */
+#define SYNC_PATIENCE_MS          4000 /* before asking a peer whose pushes keep coming */
+#define SYNC_BACKOFF_MS           500  /* after an ask that brought nothing, doubled up to … */
+#define SYNC_BACKOFF_MAX_MS       8000
+#define SYNC_REPAIR_MS            30000 /* a random peer that differs is asked, news or not */
+#define SYNC_REFUSED_MS           60000 /* events that do not fit are not tried again */
 
 /* The pool for work that may wait for the disk. */
 #define POOL_THREADS     4

@@ -60,7 +60,11 @@ struct cluster_reader {
     /* Once. 0: all bytes were given; ERR_NOT_FOUND: nobody has it; ERR_TIMEOUT, ERR_AGAIN,
      * ERR_CLOSED: who may have it does not answer now; ERR_CORRUPT: no good copy. */
     void (*done)(struct cluster_reader *reader, int rc);
-    uint64_t number; /* the cluster's own */
+    /* The cluster's own. */
+    struct cluster_reader *next; /* of those with something to say to its thread */
+    struct cluster_ask *ask;
+    uint64_t number, consumed;
+    bool queued, cancelled, over;
 };
 
 struct cluster_fetch {

@@ -2,13 +2,14 @@
  * What nodes say to each other: messages, and their bytes. Pure.
  *
  * A message is one msgpack array: [version=1, type, tag, from bin16, [member …]]. The members of
- * each type follow the order in its struct below; a reader ignores members that a newer build has
- * appended. It travels as one ZeroMQ frame; docs/PROTOCOL.md tells when each is sent.
+ * each type follow the order in its struct below; one that another type of the same struct has
+ * alone is not written. A reader ignores members that a newer build has appended. A message travels
+ * as one ZeroMQ frame; docs/PROTOCOL.md tells when each is sent.
  *
- *   probe      is anybody there, and what do you know?          every node to every member, each
- * second sync       which events do you have that I lack?            the one that lacks asks body
- * bytes of one object from an offset on            the one that lacks asks note       a message
- * that reaches every live node once      gossip, never an event
+ * - probe: is anybody there, and what do you know? From every node to every member, each second.
+ * - sync: which events do you have that I lack? The one that lacks asks.
+ * - body: the bytes of one object from an offset on. The one that lacks asks.
+ * - note: a message that reaches every live node once. Gossip, never an event.
  *
  * Nothing here is trusted: whoever has the cluster's secret may still be of another version, or
  * broken. Memory that decoding needs is bounded by the message's own length.
@@ -23,6 +24,11 @@
 #include "journal/event.h"
 
 #define WIRE_VERSION 1
+
+/* The greatest seq, and the latest wall time (in ms), that are not malformed: what the journal
+ * keeps, and what a stamp holds. */
+#define WIRE_SEQ_MAX     ((UINT64_C(1) << 40) - 1)
+#define WIRE_WALL_MS_MAX ((HLC_LIMIT >> 16) - 1)
 
 enum wire_type {
     WIRE_PROBE = 1,     /* are you there? */
@@ -56,12 +62,13 @@ struct wire_summary {
 struct wire_probe {
     uint64_t nonce;
     struct id128 to;     /* whom it is meant for; zero: whoever is at that address */
-    struct text address; /* host:port where the sender wants to be reached; empty: not known yet */
-    uint64_t wall_ms;
-    uint32_t feature; /* the highest feature level that the sender understands */
-    uint8_t leaving;  /* it is about to stop: do not wait for it */
+    struct text address; /* host:port where the sender wants to be reached; empty: not known yet;
+                            printable ASCII without spaces, at most LIMIT_WIRE_ADDR_BYTES */
+    uint64_t wall_ms;    /* at most WIRE_WALL_MS_MAX */
+    uint32_t feature;    /* the highest feature level that the sender understands */
+    uint8_t leaving;     /* it is about to stop: do not wait for it */
     struct wire_summary summary;
-    struct text seen; /* answer only: the address that the question came from; may be empty */
+    struct text seen; /* answer only: as `address`: where the question came from */
 };
 
 /* WIRE_PROBE_FOR, WIRE_PROBE_SAW. */
@@ -74,18 +81,19 @@ struct wire_probe_for {
 /* How far one run is known. */
 struct wire_run {
     struct id128 origin;
-    uint64_t seq;
+    uint64_t seq; /* 1 to WIRE_SEQ_MAX */
 };
 
 #define WIRE_RUN_BYTES 24 /* on the wire: origin, seq (little-endian) */
 
 /* WIRE_SYNC_ASK: live runs whole, ended ones by one hash (they are many, and hardly change). */
 struct wire_sync_ask {
-    uint64_t session; /* drawn by the asker */
+    uint64_t session; /* drawn by the asker, never 0 */
     struct hash128 ended;
     uint64_t ended_count;
     uint64_t credit_bytes;
-    struct text runs; /* live ones: WIRE_RUN_BYTES each, by origin; at most LIMIT_WIRE_RUNS */
+    struct text runs; /* live ones: WIRE_RUN_BYTES each, by origin, each origin once; at most
+                       LIMIT_WIRE_RUNS; here as in a page */
 };
 
 /* WIRE_SYNC_VECTOR: a page of the ended runs, by origin. */
@@ -101,8 +109,9 @@ struct wire_sync_events {
     uint64_t session; /* 0: a push, which nobody asked for */
     struct id128 origin;
     uint64_t first;
-    uint32_t count;   /* at least 1 */
-    struct text data; /* each: length (4 bytes, little-endian), raw event */
+    uint32_t count;   /* at least 1; the last seq is at most WIRE_SEQ_MAX */
+    struct text data; /* each: length (4 bytes, little-endian), raw event of 1 to LIMIT_EVENT_BYTES;
+                         with the lengths at most LIMIT_WIRE_EVENT_BYTES */
 };
 
 enum wire_end {
@@ -117,9 +126,9 @@ enum wire_end {
 
 /* WIRE_SYNC_MORE, WIRE_SYNC_CREDIT, WIRE_SYNC_END; WIRE_BODY_CREDIT, WIRE_BODY_END. */
 struct wire_flow {
-    uint64_t session; /* or transfer */
-    uint64_t bytes;   /* credit */
-    uint8_t end;      /* enum wire_end */
+    uint64_t session; /* or transfer; 0 in SYNC_CREDIT and SYNC_END: about pushes */
+    uint64_t bytes;   /* CREDIT only */
+    uint8_t end;      /* END only: enum wire_end */
 };
 
 /* WIRE_BODY_ASK: the bytes [offset, offset + length) of the object (id, sha256). */
@@ -127,12 +136,13 @@ struct wire_body_ask {
     uint64_t transfer; /* drawn by the asker */
     struct id128 id;
     uint8_t sha256[SHA256_BYTES];
-    uint64_t offset, length; /* length UINT64_MAX: to the end */
+    uint64_t offset, length; /* the sum fits 64 bits; length UINT64_MAX: to the end */
     uint64_t credit_bytes;
     uint8_t background; /* replication: gives way to what clients wait for */
 };
 
-/* WIRE_BODY_DATA. `sum`: XXH3-64 of data, since blocks are checked on every way. */
+/* WIRE_BODY_DATA. `sum`: XXH3-64 of data, since blocks are checked on every way; by the receiver,
+ * not by wire_decode. `data` lies within `size`. */
 struct wire_body_data {
     uint64_t transfer;
     uint64_t offset;
@@ -149,8 +159,8 @@ struct wire_note {
 
 struct wire_message {
     enum wire_type type;
-    struct text tag;   /* at most LIMIT_WIRE_TAG_BYTES */
-    struct id128 from; /* node id of the sender */
+    struct text tag;   /* UTF-8 without control characters, at most LIMIT_WIRE_TAG_BYTES */
+    struct id128 from; /* node id of the sender, never zero */
     union {
         struct wire_probe probe;
         struct wire_probe_for probe_for;
@@ -164,26 +174,31 @@ struct wire_message {
     };
 };
 
-/* Append MESSAGE's bytes to OUT (sticky error as buf's; ERR_TOO_BIG beyond LIMIT_WIRE_BYTES;
- * ERR_INVALID where wire_decode would refuse it: OUT is then as before). */
+/*
+ * Append MESSAGE, of a type named above, to OUT, with buf's sticky error: ERR_INVALID where
+ * wire_decode would refuse it, else OUT's own. Then OUT's bytes are as before. What keeps the
+ * limits of its members never exceeds LIMIT_WIRE_BYTES.
+ */
 void wire_encode(struct buf *out, const struct wire_message *message);
 
 /*
  * Decode exactly LEN bytes; texts point into DATA. ERR_INVALID: not a message, a member of a wrong
  * type, size or range, a list that is not sorted or whose length does not fit; ERR_TOO_BIG: longer
  * than LIMIT_WIRE_BYTES; ERR_UNSUPPORTED: a version or a type that this build does not know
- * (counted and dropped, as the others are).
+ * (counted and dropped, as the others are). *OUT is to be used only where 0 is returned.
  */
 int wire_decode(struct wire_message *out, const uint8_t *data, size_t len) MUST_CHECK;
 
 /* The AT-th of RUNS (a `runs` above; AT below wire_run_count). */
 struct wire_run wire_run_at(struct text runs, size_t at);
 size_t wire_run_count(struct text runs);
+/* Callers keep the order. */
 void wire_run_add(struct buf *out, const struct wire_run *run);
 
 /* Events out of wire_sync_events.data, one call each, from *OFFSET = 0 on: false at the end. After
  * wire_decode the lengths are known to fit. */
 bool wire_next_event(struct text data, size_t *offset, struct text *event);
+/* LEN: 1 to LIMIT_EVENT_BYTES. Whole, or (see OUT's error) not at all. */
 void wire_event_add(struct buf *out, const void *event, size_t len);
 
 /* "probe", "sync-ask", … or "unknown". */

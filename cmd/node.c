@@ -3,12 +3,13 @@
  * gate answers "starting" there), then the directories, then what lies in them. Only when all of
  * that is well does the gate open.
  *
- *   server + gate ► directories ► RAM tier ► journal (recovers, starts) ► store ► API ► gate opens
+ *   server + gate ► directories ► RAM tier ► journal (recovers) ► cluster (listens) ► journal and
+ *   cluster start ► store ► API, control, debug door ► gate opens
  *
- * A stop goes the other way: drain, commit and apply what is queued, then free. A request that is
- * still waiting for the disk when the drain's patience ends keeps what it needs alive for a few
- * seconds more; if it hangs for good the process ends without freeing, since the journal is closed
- * and the rest is memory.
+ * A stop goes the other way: drain, leave the cluster, commit and apply what is queued, then free.
+ * A request that is still waiting for the disk when the drain's patience ends keeps what it needs
+ * alive for a few seconds more; if it hangs for good the process ends without freeing, since the
+ * journal is closed and the rest is memory.
  *
  * Failure: the exit code tells the operator's tools who is to act (options.h). A fresh store that
  * could not be completed is removed again.
@@ -16,11 +17,14 @@
 #include "cmd/node.h"
 
 #include "api/control.h"
+#include "api/private.h"
 #include "api/public.h"
 #include "base/budget.h"
 #include "base/env.h"
 #include "base/io.h"
 #include "base/limits.h"
+#include "cluster/cluster.h"
+#include "cluster/link_address.h"
 #include "cmd/common_addr.h"
 #include "cmd/common_socket.h"
 #include "cmd/gate.h"
@@ -31,6 +35,7 @@
 
 #include <assert.h>
 #include <ftw.h>
+#include <netdb.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,6 +43,9 @@
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
+
+/* The server's listeners, by the order of their listen calls. */
+enum { LISTENER_PUBLIC, LISTENER_CONTROL, LISTENER_DEBUG };
 
 #define LAST_PATIENCE_MS 5000
 #define MAX_LOOPS        64u
@@ -57,8 +65,10 @@ struct node {
     struct budget memory;          /* the part of --memory that slow clients may hold */
     struct ram *ram;
     struct journal *journal;
+    struct cluster *cluster;
     struct store *store;
     struct public_api *api;
+    struct private_api *debug; /* NULL: none asked for */
     struct control *control;
     char control_path[SOCKET_PATH_BYTES];
     int control_fd; /* of the state directory, where its path is long; else -1 */
@@ -127,12 +137,15 @@ static void free_node(struct node **node_ptr)
 
     if (node->control)
         control_stop(node->control);
+    cluster_stop(node->cluster);
     if (node->journal)
         journal_stop(node->journal);
     http_server_destroy(&node->server);
     control_destroy(&node->control);
+    private_destroy(&node->debug);
     public_destroy(&node->api);
     store_destroy(&node->store);
+    cluster_close(&node->cluster);
     journal_close(&node->journal);
     ram_destroy(&node->ram);
     assert(budget_used(&node->memory) == 0);
@@ -211,6 +224,111 @@ static int listen_public(struct node *node, unsigned loops, struct refusal_line 
     return 0;
 }
 
+/* HOST_PORT with a number for its name, as the link between nodes wants it: it asks no resolver. A
+ * port alone is every address. ERR_INVALID: the name is nobody's. */
+static int numeric_address(char out[ADDR_HOST_BYTES + 16], const char *host_port)
+{
+    struct addrinfo hints = {.ai_family = AF_INET, .ai_socktype = SOCK_STREAM};
+    struct addrinfo *found = NULL;
+    struct addr addr;
+
+    int rc = addr_parse(&addr, host_port, 0);
+    if (rc)
+        return rc;
+    if (!*addr.host)
+        (void)snprintf(addr.host, sizeof addr.host, "0.0.0.0");
+    /* localhost is ::1 first on most machines, but others look for it at 127.0.0.1. */
+    rc = getaddrinfo(addr.host, NULL, &hints, &found);
+    if (rc) {
+        hints.ai_family = AF_UNSPEC;
+        rc = getaddrinfo(addr.host, NULL, &hints, &found);
+    }
+    if (rc)
+        return ERR_INVALID;
+    rc = getnameinfo(found->ai_addr, found->ai_addrlen, addr.host, sizeof addr.host, NULL, 0,
+                     NI_NUMERICHOST)
+             ? ERR_INVALID
+             : 0;
+    freeaddrinfo(found);
+    if (rc == 0)
+        addr_format(out, ADDR_HOST_BYTES + 16, &addr);
+    return rc;
+}
+
+/* A wrong secret, a secret that others can read, an address that needs one: all of them are
+ * settings. */
+static int cluster_exit_code(int rc)
+{
+    switch (rc) {
+    case ERR_IN_USE:
+        return EXIT_UNAVAILABLE;
+    case ERR_PERMISSION:
+    case ERR_NOT_FOUND:
+    case ERR_TOO_BIG:
+    case ERR_RANGE:
+    case ERR_UNSUPPORTED:
+        return EXIT_CONFIG;
+    default:
+        return exit_code_of(rc, EXIT_IO);
+    }
+}
+
+static int open_cluster(struct node *node, struct refusal_line *line)
+{
+    const struct options *options = node->options;
+    char address[ADDR_HOST_BYTES + 16];
+
+    int rc = numeric_address(address, options->private_addr);
+    if (rc) {
+        (void)snprintf(line->text, line->cap, "--private-addr: '%s' names no address",
+                       options->private_addr);
+        return EXIT_CONFIG;
+    }
+    const struct cluster_config config = {
+        .journal = node->journal,
+        .env = node->env,
+        .tag = options->tag,
+        .private_addr = address,
+        .advertise_addr = *options->advertise_addr ? options->advertise_addr : NULL,
+        .secret_file = *options->cluster_secret_file ? options->cluster_secret_file : NULL,
+        .seeds = (const char *const *)options->nodes,
+        .seed_count = options->node_count};
+    rc = cluster_open(&node->cluster, &config, line->text, line->cap);
+    if (rc && !*line->text)
+        (void)snprintf(line->text, line->cap, "cannot listen on %s for the cluster: %s", address,
+                       err_text(rc));
+    return rc ? cluster_exit_code(rc) : 0;
+}
+
+/* The journal, and between its two steps the cluster, which listens to it. */
+static int open_journal(struct node *node, struct refusal_line *line)
+{
+    const struct options *options = node->options;
+    const struct journal_config config = {.dirs = &node->dirs,
+                                          .ram = node->ram,
+                                          .sync = options->durability == DURABILITY_FULL,
+                                          .segment_bytes = options->segment_bytes,
+                                          .scrub_interval_ms = options->scrub_interval_ms};
+
+    int rc = journal_open(&node->journal, &config, line->text, line->cap);
+    if (rc)
+        return exit_code_of(rc, EXIT_IO);
+    rc = open_cluster(node, line);
+    if (rc)
+        return rc;
+    rc = journal_start(node->journal);
+    if (rc) {
+        (void)snprintf(line->text, line->cap, "cannot start the journal: %s", err_text(rc));
+        return EXIT_IO;
+    }
+    rc = cluster_start(node->cluster);
+    if (rc) {
+        (void)snprintf(line->text, line->cap, "cannot start the cluster: %s", err_text(rc));
+        return EXIT_IO;
+    }
+    return 0;
+}
+
 static int open_store(struct node *node, struct refusal_line *line)
 {
     const struct options *options = node->options;
@@ -228,18 +346,7 @@ static int open_store(struct node *node, struct refusal_line *line)
         (void)snprintf(line->text, line->cap, "cannot make the memory tier: %s", err_text(rc));
         return EXIT_IO;
     }
-    const struct journal_config config = {.dirs = &node->dirs,
-                                          .ram = node->ram,
-                                          .sync = options->durability == DURABILITY_FULL,
-                                          .segment_bytes = options->segment_bytes,
-                                          .scrub_interval_ms = options->scrub_interval_ms};
-    rc = journal_open(&node->journal, &config, line->text, line->cap);
-    if (rc)
-        return exit_code_of(rc, EXIT_IO);
-    rc = journal_start(node->journal);
-    if (rc)
-        (void)snprintf(line->text, line->cap, "cannot start the journal: %s", err_text(rc));
-    return rc ? EXIT_IO : 0;
+    return open_journal(node, line);
 }
 
 static int open_control(struct node *node, const struct stats_source *stats,
@@ -261,11 +368,47 @@ static int open_control(struct node *node, const struct stats_source *stats,
     return rc ? EXIT_CANNOT_CREATE : 0;
 }
 
+/* The private API, which nobody gets unasked. A port alone means this machine alone. */
+static int open_debug(struct node *node, struct refusal_line *line)
+{
+    char address[ADDR_HOST_BYTES + 16];
+    const char *asked = node->options->debug_addr;
+    struct addr addr;
+
+    if (!*asked)
+        return 0;
+    int rc = addr_parse(&addr, asked, 0);
+    assert(rc == 0);
+    const struct private_config config = {
+        .api = node->api, .cluster = node->cluster, .everyone = *addr.host != 0};
+    if (!*addr.host)
+        (void)snprintf(addr.host, sizeof addr.host, "127.0.0.1");
+    addr_format(address, sizeof address, &addr);
+    rc = private_create(&node->debug, &config);
+    if (rc) {
+        (void)snprintf(line->text, line->cap, "cannot open the private API: %s", err_text(rc));
+        return EXIT_IO;
+    }
+    rc = http_server_listen(node->server, address, private_handler(node->debug));
+    if (rc) {
+        (void)snprintf(line->text, line->cap, "cannot listen on %s for --debug-addr: %s", address,
+                       rc == ERR_INVALID ? "no such address here" : err_text(rc));
+        return EXIT_UNAVAILABLE;
+    }
+    addr.port = http_server_port(node->server, LISTENER_DEBUG);
+    addr_format(address, sizeof address, &addr);
+    log_info("private API: listening on %s", address);
+    if (config.everyone && !link_ip_is_loopback(addr.host))
+        log_warn("private API: whoever reaches %s may read, write and delete", address);
+    return 0;
+}
+
 static int open_doors(struct node *node, unsigned loops, uint64_t started_ms,
                       struct refusal_line *line)
 {
     const struct options *options = node->options;
     const struct store_config store = {.journal = node->journal,
+                                       .cluster = node->cluster,
                                        .ram = node->ram,
                                        .env = node->env,
                                        .memory = &node->memory,
@@ -278,6 +421,7 @@ static int open_doors(struct node *node, unsigned loops, uint64_t started_ms,
     }
     const struct public_config api = {
         .stats = {.store = node->store,
+                  .cluster = node->cluster,
                   .server = node->server,
                   .version = OBJSTORE_VERSION,
                   .tag = options->tag,
@@ -292,7 +436,8 @@ static int open_doors(struct node *node, unsigned loops, uint64_t started_ms,
         (void)snprintf(line->text, line->cap, "cannot open the public API: %s", err_text(rc));
         return EXIT_IO;
     }
-    return open_control(node, &api.stats, line);
+    rc = open_control(node, &api.stats, line);
+    return rc ? rc : open_debug(node, line);
 }
 
 /* As the ancestor says it, and what it would not have said. */
@@ -306,24 +451,27 @@ static void say_welcome(const struct node *node)
     ulid_format(id, &self);
     log_info("node ID: %s", id);
     if (addr_parse(&addr, options->public_addr, 0) == 0) {
-        addr.port = http_server_port(node->server, 0);
+        addr.port = http_server_port(node->server, LISTENER_PUBLIC);
         if (!*addr.host)
             (void)snprintf(addr.host, sizeof addr.host, "::");
         addr_format(where, sizeof where, &addr);
         log_info("listening on %s", where);
     }
-    if (options->node_count == 0)
+    log_info("cluster: listening on %s", cluster_address(node->cluster));
+    if (!*options->cluster_secret_file)
+        log_info("cluster: without --cluster-secret-file nodes on this machine alone are let in");
+    for (unsigned i = 0; i < options->node_count; i++)
+        log_info("joining the cluster at %s", options->nodes[i]);
+    if (options->node_count == 0 && cluster_is_alone(node->cluster))
         log_warn("no additional cluster nodes specified, current node starts solo");
     if (options->durability == DURABILITY_ASYNC)
         log_warn("durability=async: a crash of the machine loses what was answered last");
 
     /* Accepted for what is to come; whoever sets them must know that they do nothing yet. */
-    static const char *const later[] = {"nodes", "private-addr", "debug-addr", "region", "bucket"};
+    static const char *const later[] = {"region", "bucket"};
     for (size_t i = 0; i < sizeof later / sizeof *later; i++) {
         if (options_given(options, later[i]))
-            log_warn("option %s has no effect in this version, which runs single nodes without "
-                     "a cloud",
-                     later[i]);
+            log_warn("option %s has no effect in this version, which has no cloud", later[i]);
     }
 }
 
@@ -393,6 +541,7 @@ void node_stop(struct node **node_ptr, unsigned drain_ms)
     if (cut > 0)
         log_warn("%u connections were cut", cut);
     control_stop(node->control);
+    cluster_stop(node->cluster);
     journal_stop(node->journal);
     if (!settle(node)) {
         /* The journal is closed in order; what hangs is in memory alone. */

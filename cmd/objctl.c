@@ -52,6 +52,10 @@ static const struct command commands[] = {
      "      --purge            delete the cloud's copy, too\n"},
     {"stats", ctl_stats, NODE, "[OPTION]...", "show the node's figures",
      "      --json             as JSON\n"},
+    {"cluster", ctl_cluster, NODE, "[OPTION]... [watch|secret]",
+     "show who belongs to the cluster, as the node sees it",
+     "  watch                  show it anew each second (on a terminal), with what goes on\n"
+     "  secret                 print a new secret for --cluster-secret-file; needs no node\n"},
     {"journal", ctl_journal, DIRS, "[OPTION]... verify|dump|compact|rebuild",
      "look after the journal",
      "  verify                 check every hash chain; also on a running node\n"
@@ -91,7 +95,7 @@ static void show_help(void)
     (void)puts("Usage: objctl COMMAND [OPTION]... [ARGUMENT]...\n\nCommands:");
     for (size_t i = 0; i < COMMAND_COUNT; i++)
         (void)printf("  %-10s %s\n", commands[i].name, commands[i].about);
-    (void)printf("\nOptions of put, get, meta, rm and stats:\n%s"
+    (void)printf("\nOptions of put, get, meta, rm, stats and cluster:\n%s"
                  "\nOptions of journal, verify and backup:\n%s"
                  "\nOptions of all commands:\n%s\n"
                  "'objctl COMMAND --help' tells more; so does objctl(1).\n",

@@ -76,6 +76,7 @@ int ctl_get(struct ctl *ctl, int argc, char **argv);
 int ctl_meta(struct ctl *ctl, int argc, char **argv);
 int ctl_rm(struct ctl *ctl, int argc, char **argv);
 int ctl_stats(struct ctl *ctl, int argc, char **argv);
+int ctl_cluster(struct ctl *ctl, int argc, char **argv);
 int ctl_journal(struct ctl *ctl, int argc, char **argv);
 int ctl_verify(struct ctl *ctl, int argc, char **argv);
 int ctl_backup(struct ctl *ctl, int argc, char **argv);

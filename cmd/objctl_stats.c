@@ -54,6 +54,20 @@ static void print_value(const char *label, const char *name, const json_t *value
     }
 }
 
+/* Of the cluster: its members by their ids. */
+static void print_list(const char *label, const json_t *list)
+{
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *item = json_array_get(list, i);
+        const char *id = json_string_value(json_object_get(item, "id"));
+        const char *state = json_string_value(json_object_get(item, "state"));
+        const char *addr = json_string_value(json_object_get(item, "addr"));
+
+        (void)printf("  %-*s %s %s\n", LABEL_WIDTH, id ? id : label, state ? state : "-",
+                     addr ? addr : "");
+    }
+}
+
 /* PREFIX: the names of the objects around it, with dots. */
 static void print_members(const char *prefix, json_t *object)
 {
@@ -67,6 +81,8 @@ static void print_members(const char *prefix, json_t *object)
         (void)snprintf(label, sizeof label, "%s%s%s", prefix, *prefix ? "." : "", name);
         if (json_is_object(value))
             print_members(label, value);
+        else if (json_is_array(value))
+            print_list(label, value);
         else
             print_value(label, name, value);
     }

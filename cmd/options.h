@@ -5,6 +5,7 @@
 #ifndef CMD_OPTIONS_H
 #define CMD_OPTIONS_H
 
+#include "base/limits.h"
 #include "base/log.h"
 
 #include <stdbool.h>
@@ -12,7 +13,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
-#define OPTIONS_MAX_NODES   64
+#define OPTIONS_MAX_NODES   LIMIT_SEEDS
 #define OPTIONS_MAX_STRANGE 16
 
 /* Exit codes of the daemon (sysexits.h). */
@@ -35,6 +36,8 @@ struct options {
     char *nodes[OPTIONS_MAX_NODES]; /* "host:port" each */
     unsigned node_count;
     char *tag, *private_addr, *debug_addr, *public_addr; /* debug_addr: "" = none */
+    char *advertise_addr;                                /* "" = what others see */
+    char *cluster_secret_file;                           /* "" = none */
     char *state_dir, *files_dir;                         /* without a slash at the end */
     char *region, *bucket;                               /* bucket: "" = none */
     char *config;                                        /* the file read, "" = none */

@@ -26,6 +26,18 @@ static const char *check_address_or_none(const char *text)
     return *text ? check_address(text) : NULL;
 }
 
+/* Others are to connect to it, so it must say where. */
+static const char *check_advertised(const char *text)
+{
+    struct addr addr;
+
+    if (!*text)
+        return NULL;
+    return addr_parse(&addr, text, 0) || !*addr.host || addr.port == 0
+               ? "must be HOST:PORT or [V6]:PORT"
+               : NULL;
+}
+
 static const char *check_directory(const char *text)
 {
     return *text ? NULL : "must name a directory";
@@ -79,16 +91,23 @@ const struct option_spec option_specs[OPTION_COUNT] = {
      .help = "Debug level: 0, or 1 for more log lines"},
     {.name = "nodes", .letter = 'N', .variable = "APP_CLUSTER_NODES",
      .argument = "HOST[:PORT],...", .kind = KIND_NODES, AT(nodes),
-     .help = "Cluster nodes to join; repeat it, or separate them by commas"},
+     .help = "Nodes of the cluster to join, one is enough; repeat it, or separate them by commas"},
     {.name = "tag", .letter = 'T', .variable = "APP_CLUSTER_TAGNAME", .argument = "NAME",
      .standard = "default", .kind = KIND_TEXT, .check = check_tag, AT(tag),
      .help = "Cluster tag name"},
+    {.name = "cluster-secret-file", .argument = "FILE", .standard = "", .kind = KIND_TEXT,
+     .check = check_any, AT(cluster_secret_file),
+     .help = "File with the cluster's secret; without it nodes on this machine alone are let in"},
     {.name = "private-addr", .variable = "NET_PRIVATE_ADDR", .argument = "ADDRESS",
      .standard = "0.0.0.0:11999", .kind = KIND_TEXT, .check = check_address, AT(private_addr),
      .help = "Listen address for the other nodes"},
+    {.name = "advertise-addr", .argument = "ADDRESS", .standard = "", .kind = KIND_TEXT,
+     .check = check_advertised, AT(advertise_addr),
+     .help = "Where the other nodes reach this one, if not at the address that they see"},
     {.name = "debug-addr", .variable = "NET_DEBUG_ADDR", .argument = "ADDRESS", .standard = "",
      .kind = KIND_TEXT, .check = check_address_or_none, AT(debug_addr),
-     .help = "Listen address for debugging the private API over HTTP"},
+     .help = "Listen address for the private API over HTTP; this machine alone, unless it names an "
+             "address"},
     {.name = "public-addr", .variable = "NET_PUBLIC_ADDR", .argument = "ADDRESS",
      .standard = "0.0.0.0:10999", .kind = KIND_TEXT, .check = check_address, AT(public_addr),
      .help = "Listen address for the public HTTP API"},

@@ -6,7 +6,7 @@ _objctl() {
     COMPREPLY=()
 
     if [ "$COMP_CWORD" -eq 1 ]; then
-        words='put get meta rm stats journal verify backup help --help --version'
+        words='put get meta rm stats cluster journal verify backup help --help --version'
         COMPREPLY=($(compgen -W "$words" -- "$current"))
         return
     fi
@@ -17,7 +17,7 @@ _objctl() {
     --addr | --id | --name | --type | --meta | --retry | -j | --jobs) return ;;
     esac
     case $command in
-    put | get | meta | rm | stats) common="$common --addr" ;;
+    put | get | meta | rm | stats | cluster) common="$common --addr" ;;
     esac
     words=$common
     case $command in
@@ -26,16 +26,17 @@ _objctl() {
     meta) words="$common --name --level --meta" ;;
     rm) words="$common --purge" ;;
     stats) words="$common --json" ;;
+    cluster) [[ $current == -* ]] || words='watch secret' ;;
     journal)
         if [[ $current == -* ]]; then words="$dirs --accept-data-loss"
         else words='verify dump compact rebuild'; fi ;;
     verify | backup) words=$dirs ;;
-    help) words='put get meta rm stats journal verify backup' ;;
+    help) words='put get meta rm stats cluster journal verify backup' ;;
     esac
     if [[ $current != -* && ( $command == put || $command == backup ) ]]; then
         compopt -o filenames
         COMPREPLY=($(compgen -f -- "$current"))
-    elif [[ $current == -* || $command == journal || $command == help ]]; then
+    elif [[ $current == -* || $command == cluster || $command == journal || $command == help ]]; then
         COMPREPLY=($(compgen -W "$words" -- "$current"))
     fi
 }

@@ -13,6 +13,7 @@ _objctl() {
         'meta:show or change what is known about an object'
         'rm:delete objects'
         'stats:show the figures of the node'
+        'cluster:show who belongs to the cluster'
         'journal:verify, dump, compact or rebuild the journal'
         'verify:read and check every body'
         'backup:copy the node into a new directory'
@@ -26,7 +27,7 @@ _objctl() {
     shift words
     (( CURRENT-- ))
     case $command in
-    put | get | meta | rm | stats) common+=('--addr=[the node]:host\:port:_hosts') ;;
+    put | get | meta | rm | stats | cluster) common+=('--addr=[the node]:host\:port:_hosts') ;;
     journal | verify | backup) common+=(
         '--state-dir=[state directory]:directory:_directories'
         '--files-dir=[files directory]:directory:_directories'
@@ -45,6 +46,7 @@ _objctl() {
         '--level=[new level]:level:(local s3 full)' '*--meta=[new meta data]:key=value:' '1:id:' ;;
     rm) _arguments -s $common '--purge[delete the copy in the cloud, too]' '*:id:' ;;
     stats) _arguments -s $common '--json[as JSON]' ;;
+    cluster) _arguments -s $common '1:verb:(watch secret)' ;;
     journal) _arguments -s $common \
         '--accept-data-loss[rebuild without what the disk cannot read]' '1:verb:(verify dump compact rebuild)' ;;
     backup) _arguments -s $common '1:directory:_directories' ;;

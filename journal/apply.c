@@ -187,8 +187,10 @@ static int put_peer_fact(struct journal *journal, const struct entry *entry)
     int rc = event_decode(&event, entry->event, entry->event_bytes);
 
     assert(rc == 0); /* it was decoded before it became an entry */
-    if (entry->kind == EVENT_MEMBER)
+    if (entry->kind == EVENT_MEMBER) {
+        journal->applier.members_changed = true;
         return db_member_fold(db, &event);
+    }
     for (uint32_t i = 0; rc == 0 && i < event.item_count; i++) {
         struct object *object = NULL;
 
@@ -224,8 +226,11 @@ static int put_row(struct journal *journal, const struct entry *entry)
     if (rc == 0 && object->flags & OBJECT_DELETED && entry->kind == EVENT_DELETE)
         rc = db_holders_remove(a->db, &object->id);
     if (rc == 0 && entry->owed_before != entry->owed_after)
-        rc = db_outbox_set(a->db, &object->id, object->size, hlc_wall_ms(entry->stamp),
-                           entry->owed_after);
+        rc = db_outbox_set(a->db, OUTBOX_UPLOAD, &object->id, object->size,
+                           hlc_wall_ms(entry->stamp), entry->owed_after);
+    if (rc == 0 && entry->wanted_changed)
+        rc = db_outbox_set(a->db, OUTBOX_REPLICA, &object->id, object->size,
+                           hlc_wall_ms(entry->stamp), entry->wanted_after);
     if (rc == 0 && entry->place_taken && object->place.volume == PLACE_LARGE)
         rc = remember_large(a, object->place.offset);
     if (rc == 0 && entry->place_moved) {
@@ -528,6 +533,9 @@ static void tell(struct journal *journal)
 
     if (!journal->listener)
         return;
+    pthread_mutex_lock(&journal->lock);
+    struct id128 run = journal->run;
+    pthread_mutex_unlock(&journal->lock);
     for (size_t i = 0; i < a->origin_count; i++) {
         struct db_origin *origin = &a->origins[i];
 
@@ -535,9 +543,13 @@ static void tell(struct journal *journal)
             continue;
         origin->changed = false;
         news.origin = origin;
+        news.own = id_equal(&origin->origin, &run);
         journal->listener(journal->listener_arg, &news);
     }
     news.origin = NULL;
+    news.own = false;
+    news.members = a->members_changed;
+    a->members_changed = false;
     journal->listener(journal->listener_arg, &news);
 }
 

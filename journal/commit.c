@@ -308,17 +308,18 @@ static int commit_chunk(struct journal *journal, struct change *change)
     return 0;
 }
 
-/* Whether EVENT is the next one of its origin: 0; ERR_EXISTS: it is here already; ERR_CONFLICT. */
+/* Whether EVENT is the next one of its origin: 0; ERR_EXISTS: it is here already; ERR_AGAIN: some
+ * before it are missing; ERR_CONFLICT: it contradicts what is here. */
 static int fits_chain(struct committer *c, const struct head *head, const struct event *event)
 {
     if (c->chain.seq && id_equal(&event->origin, &c->chain.origin))
         return event->seq <= c->chain.seq ? ERR_EXISTS : ERR_CONFLICT;
     if (event->seq <= head->seq)
         return ERR_EXISTS;
+    if (event->seq > head->seq + 1)
+        return ERR_AGAIN;
     /* The hash of nothing is zero, as the first event's `prev` is. */
-    bool follows =
-        event->seq == head->seq + 1 && memcmp(event->prev, head->hash, SHA256_BYTES) == 0;
-    return follows ? 0 : ERR_CONFLICT;
+    return memcmp(event->prev, head->hash, SHA256_BYTES) == 0 ? 0 : ERR_CONFLICT;
 }
 
 /* One event of another node, or of an earlier run of ours that came back. */
@@ -496,7 +497,7 @@ static void publish_batch(struct journal *journal)
     pthread_mutex_lock(&journal->lock);
     state_add(&journal->acked, &c->delta);
     if (c->chain.seq) {
-        journal->acked.last_origin = c->chain.origin;
+        journal->acked.last_origin = journal->run = c->chain.origin;
         journal->acked_seq = c->chain.seq;
     }
     journal->batches++;

@@ -331,7 +331,7 @@ static bool is_due(struct journal *journal)
     uint64_t least = journal->config.compact_bytes ? journal->config.compact_bytes : COMPACT_BYTES;
     uint64_t last = 0;
 
-    if (atomic_load(&journal->read_only))
+    if (atomic_load(&journal->read_only) || atomic_load(&journal->keeps_events))
         return false;
     if (atomic_load(&c->wanted))
         return true;
@@ -418,6 +418,11 @@ static int take_steps(struct journal *journal, uint64_t number)
     return 0;
 }
 
+void journal_keep_events(struct journal *journal)
+{
+    atomic_store(&journal->keeps_events, true);
+}
+
 int journal_compact(struct journal *journal, struct journal_compact_result *out)
 {
     struct compactor *c = &journal->compactor;
@@ -427,6 +432,8 @@ int journal_compact(struct journal *journal, struct journal_compact_result *out)
     memset(out, 0, sizeof *out);
     if (atomic_load(&journal->read_only))
         return ERR_READ_ONLY;
+    if (atomic_load(&journal->keeps_events))
+        return ERR_UNSUPPORTED;
     atomic_store(&c->wanted, true);
     if (!journal->threaded)
         rc = take_steps(journal, number);
@@ -436,6 +443,8 @@ int journal_compact(struct journal *journal, struct journal_compact_result *out)
             rc = ERR_CLOSED;
         else if (atomic_load(&journal->read_only))
             rc = ERR_READ_ONLY;
+        else if (atomic_load(&journal->keeps_events) && atomic_load(&c->begun) < number)
+            rc = ERR_UNSUPPORTED; /* company came in between */
         else
             journal_wait(journal, &journal->upkeep, STEP_WAIT_MS);
     }

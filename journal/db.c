@@ -270,8 +270,8 @@ int db_object_set(struct db *db, const struct object *object)
     return rc ? rc : conn_run(&db->conn, set);
 }
 
-int db_outbox_set(struct db *db, const struct id128 *id, uint64_t size, uint64_t since_ms,
-                  bool owed)
+int db_outbox_set(struct db *db, enum outbox_kind kind, const struct id128 *id, uint64_t size,
+                  uint64_t since_ms, bool owed)
 {
     enum statement which = owed ? STATEMENT_OUTBOX_ADD : STATEMENT_OUTBOX_REMOVE;
     sqlite3_stmt *set;
@@ -281,9 +281,10 @@ int db_outbox_set(struct db *db, const struct id128 *id, uint64_t size, uint64_t
     if (rc)
         return rc;
     int code = sqlite3_bind_blob(set, 1, id->bytes, sizeof id->bytes, SQLITE_STATIC);
+    code |= sqlite3_bind_int64(set, 2, kind);
     if (owed) {
-        code |= sqlite3_bind_int64(set, 2, (sqlite3_int64)since_ms);
-        code |= sqlite3_bind_int64(set, 3, (sqlite3_int64)size);
+        code |= sqlite3_bind_int64(set, 3, (sqlite3_int64)since_ms);
+        code |= sqlite3_bind_int64(set, 4, (sqlite3_int64)size);
     }
     return code == SQLITE_OK ? conn_run(&db->conn, set) : ERR_NO_MEMORY;
 }

@@ -34,7 +34,8 @@ struct db_state {
                                   very next generation. */
     hlc_time hlc;
     uint64_t events, objects, deleted, bytes; /* objects: live ones; bytes: of their bodies */
-    uint64_t outbox, outbox_bytes;
+    uint64_t outbox, outbox_bytes;            /* uploads that are owed */
+    uint64_t wanted, wanted_bytes;            /* replicas that this node lacks */
     struct hash128 digest;
     struct id128 last_origin; /* our last run's, zero where we never wrote */
     uint64_t event_bytes;     /* of the events that the table holds */
@@ -86,8 +87,13 @@ int db_origin_set(struct db *db, struct db_origin *origin) MUST_CHECK;
 int db_event_add(struct db *db, int64_t origin_no, uint64_t seq, const void *raw,
                  size_t len) MUST_CHECK;
 int db_object_set(struct db *db, const struct object *object) MUST_CHECK;
-int db_outbox_set(struct db *db, const struct id128 *id, uint64_t size, uint64_t since_ms,
-                  bool owed) MUST_CHECK;
+/* What this node owes, or lacks: kinds of rows in the table outbox. */
+enum outbox_kind {
+    OUTBOX_UPLOAD = 1,  /* object_owed_here */
+    OUTBOX_REPLICA = 2, /* object_wanted_here */
+};
+int db_outbox_set(struct db *db, enum outbox_kind kind, const struct id128 *id, uint64_t size,
+                  uint64_t since_ms, bool owed) MUST_CHECK;
 int db_segment_set(struct db *db, const struct db_segment *segment) MUST_CHECK;
 int db_segment_remove(struct db *db, uint32_t volume) MUST_CHECK;
 /* Large file FILE is wanted by no row since the record at FREED_AT: it may be unlinked once the

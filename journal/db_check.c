@@ -149,7 +149,7 @@ static int check_sums(struct conn *conn, struct report *report)
 
 /* What the rows of both object tables sum up to. */
 struct sums {
-    uint64_t objects, deleted, bytes, owed, owed_bytes;
+    uint64_t objects, deleted, bytes, owed, owed_bytes, wanted, wanted_bytes;
     struct hash128 digest;
     const struct db_segment *segments;
     uint64_t *live, *live_records; /* one for each segment */
@@ -180,6 +180,10 @@ static void sum_object(struct sums *sums, const struct object *object)
     if (object_owed_here(object)) {
         sums->owed++;
         sums->owed_bytes += object->size;
+    }
+    if (object_wanted_here(object)) {
+        sums->wanted++;
+        sums->wanted_bytes += object->size;
     }
     for (size_t low = 0, high = sums->segment_count; low < high;) {
         size_t middle = low + (high - low) / 2;
@@ -270,10 +274,12 @@ static int check_origins(struct conn *conn, struct report *report)
     return rc;
 }
 
+#define SUM_OF_OUTBOX "SELECT coalesce(sum(size), 0) FROM outbox WHERE kind = "
+
 static int check_counters(struct conn *conn, const struct sums *sums, struct report *report)
 {
     struct db_state state;
-    int64_t events, event_bytes, outbox, outbox_bytes;
+    int64_t events, event_bytes, outbox, outbox_bytes, wanted, wanted_bytes;
     int rc = read_state(conn, &state);
 
     if (!rc)
@@ -281,9 +287,13 @@ static int check_counters(struct conn *conn, const struct sums *sums, struct rep
     if (!rc)
         rc = conn_number(conn, "SELECT coalesce(sum(length(raw)), 0) FROM events", &event_bytes);
     if (!rc)
-        rc = conn_number(conn, "SELECT count(*) FROM outbox", &outbox);
+        rc = conn_number(conn, "SELECT count(*) FROM outbox WHERE kind = 1", &outbox);
     if (!rc)
-        rc = conn_number(conn, "SELECT coalesce(sum(size), 0) FROM outbox", &outbox_bytes);
+        rc = conn_number(conn, SUM_OF_OUTBOX "1", &outbox_bytes);
+    if (!rc)
+        rc = conn_number(conn, "SELECT count(*) FROM outbox WHERE kind <> 1", &wanted);
+    if (!rc)
+        rc = conn_number(conn, SUM_OF_OUTBOX "2", &wanted_bytes);
     if (rc)
         return rc;
     compare(report, "events", state.events, (uint64_t)events);
@@ -295,6 +305,10 @@ static int check_counters(struct conn *conn, const struct sums *sums, struct rep
     compare(report, "outbox bytes", state.outbox_bytes, (uint64_t)outbox_bytes);
     compare(report, "objects that owe an upload", (uint64_t)outbox, sums->owed);
     compare(report, "bytes that owe an upload", (uint64_t)outbox_bytes, sums->owed_bytes);
+    compare(report, "wanted", state.wanted, (uint64_t)wanted);
+    compare(report, "wanted bytes", state.wanted_bytes, (uint64_t)wanted_bytes);
+    compare(report, "objects that lack a replica", (uint64_t)wanted, sums->wanted);
+    compare(report, "bytes that lack a replica", (uint64_t)wanted_bytes, sums->wanted_bytes);
     compare(report, "digest, low half", state.digest.low, sums->digest.low);
     compare(report, "digest, high half", state.digest.high, sums->digest.high);
     for (size_t i = 0; i < sums->segment_count; i++) {

@@ -158,6 +158,64 @@ int db_reader_members(struct db_reader *reader, struct db_member **out, size_t *
     return 0;
 }
 
+static int run_no(struct conn *conn, const struct id128 *origin, int64_t *no)
+{
+    sqlite3_stmt *select;
+    int rc = conn_statement(conn, STATEMENT_RUN, &select);
+
+    if (rc)
+        return rc;
+    if (bind_id(select, 1, origin) != SQLITE_OK)
+        return ERR_NO_MEMORY;
+    rc = conn_step(conn, select);
+    if (rc != 1)
+        return rc ? rc : ERR_NOT_FOUND;
+    *no = sqlite3_column_int64(select, 0);
+    sqlite3_reset(select);
+    return 0;
+}
+
+struct collecting {
+    struct buf *out;
+    uint64_t next;
+    size_t max_bytes, start;
+    uint32_t count;
+};
+
+static int collect(void *arg, uint64_t seq, const uint8_t *raw, size_t len)
+{
+    struct collecting *c = arg;
+    uint32_t length = (uint32_t)len;
+
+    if (seq != c->next)
+        return ERR_RANGE; /* the end of what lies together */
+    if (c->count && c->out->len - c->start + sizeof length + len > c->max_bytes)
+        return ERR_RANGE;
+    buf_add(c->out, &length, sizeof length);
+    buf_add(c->out, raw, len);
+    c->count++;
+    c->next++;
+    return buf_check(c->out);
+}
+
+int db_reader_events(struct db_reader *reader, const struct id128 *origin, uint64_t first,
+                     size_t max_bytes, struct buf *out, uint32_t *count)
+{
+    struct collecting c = {.out = out, .next = first, .max_bytes = max_bytes, .start = out->len};
+    int64_t no;
+    int rc = run_no(&reader->conn, origin, &no);
+
+    *count = 0;
+    if (rc == 0)
+        rc = db_each_event(reader, no, first, collect, &c);
+    if (rc == ERR_RANGE)
+        rc = 0;
+    if (rc == 0 && c.count == 0)
+        rc = ERR_NOT_FOUND;
+    *count = c.count;
+    return rc;
+}
+
 static int read_author(struct conn *conn, const struct id128 *origin, struct id128 *node)
 {
     sqlite3_stmt *select;
@@ -215,6 +273,31 @@ int db_reader_holders(struct db_reader *reader, const struct object *object, str
         } else if (held && *count < max) {
             out[(*count)++] = node;
         }
+    }
+    sqlite3_reset(select);
+    return rc;
+}
+
+int db_reader_wanted(struct db_reader *reader, const struct id128 *after, unsigned max,
+                     int (*each)(void *arg, const struct id128 *id, uint64_t size), void *arg)
+{
+    static const struct id128 none;
+    sqlite3_stmt *select;
+    int rc = conn_statement(&reader->conn, STATEMENT_WANTED, &select);
+
+    if (rc)
+        return rc;
+    int code = bind_id(select, 1, after ? after : &none);
+    code |= sqlite3_bind_int64(select, 2, max);
+    if (code != SQLITE_OK)
+        return ERR_NO_MEMORY;
+    while ((rc = conn_step(&reader->conn, select)) == 1) {
+        struct id128 id;
+
+        rc = column_id(select, 0, &id) ? each(arg, &id, (uint64_t)sqlite3_column_int64(select, 1))
+                                       : ERR_CORRUPT;
+        if (rc)
+            break;
     }
     sqlite3_reset(select);
     return rc;

@@ -8,6 +8,7 @@
 #ifndef JOURNAL_DB_PEERS_H
 #define JOURNAL_DB_PEERS_H
 
+#include "base/buf.h"
 #include "journal/db.h"
 
 /* ---- The applier, inside a transaction ---- */
@@ -31,6 +32,19 @@ struct db_member {
 
 /* Every node that a member event is known of; the caller frees *OUT. */
 int db_reader_members(struct db_reader *reader, struct db_member **out, size_t *count) MUST_CHECK;
+
+/* Events of ORIGIN from number FIRST on without a gap, each with its length before it (4 bytes,
+ * little-endian), appended to OUT: at least one, then as many as fit into MAX_BYTES. *COUNT: how
+ * many. ERR_NOT_FOUND: there is no event FIRST (any more). */
+int db_reader_events(struct db_reader *reader, const struct id128 *origin, uint64_t first,
+                     size_t max_bytes, struct buf *out, uint32_t *count) MUST_CHECK;
+
+/* Objects of which this node wants a replica (object_wanted_here), with id above AFTER (NULL: from
+ * the start) in id order, up to MAX, handed to EACH until it returns non-zero, which is then
+ * returned. */
+int db_reader_wanted(struct db_reader *reader, const struct id128 *after, unsigned max,
+                     int (*each)(void *arg, const struct id128 *id, uint64_t size),
+                     void *arg) MUST_CHECK;
 
 /* Up to MAX nodes into OUT that have a durable copy of the bytes that OBJECT names, its author
  * first where it is one of them; this node itself may be among them. Their count in *COUNT. One

@@ -196,6 +196,8 @@ int bind_state(sqlite3_stmt *statement, const struct db_state *state)
     put_number(&b, 12, state->digest.high);
     put_blob(&b, 13, state->last_origin.bytes, sizeof state->last_origin.bytes);
     put_number(&b, 14, state->event_bytes);
+    put_number(&b, 15, state->wanted);
+    put_number(&b, 16, state->wanted_bytes);
     return binder_end(&b);
 }
 
@@ -388,6 +390,8 @@ int read_state(struct conn *conn, struct db_state *out)
     out->digest.high = take_number(&row, 12, UINT64_MAX);
     take_blob(&row, 13, out->last_origin.bytes, sizeof out->last_origin.bytes);
     out->event_bytes = take_number(&row, 14, UINT64_MAX);
+    out->wanted = take_number(&row, 15, UINT64_MAX);
+    out->wanted_bytes = take_number(&row, 16, UINT64_MAX);
     sqlite3_reset(select);
     return row.bad ? ERR_CORRUPT : 0;
 }

@@ -46,7 +46,7 @@
     "lsn INTEGER NOT NULL, record_bytes INTEGER NOT NULL, name TEXT, type TEXT, user_meta TEXT"
 #define STATE_COLUMNS                                                                              \
     "node, store, position, clean_generation, hlc, events, objects, deleted, bytes, outbox, "      \
-    "outbox_bytes, digest_low, digest_high, last_origin, event_bytes"
+    "outbox_bytes, digest_low, digest_high, last_origin, event_bytes, wanted, wanted_bytes"
 #define ORIGIN_COLUMNS "no, origin, node, seq, hash, anchor_seq, anchor_hash, ended"
 #define SEGMENT_COLUMNS                                                                            \
     "volume, disk, base, end_bytes, sealed, body_bytes, live_bytes, live_record_bytes"
@@ -68,7 +68,8 @@ static const char schema[] =
     "hlc INTEGER NOT NULL, events INTEGER NOT NULL, objects INTEGER NOT NULL, "
     "deleted INTEGER NOT NULL, bytes INTEGER NOT NULL, outbox INTEGER NOT NULL, "
     "outbox_bytes INTEGER NOT NULL, digest_low INTEGER NOT NULL, digest_high INTEGER NOT NULL, "
-    "last_origin BLOB NOT NULL, event_bytes INTEGER NOT NULL);"
+    "last_origin BLOB NOT NULL, event_bytes INTEGER NOT NULL, wanted INTEGER NOT NULL, "
+    "wanted_bytes INTEGER NOT NULL);"
     "CREATE TABLE origins(no INTEGER PRIMARY KEY, origin BLOB NOT NULL UNIQUE, "
     "node BLOB NOT NULL, seq INTEGER NOT NULL, hash BLOB NOT NULL, anchor_seq INTEGER NOT NULL, "
     "anchor_hash BLOB NOT NULL, ended INTEGER NOT NULL);"
@@ -97,6 +98,18 @@ static const char schema[] =
     "WHEN NOT EXISTS (SELECT 1 FROM compaction) BEGIN "
     "SELECT RAISE(ABORT, 'events are append-only'); END;";
 
+/* A database of version 2 becomes one that lists what object_wanted_here says. Such a node knew of
+ * no other, so these are objects of its own whose copy was lost. */
+#define WANTED_OF(table)                                                                           \
+    "INSERT INTO outbox(kind, id, since_ms, size) SELECT 2, id, put_stamp >> 16, size FROM " table \
+    " WHERE flags & 3 = 1 AND level >= 2 AND volume = 0;"
+static const char want_replicas[] =
+    "ALTER TABLE state ADD COLUMN wanted INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE state ADD COLUMN wanted_bytes INTEGER NOT NULL DEFAULT 0;" WANTED_OF("objects")
+        WANTED_OF(
+            "objects_more") "UPDATE state SET (wanted, wanted_bytes) = "
+                            "(SELECT count(*), coalesce(sum(size), 0) FROM outbox WHERE kind = 2);";
+
 static const char *const texts[STATEMENT_COUNT] = {
     [STATEMENT_FIND] = "SELECT " OBJECT_COLUMNS " FROM objects WHERE key = ?1",
     [STATEMENT_FIND_MORE] = "SELECT " OBJECT_COLUMNS " FROM objects_more WHERE id = ?1",
@@ -112,7 +125,8 @@ static const char *const texts[STATEMENT_COUNT] = {
     [STATEMENT_STATE_SET] =
         "UPDATE state SET node = ?1, store = ?2, position = ?3, clean_generation = ?4, hlc = ?5, "
         "events = ?6, objects = ?7, deleted = ?8, bytes = ?9, outbox = ?10, outbox_bytes = ?11, "
-        "digest_low = ?12, digest_high = ?13, last_origin = ?14, event_bytes = ?15 WHERE one = 1",
+        "digest_low = ?12, digest_high = ?13, last_origin = ?14, event_bytes = ?15, "
+        "wanted = ?16, wanted_bytes = ?17 WHERE one = 1",
     [STATEMENT_ORIGIN_ADD] =
         "INSERT INTO origins(" ORIGIN_COLUMNS ") VALUES(NULL, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
     [STATEMENT_ORIGIN_SET] = "UPDATE origins SET origin = ?2, node = ?3, seq = ?4, hash = ?5, "
@@ -130,8 +144,8 @@ static const char *const texts[STATEMENT_COUNT] = {
     [STATEMENT_OBJECT_SET_MORE] =
         "INSERT OR REPLACE INTO objects_more(" OBJECT_COLUMNS ") VALUES(" OBJECT_PARAMETERS ")",
     [STATEMENT_OUTBOX_ADD] =
-        "INSERT OR REPLACE INTO outbox(kind, id, since_ms, size) VALUES(1, ?1, ?2, ?3)",
-    [STATEMENT_OUTBOX_REMOVE] = "DELETE FROM outbox WHERE kind = 1 AND id = ?1",
+        "INSERT OR REPLACE INTO outbox(kind, id, since_ms, size) VALUES(?2, ?1, ?3, ?4)",
+    [STATEMENT_OUTBOX_REMOVE] = "DELETE FROM outbox WHERE kind = ?2 AND id = ?1",
     [STATEMENT_SEGMENT_SET] = "INSERT OR REPLACE INTO segments(" SEGMENT_COLUMNS
                               ") VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
 
@@ -175,11 +189,14 @@ static const char *const texts[STATEMENT_COUNT] = {
     [STATEMENT_ROWS_MORE] = "SELECT " OBJECT_COLUMNS " FROM objects_more WHERE id > ?1 ORDER BY id",
     [STATEMENT_OUTBOX] =
         "SELECT id, since_ms FROM outbox WHERE kind = 1 AND id > ?1 ORDER BY id LIMIT ?2",
+    [STATEMENT_WANTED] =
+        "SELECT id, size FROM outbox WHERE kind = 2 AND id > ?1 ORDER BY id LIMIT ?2",
     [STATEMENT_MEMBERS] = "SELECT no, node, address, state, stamp, origin FROM members ORDER BY no",
     [STATEMENT_HOLDERS] =
         "SELECT m.node, h.held, h.stamp, h.origin FROM holders h JOIN members m ON m.no = h.member "
         "WHERE h.id = ?1 AND h.sha256 = ?2",
     [STATEMENT_AUTHOR] = "SELECT node FROM origins WHERE origin = ?1",
+    [STATEMENT_RUN] = "SELECT no FROM origins WHERE origin = ?1",
     [STATEMENT_GARBAGE] = "SELECT file, freed_at FROM garbage WHERE freed_at > ?1 AND "
                           "freed_at < ?2 ORDER BY freed_at, file LIMIT ?3",
 };
@@ -374,6 +391,8 @@ int conn_upgrade(struct conn *conn)
         return rc;
     rc = conn_exec(conn, peer_schema);
     if (!rc)
+        rc = conn_exec(conn, want_replicas);
+    if (!rc)
         rc = conn_exec(conn, version);
     if (!rc)
         rc = conn_exec(conn, "COMMIT");
@@ -396,7 +415,7 @@ int conn_create_schema(struct conn *conn, const struct id128 *node, const struct
         rc = conn_exec(conn, peer_schema);
     if (!rc)
         rc = conn_exec(conn, "INSERT INTO state VALUES(1, x'', x'', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, "
-                             "0, x'', 0)");
+                             "0, x'', 0, 0, 0)");
     if (!rc)
         rc = conn_statement(conn, STATEMENT_STATE_SET, &set);
     if (!rc)

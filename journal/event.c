@@ -25,17 +25,17 @@
  *   who     member*, freeze*  bin16 the node; the origin
  *   follows all, freeze*  array     [origin bin16, seq, hash bin32]: the run before; where it broke
  *
- * Writing is msgpack-c's, reading journal/unpack's (its head says why). Both ends share the rules
- * in event_error, so this node never journals what its peers, or itself after a restart, would
- * refuse. Failure: one code, and no partial event.
+ * Writing is journal/pack's, reading journal/unpack's. Both ends share the rules in event_error, so
+ * this node never journals what its peers, or itself after a restart, would refuse. Failure: one
+ * code, and no partial event.
  */
 #include "journal/event.h"
 
 #include "base/text.h"
+#include "journal/pack.h"
 #include "journal/unpack.h"
 
 #include <assert.h>
-#include <msgpack/pack.h>
 #include <stdalign.h>
 #include <string.h>
 
@@ -197,71 +197,54 @@ static int event_error(const struct event *event)
 
 /* ---- Writing ---- */
 
-static int append(void *data, const char *bytes, size_t len)
+static void pack_text(struct buf *out, struct text text)
 {
-    buf_add(data, bytes, len);
-    return 0; /* the buffer remembers */
+    pack_str(out, text.ptr, text.len);
 }
 
-/* msgpack_pack_… return what append does: nothing to look at. */
-static void pack_uint(msgpack_packer *pk, uint64_t value)
+static void pack_key(struct buf *out, const char *key)
 {
-    (void)msgpack_pack_uint64(pk, value);
+    pack_str(out, key, strlen(key));
 }
 
-static void pack_bin(msgpack_packer *pk, const void *data, size_t len)
+static void pack_key_text(struct buf *out, const char *key, struct text text)
 {
-    (void)msgpack_pack_bin_with_body(pk, data, len);
+    pack_key(out, key);
+    pack_text(out, text);
 }
 
-static void pack_text(msgpack_packer *pk, struct text text)
+static void pack_key_uint(struct buf *out, const char *key, uint64_t value)
 {
-    (void)msgpack_pack_str_with_body(pk, text.ptr, text.len);
+    pack_key(out, key);
+    pack_uint(out, value);
 }
 
-static void pack_key(msgpack_packer *pk, const char *key)
+static void pack_key_bin(struct buf *out, const char *key, const void *data, size_t len)
 {
-    (void)msgpack_pack_str_with_body(pk, key, strlen(key));
+    pack_key(out, key);
+    pack_bin(out, data, len);
 }
 
-static void pack_key_text(msgpack_packer *pk, const char *key, struct text text)
+static void pack_follows(struct buf *out, const struct event_ref *follows)
 {
-    pack_key(pk, key);
-    pack_text(pk, text);
+    pack_key(out, "follows");
+    pack_array(out, 3);
+    pack_bin(out, follows->origin.bytes, sizeof follows->origin.bytes);
+    pack_uint(out, follows->seq);
+    pack_bin(out, follows->hash, sizeof follows->hash);
 }
 
-static void pack_key_uint(msgpack_packer *pk, const char *key, uint64_t value)
+static void pack_cloud(struct buf *out, const struct event *event)
 {
-    pack_key(pk, key);
-    pack_uint(pk, value);
-}
-
-static void pack_key_bin(msgpack_packer *pk, const char *key, const void *data, size_t len)
-{
-    pack_key(pk, key);
-    pack_bin(pk, data, len);
-}
-
-static void pack_follows(msgpack_packer *pk, const struct event_ref *follows)
-{
-    pack_key(pk, "follows");
-    (void)msgpack_pack_array(pk, 3);
-    pack_bin(pk, follows->origin.bytes, sizeof follows->origin.bytes);
-    pack_uint(pk, follows->seq);
-    pack_bin(pk, follows->hash, sizeof follows->hash);
-}
-
-static void pack_cloud(msgpack_packer *pk, const struct event *event)
-{
-    pack_key(pk, "cloud");
-    (void)msgpack_pack_map(pk, 3u + (event->bucket.len > 0) + (event->etag.len > 0));
-    pack_key_uint(pk, "state", event->cloud_state);
-    pack_key_text(pk, "backend", event->backend);
-    pack_key_text(pk, "key", event->key);
+    pack_key(out, "cloud");
+    pack_map(out, 3u + (event->bucket.len > 0) + (event->etag.len > 0));
+    pack_key_uint(out, "state", event->cloud_state);
+    pack_key_text(out, "backend", event->backend);
+    pack_key_text(out, "key", event->key);
     if (event->bucket.len > 0)
-        pack_key_text(pk, "bucket", event->bucket);
+        pack_key_text(out, "bucket", event->bucket);
     if (event->etag.len > 0)
-        pack_key_text(pk, "etag", event->etag);
+        pack_key_text(out, "etag", event->etag);
 }
 
 /* Keys of the payload: one for each field, but for the groups that lie flat in it. */
@@ -272,56 +255,56 @@ static uint32_t payload_keys(uint32_t fields)
 }
 
 /* What puts and metas are made of: the hot ones come first. */
-static void pack_object_fields(msgpack_packer *pk, const struct event *event)
+static void pack_object_fields(struct buf *out, const struct event *event)
 {
     uint32_t has = event->fields;
 
     if (has & EVENT_HAS_SHA256)
-        pack_key_bin(pk, "sha256", event->sha256, SHA256_BYTES);
+        pack_key_bin(out, "sha256", event->sha256, SHA256_BYTES);
     if (has & EVENT_HAS_SIZE)
-        pack_key_uint(pk, "size", event->size);
+        pack_key_uint(out, "size", event->size);
     if (has & EVENT_HAS_LEVEL)
-        pack_key_uint(pk, "level", event->level);
+        pack_key_uint(out, "level", event->level);
     if (has & EVENT_HAS_NAME)
-        pack_key_text(pk, "name", event->name);
+        pack_key_text(out, "name", event->name);
     if (has & EVENT_HAS_TYPE)
-        pack_key_text(pk, "type", event->type);
+        pack_key_text(out, "type", event->type);
     if (has & EVENT_HAS_USER_META)
-        pack_key_text(pk, "meta", event->user_meta);
+        pack_key_text(out, "meta", event->user_meta);
     if (has & EVENT_HAS_EXPIRES)
-        pack_key_uint(pk, "exp", event->expires_ms);
+        pack_key_uint(out, "exp", event->expires_ms);
     if (has & EVENT_HAS_SUMS) {
-        pack_key(pk, "sums");
-        (void)append(pk->data, event->sums.ptr, event->sums.len);
+        pack_key(out, "sums");
+        buf_add(out, event->sums.ptr, event->sums.len);
     }
 }
 
-static void pack_other_fields(msgpack_packer *pk, const struct event *event)
+static void pack_other_fields(struct buf *out, const struct event *event)
 {
     uint32_t has = event->fields;
 
     if (has & EVENT_HAS_REASON)
-        pack_key_uint(pk, "why", event->reason);
+        pack_key_uint(out, "why", event->reason);
     if (has & EVENT_HAS_PURGE) {
-        pack_key(pk, "purge");
-        (void)(event->purge ? msgpack_pack_true(pk) : msgpack_pack_false(pk));
+        pack_key(out, "purge");
+        pack_bool(out, event->purge);
     }
     if (has & EVENT_HAS_ITEMS)
-        pack_key_bin(pk, "items", event->items, (size_t)event->item_count * ITEM_BYTES);
+        pack_key_bin(out, "items", event->items, (size_t)event->item_count * ITEM_BYTES);
     if (has & EVENT_HAS_CLOUD)
-        pack_cloud(pk, event);
+        pack_cloud(out, event);
     if (has & EVENT_HAS_BIND) {
-        pack_key_text(pk, "bucket", event->bucket);
-        pack_key_text(pk, "key", event->key);
+        pack_key_text(out, "bucket", event->bucket);
+        pack_key_text(out, "key", event->key);
     }
     if (has & EVENT_HAS_MEMBER) {
-        pack_key_text(pk, "addr", event->address);
-        pack_key_uint(pk, "state", event->member_state);
+        pack_key_text(out, "addr", event->address);
+        pack_key_uint(out, "state", event->member_state);
     }
     if (has & (EVENT_HAS_MEMBER | EVENT_HAS_FREEZE))
-        pack_key_bin(pk, "who", event->subject.bytes, sizeof event->subject.bytes);
+        pack_key_bin(out, "who", event->subject.bytes, sizeof event->subject.bytes);
     if (has & EVENT_HAS_FOLLOWS)
-        pack_follows(pk, &event->follows);
+        pack_follows(out, &event->follows);
 }
 
 static bool sums_are_a_map(struct text sums)
@@ -338,7 +321,6 @@ static bool sums_are_a_map(struct text sums)
 
 void event_encode(struct buf *out, const struct event *event)
 {
-    msgpack_packer pk;
     size_t before = out->len;
 
     assert(is_known(event->kind));
@@ -349,19 +331,18 @@ void event_encode(struct buf *out, const struct event *event)
         out->rc = ERR_INVALID;
         return;
     }
-    msgpack_packer_init(&pk, out, append);
-    (void)msgpack_pack_array(&pk, EVENT_ARRAY);
-    pack_uint(&pk, VERSION);
-    pack_bin(&pk, event->origin.bytes, sizeof event->origin.bytes);
-    pack_uint(&pk, event->seq);
-    pack_bin(&pk, event->node.bytes, sizeof event->node.bytes);
-    pack_uint(&pk, event->stamp);
-    pack_uint(&pk, event->kind);
-    pack_bin(&pk, event->id.bytes, sizeof event->id.bytes);
-    pack_bin(&pk, event->prev, sizeof event->prev);
-    (void)msgpack_pack_map(&pk, payload_keys(event->fields));
-    pack_object_fields(&pk, event);
-    pack_other_fields(&pk, event);
+    pack_array(out, EVENT_ARRAY);
+    pack_uint(out, VERSION);
+    pack_bin(out, event->origin.bytes, sizeof event->origin.bytes);
+    pack_uint(out, event->seq);
+    pack_bin(out, event->node.bytes, sizeof event->node.bytes);
+    pack_uint(out, event->stamp);
+    pack_uint(out, event->kind);
+    pack_bin(out, event->id.bytes, sizeof event->id.bytes);
+    pack_bin(out, event->prev, sizeof event->prev);
+    pack_map(out, payload_keys(event->fields));
+    pack_object_fields(out, event);
+    pack_other_fields(out, event);
     if (!out->rc && out->len - before > LIMIT_EVENT_BYTES)
         out->rc = ERR_TOO_BIG;
     if (out->rc)

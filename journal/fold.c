@@ -25,6 +25,8 @@ void delta_add(struct delta *a, const struct delta *b)
     a->bytes += b->bytes;
     a->outbox += b->outbox;
     a->outbox_bytes += b->outbox_bytes;
+    a->wanted += b->wanted;
+    a->wanted_bytes += b->wanted_bytes;
     a->digest.low += b->digest.low;
     a->digest.high += b->digest.high;
 }
@@ -37,6 +39,8 @@ void state_add(struct db_state *state, const struct delta *d)
     state->bytes += (uint64_t)d->bytes;
     state->outbox += (uint64_t)d->outbox;
     state->outbox_bytes += (uint64_t)d->outbox_bytes;
+    state->wanted += (uint64_t)d->wanted;
+    state->wanted_bytes += (uint64_t)d->wanted_bytes;
     state->digest.low += d->digest.low;
     state->digest.high += d->digest.high;
 }
@@ -46,6 +50,7 @@ void fold_delta(struct delta *d, const struct object *before, const struct objec
     struct hash128 old = object_digest(before), new = object_digest(after);
     bool was = is_live(before), is = is_live(after);
     bool owed = before && object_owed_here(before), owes = after && object_owed_here(after);
+    bool wanted = before && object_wanted_here(before), wants = after && object_wanted_here(after);
 
     d->objects = is - was;
     d->bytes = (is ? (int64_t)after->size : 0) - (was ? (int64_t)before->size : 0);
@@ -53,6 +58,8 @@ void fold_delta(struct delta *d, const struct object *before, const struct objec
         (after && after->flags & OBJECT_DELETED) - (before && before->flags & OBJECT_DELETED);
     d->outbox = owes - owed;
     d->outbox_bytes = (owes ? (int64_t)after->size : 0) - (owed ? (int64_t)before->size : 0);
+    d->wanted = wants - wanted;
+    d->wanted_bytes = (wants ? (int64_t)after->size : 0) - (wanted ? (int64_t)before->size : 0);
     d->digest.low = new.low - old.low;
     d->digest.high = new.high - old.high;
 }
@@ -159,6 +166,11 @@ static int fold_row(struct entry *entry, const struct object *before, const stru
                          !(before && place_equal(&before->place, &entry->object->place));
     entry->owed_before = before && object_owed_here(before);
     entry->owed_after = object_owed_here(entry->object);
+    bool wanted = before && object_wanted_here(before);
+    entry->wanted_after = object_wanted_here(entry->object);
+    entry->wanted_changed =
+        wanted != entry->wanted_after ||
+        (wanted && memcmp(before->sha256, entry->object->sha256, SHA256_BYTES) != 0);
     fold_delta(&entry->delta, before, entry->object);
     return 0;
 }

@@ -52,8 +52,9 @@ struct change {
     void (*done)(struct change *change);
 
     /* The outcome. */
-    int rc;                /* PEER: ERR_CONFLICT, an event does not fit its origin's chain (a gap, a
-                              fork, our own current run): those before it are committed;
+    int rc;                /* PEER: ERR_AGAIN, events before one of them are missing here;
+                              ERR_CONFLICT, one does not fit its origin's chain (a fork, our own
+                              current run): in both cases those before it are committed;
                               ERR_INVALID: it is none. Else 0, decide()'s refusals, ERR_READ_ONLY, ERR_NO_SPACE,
                               ERR_NO_MEMORY */
     enum verdict verdict;  /* where rc is 0 */
@@ -85,6 +86,8 @@ int journal_open(struct journal **out, const struct journal_config *config, char
  * that says how it stands with all of them in. Counts and digest are those of one transaction. */
 struct journal_news {
     const struct db_origin *origin; /* NULL: the end of this round; lent for the call */
+    bool own;                       /* the run is this process's */
+    bool members;                   /* at the end: a member event was among them */
     struct hash128 digest;
     uint64_t events;
 };
@@ -126,10 +129,11 @@ void journal_count_bad(struct journal *journal, uint64_t bad_blocks, uint64_t re
 struct journal_stats {
     struct db_state applied;                  /* as of the last applied transaction … */
     uint64_t events, objects, deleted, bytes; /* … and as acknowledged */
-    uint64_t outbox, outbox_bytes;
-    struct hash128 digest; /* as acknowledged */
-    struct id128 origin;   /* this run's; zero before the first write */
-    uint64_t seq;          /* its last acknowledged event */
+    uint64_t outbox, outbox_bytes;            /* uploads that are owed */
+    uint64_t wanted, wanted_bytes;            /* replicas that this node lacks */
+    struct hash128 digest;                    /* as acknowledged */
+    struct id128 origin;                      /* this run's; zero before the first write */
+    uint64_t seq;                             /* its last acknowledged event */
     lsn_t end, synced, durable_position;
     uint64_t batches, records, syncs; /* since the start */
     uint64_t pending, pending_bytes;
@@ -167,12 +171,17 @@ unsigned journal_apply_step(struct journal *journal);
  * True where there is more to do at once. */
 bool journal_upkeep_step(struct journal *journal);
 
+/* From now on no event leaves the database or the log: a node with company gives them to whoever
+ * lacks them. Any thread; for this run. */
+void journal_keep_events(struct journal *journal);
+
 struct journal_compact_result {
     uint64_t chunks, snapshot_bytes;
     uint64_t events, event_bytes; /* that left the database; that are still in it */
 };
 /* Write a snapshot now and remove the events that it covers, and wait for it. With threads: from
- * any other thread; without: takes all steps itself. ERR_CLOSED: the journal is stopping. */
+ * any other thread; without: takes all steps itself. ERR_CLOSED: the journal is stopping;
+ * ERR_UNSUPPORTED: journal_keep_events. */
 int journal_compact(struct journal *journal, struct journal_compact_result *out) MUST_CHECK;
 
 /* ---- Offline ---- */

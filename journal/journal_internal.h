@@ -85,6 +85,7 @@ struct applier {
     unsigned failures;            /* in a row */
     bool stale; /* state, origins and sums are not the database's any more: read them again */
     bool snapshots_changed; /* a transaction has held an end chunk */
+    bool members_changed;   /* … a member event; not said to the listener yet */
     struct trim trim;
 };
 
@@ -139,6 +140,7 @@ struct journal {
     bool room_wanted;      /* the committer waits */
     struct db_state acked; /* counters and digest as acknowledged */
     uint64_t acked_seq;    /* last event of acked.last_origin */
+    struct id128 run;      /* the origin of this process; zero before its first event */
     uint64_t batches, records, syncs;
     struct db_snapshot snapshots[DB_SNAPSHOTS]; /* complete ones, the newest first */
     size_t snapshots_known;
@@ -159,6 +161,7 @@ struct journal {
     int rotated;                /* how that went; to be read once `rotate` is false again */
     _Atomic uint32_t holds;     /* backups under way: nothing is removed */
     _Atomic lsn_t covered;      /* events below need not stay in the log: the older snapshot's */
+    _Atomic bool keeps_events;  /* nothing new is compacted */
     _Atomic bool trimming; /* events that the newest snapshot covers are still in the database */
     _Atomic uint64_t snapshot_count, compacted_events;
     _Atomic uint64_t bad_blocks, repaired, lost, conflicts, clock_faults, refused;

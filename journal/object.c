@@ -89,6 +89,12 @@ bool object_owed_here(const struct object *object)
     return object_owes_upload(object) && !place_is_none(&object->place);
 }
 
+bool object_wanted_here(const struct object *object)
+{
+    return (object->flags & (OBJECT_PUT | OBJECT_DELETED)) == OBJECT_PUT && object->level >= 2 &&
+           place_is_none(&object->place);
+}
+
 static uint8_t *add(uint8_t *at, const void *data, size_t len)
 {
     memcpy(at, data, len);

@@ -94,5 +94,7 @@ static inline uint64_t object_modified_s(const struct object *object)
 bool object_owes_upload(const struct object *object);
 /* … and this node has the bytes, so that it is in its outbox. */
 bool object_owed_here(const struct object *object);
+/* This node wants a copy of it: put, not deleted, for every node (level 2), and no copy is here. */
+bool object_wanted_here(const struct object *object);
 
 #endif

@@ -4,6 +4,7 @@
  */
 #include "journal/pending.h"
 
+#include "base/hash.h"
 #include "base/limits.h"
 
 #include <assert.h>
@@ -85,19 +86,14 @@ static uint64_t entry_bytes(const struct entry *entry)
     return sizeof *entry + entry->event_bytes + (entry->object ? object_bytes(entry->object) : 0);
 }
 
-/* ULIDs end in random bits, so their last bytes are a hash already; ids that clients made up badly
- * only make a chain longer, and the table is bounded. */
 static struct entry **bucket_of(struct pending *pending, const struct id128 *id,
                                 struct shard **shard)
 {
-    uint64_t high, low;
+    /* Ids that clients made up badly are spread as well as ULIDs. */
+    uint64_t hash = xxh64(id->bytes, sizeof id->bytes, 0);
 
-    memcpy(&high, id->bytes, 8);
-    memcpy(&low, id->bytes + 8, 8);
-    uint64_t h = (low ^ high * UINT64_C(0x9E3779B97F4A7C15)) * UINT64_C(0xD6E8FEB86659FD93);
-
-    *shard = &pending->shards[h >> 60];
-    return &(*shard)->buckets[h >> 40 & (BUCKETS - 1)];
+    *shard = &pending->shards[hash % SHARDS];
+    return &(*shard)->buckets[hash / SHARDS % BUCKETS];
 }
 
 void pending_insert(struct pending *pending, struct entry *entry)

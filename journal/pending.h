@@ -18,7 +18,7 @@ struct pending;
 
 /* Changes of the stored counters and of the digest. */
 struct delta {
-    int64_t events, objects, deleted, bytes, outbox, outbox_bytes;
+    int64_t events, objects, deleted, bytes, outbox, outbox_bytes, wanted, wanted_bytes;
     struct hash128 digest;
 };
 
@@ -49,7 +49,9 @@ struct entry {
     bool place_taken;       /* the row points to this record, and did not before */
     uint32_t inline_volume; /* the record's inline body, for the segment's sums; 0: none */
     uint32_t inline_bytes;
-    bool owed_before, owed_after; /* the outbox */
+    bool owed_before, owed_after; /* the outbox: uploads */
+    bool wanted_changed;          /* … replicas: other bytes may be wanted than before, too */
+    bool wanted_after;
     struct delta delta;
 
     uint32_t event_bytes;

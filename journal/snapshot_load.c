@@ -252,8 +252,11 @@ static int load_row(struct journal *journal, const struct object *object)
     int rc = db_object_set(a->db, object);
 
     if (rc == 0 && object_owed_here(object))
-        rc = db_outbox_set(a->db, &object->id, object->size, hlc_wall_ms(object_stamp(object)),
-                           true);
+        rc = db_outbox_set(a->db, OUTBOX_UPLOAD, &object->id, object->size,
+                           hlc_wall_ms(object_stamp(object)), true);
+    if (rc == 0 && object_wanted_here(object))
+        rc = db_outbox_set(a->db, OUTBOX_REPLICA, &object->id, object->size,
+                           hlc_wall_ms(object_stamp(object)), true);
     if (rc == 0 && !place_is_none(place) && place->volume != PLACE_LARGE)
         rc = applier_add_sums(a, place->volume, 0, (int64_t)object->size, object->record_bytes);
     fold_delta(&delta, NULL, object);

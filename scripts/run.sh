@@ -10,10 +10,12 @@ if curl -s -o /dev/null --max-time 2 http://127.0.0.1:10999/; then
     exit 69
 fi
 mkdir -p run || exit 73
-"$build/objstore" --public-addr 127.0.0.1:10999 --state-dir run/state --files-dir run/files &
+# In a session of its own: the terminal's Ctrl-C and the TERM below would be two signals, and the
+# second one ends it at once.
+setsid setpriv --pdeathsig TERM "$build/objstore" --public-addr 127.0.0.1:10999 \
+    --state-dir run/state --files-dir run/files &
 node=$!
 stopping=
-# A background process of a script does not get the terminal's Ctrl-C: hand it on.
 trap 'stopping=1; kill -TERM "$node" 2>/dev/null' INT TERM HUP
 
 tries=0

@@ -8,7 +8,9 @@
  * end.
  *
  * Replacement is CLOCK: the hand passes over slots used since its last round and takes the next
- * one.
+ * one. It goes round in strides that fall evenly into the array and takes nothing but what it falls
+ * on. So what goes is spread as evenly as what comes; a hand that went straight on would leave the
+ * array empty behind it, and let all that comes crowd before it into runs without end.
  *
  * Failure: there is none but "not remembered". Runs that became too long, which only ids made for
  * the purpose can bring about, take no more slots.
@@ -27,6 +29,9 @@
 #define LIMIT_RUN 1024
 /* Used slots that the hand passes before it takes one all the same. */
 #define LIMIT_HAND 128
+/* 2^64 divided by the golden ratio: its multiples, as shares of the array, always fall into one of
+ * the largest gaps between those before (Knuth, TAOCP 3, §6.4). */
+#define HAND_STRIDE UINT64_C(0x9E3779B97F4A7C15)
 
 #define LIMIT_SLOT_RECORD_BYTES (1u << 20)
 #define LIMIT_SLOT_DISK         (1u << 11)
@@ -121,7 +126,6 @@ int locations_grow(struct location_table *table)
     table->total = total;
     table->homes = total - TAIL_SLOTS;
     table->count = 0;
-    table->hand = 0;
     for (size_t next = 0; from < total; from++) {
         struct location_slot slot = table->slots[from];
         size_t home = home_of(table, slot.hash), at = home > next ? home : next;
@@ -166,25 +170,23 @@ static void remove_at(struct location_table *table, size_t i)
     table->count--;
 }
 
-/* Free one slot: the first that was not used since the hand came by. */
+/* Free one slot: the first on the hand's way that was not used since it came by. */
 static void replace_one(struct location_table *table)
 {
-    assert(table->count > 0);
+    assert(is_loaded(table) && table->count > 0); /* so the way to one is short */
     for (int passed = 0;;) {
-        if (table->hand >= table->total)
-            table->hand = 0;
-        struct location_slot *slot = &table->slots[table->hand];
+        table->hand += HAND_STRIDE;
+        size_t at = (size_t)(((unsigned __int128)table->hand * table->total) >> 64);
+        struct location_slot *slot = &table->slots[at];
 
-        if (is_empty(slot)) {
-            table->hand++; /* there is one that is not: count > 0 */
-        } else if (slot->used && passed < LIMIT_HAND) {
-            slot->used = 0;
-            passed++;
-            table->hand++;
-        } else {
-            remove_at(table, table->hand);
+        if (is_empty(slot))
+            continue;
+        if (!slot->used || passed == LIMIT_HAND) {
+            remove_at(table, at);
             return;
         }
+        slot->used = 0;
+        passed++;
     }
 }
 

@@ -19,10 +19,10 @@ struct location_slot;
 struct location_table {
     struct location_slot *slots; /* address space for max_slots; NULL before the first growth */
     size_t max_slots;
-    size_t total; /* slots in use by the table, the tail included */
-    size_t homes; /* slots that a hash can point to */
-    size_t count; /* locations in it */
-    size_t hand;  /* CLOCK's */
+    size_t total;  /* slots in use by the table, the tail included */
+    size_t homes;  /* slots that a hash can point to */
+    size_t count;  /* locations in it */
+    uint64_t hand; /* CLOCK's, as a share of the array in 2^64ths */
 };
 
 /* An empty table that takes no memory yet, and never more than MAX_BYTES. */

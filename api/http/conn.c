@@ -141,16 +141,21 @@ static void linger(struct conn *conn)
     conn->deadline_ms = conn->loop->now_ms + LINGER_TIMEOUT_MS;
 }
 
+/* A client that has connected before the end began has its first request answered, if it comes
+ * soon: it has no reason to expect a reset, and none to try again. */
 static void go_idle(struct conn *conn)
 {
-    if (draining(conn)) {
+    bool drains = draining(conn);
+
+    if (drains && !conn->fresh) {
         linger(conn);
         return;
     }
     conn->state = CONN_IDLE;
     conn->skipped_crlf = false;
     memset(&conn->scan, 0, sizeof conn->scan);
-    conn->deadline_ms = conn->loop->now_ms + conn->loop->server->config.idle_timeout_ms;
+    conn->deadline_ms = conn->loop->now_ms + (drains ? HTTP_DRAIN_FRESH_MS
+                                                     : conn->loop->server->config.idle_timeout_ms);
 }
 
 /* The answer is sent: what comes after it? */
@@ -159,6 +164,7 @@ static void after_answer(struct conn *conn, const struct view *view)
     struct http_request *request = &conn->request, rest = {0};
 
     finish_request(conn);
+    conn->fresh = false;
     conn->state = CONN_IDLE; /* from here on a loss has no request to end */
     if (request->close || draining(conn)) {
         if (request->client_closes && request->body_complete && !view->len)
@@ -717,6 +723,7 @@ void conn_adopt(struct mail *mail)
     if (conn->next)
         conn->next->prev = conn;
     loop->conns = conn;
+    conn->fresh = true;
     go_idle(conn);
     if (conn->state == CONN_CLOSED)
         return;
@@ -738,8 +745,14 @@ void conn_drain(struct conn *conn)
     /* A request may have come just now; it is still answered. */
     if (conn->state == CONN_IDLE && conn->fd >= 0 && !conn->input)
         on_readable(conn);
-    if (conn->state == CONN_IDLE && !conn->input)
+    if (conn->state != CONN_IDLE || conn->input)
+        return;
+    if (conn->fresh) {
+        go_idle(conn);
+        arm(conn);
+    } else {
         lose(conn);
+    }
 }
 
 void conn_cut(struct conn *conn)

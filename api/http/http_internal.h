@@ -150,6 +150,7 @@ struct conn {
     const struct http_handler *handler;
     uint8_t state;
     bool loopback, refuse, in_ready, skipped_crlf;
+    bool fresh;     /* no request was answered on it yet */
     uint32_t armed; /* the events that epoll knows */
     struct wheel_timer timer;
     struct conn *prev, *next; /* of the loop's list */
@@ -173,7 +174,7 @@ void conn_event(struct conn *conn, uint32_t events);
 /* Go on with what was received but left for a later turn. */
 void conn_continue(struct conn *conn);
 void conn_timeout(struct conn *conn);
-/* The loop drains: idle connections close. */
+/* The loop drains: idle connections close, those that are new after a moment. */
 void conn_drain(struct conn *conn);
 /* Close now; the request in flight is lost. */
 void conn_cut(struct conn *conn);
@@ -280,6 +281,8 @@ struct http_server {
 /* On loop 0. */
 void server_accept(struct listener *listener);
 void server_accept_again(struct http_server *server);
+/* Take in who has connected already: closing a listener resets them. On loop 0. */
+void server_accept_last(struct http_server *server);
 void server_close_listeners(struct http_server *server);
 /* A loop has carried out ORDERS; or a draining loop has lost its last connection (0). */
 void server_ack(struct http_server *server, unsigned orders, unsigned cut);

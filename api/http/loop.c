@@ -216,8 +216,10 @@ static void follow_orders(struct loop *loop)
     if (!orders)
         return;
     loop->orders_done |= orders;
-    if (orders & LOOP_DRAIN && loop->index == 0)
+    if (orders & LOOP_DRAIN && loop->index == 0) {
+        server_accept_last(loop->server);
         server_close_listeners(loop->server);
+    }
     for (conn = orders & (LOOP_DRAIN | LOOP_CUT) ? loop->conns : NULL; conn; conn = next) {
         next = conn->next;
         if (orders & LOOP_DRAIN)

@@ -166,6 +166,13 @@ void server_accept(struct listener *listener)
     }
 }
 
+void server_accept_last(struct http_server *server)
+{
+    for (unsigned i = 0; i < server->listener_count; i++)
+        for (int n = 0; n < BACKLOG / MAX_ACCEPTS; n++)
+            server_accept(&server->listeners[i]);
+}
+
 /* ---- Listening ---- */
 
 /* Split "host:port", "[v6]:port", ":port". HOST has room for 256 bytes. */

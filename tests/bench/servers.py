@@ -126,8 +126,8 @@ class Node(Server):
         with open(self.log_path, "ab") as log:
             begun = time.monotonic()
             self.process = subprocess.Popen(
-                [OBJSTORE, "--public-addr", f"127.0.0.1:{self.port}", "--state-dir",
-                 str(self.base / "state"), "--files-dir", str(self.base / "files"), *self.options],
+                [OBJSTORE, "--public-addr", f"127.0.0.1:{self.port}", "--private-addr", "127.0.0.1:0",
+                 "--state-dir", str(self.base / "state"), "--files-dir", str(self.base / "files"), *self.options],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
         self.wait_ready("/readyz")
         return (time.monotonic() - begun) * 1000

@@ -236,16 +236,16 @@ static void stats(const struct world *world, const char *path)
 static void read_options(struct under_test *it, const struct world *world)
 {
     char program[] = "objstore", address[] = "--public-addr=127.0.0.1:0",
-         memory[] = "--memory=4MiB", workers[] = "--workers=1",
-         segments[] = "--segment-bytes=262144", state[160], files[160];
-    char *argv[] = {program, state, files, address, memory, workers, segments, NULL};
+         private[] = "--private-addr=127.0.0.1:0", memory[] = "--memory=4MiB",
+         workers[] = "--workers=1", segments[] = "--segment-bytes=262144", state[160], files[160];
+    char *argv[] = {program, state, files, address, private, memory, workers, segments, NULL};
     char *none[] = {NULL};
 
     (void)snprintf(state, sizeof state, "--state-dir=%s", world->state);
     (void)snprintf(files, sizeof files, "--files-dir=%s", world->files);
     fault_spare();
     memset(it, 0, sizeof *it);
-    if (options_read(&it->options, 7, argv, none, it->message, sizeof it->message))
+    if (options_read(&it->options, 8, argv, none, it->message, sizeof it->message))
         fault_fail("options: %s", it->message);
     fault_unspare();
 }

@@ -7,6 +7,7 @@
 #include "base/buf.h"
 #include "base/bytes.h"
 #include "base/hash.h"
+#include "cluster/wire.h"
 #include "journal/event.h"
 #include "journal/usermeta.h"
 #include "storage/log.h"
@@ -273,6 +274,87 @@ static void seed_events(void)
     }
 }
 
+/* ---- Messages between nodes ---- */
+
+static void seed_message(const char *name, struct wire_message *message)
+{
+    struct buf out = {0};
+
+    message->tag = TEXT("default");
+    message->from = (struct id128){{1, 2}};
+    wire_encode(&out, message);
+    CHECK(buf_check(&out) == 0);
+    seed("wire", name ? name : wire_type_name(message->type), out.data, out.len);
+    buf_release(&out);
+}
+
+static void seed_probes(void)
+{
+    struct wire_probe probe = {.nonce = 7,
+                               .to = {{3}},
+                               .address = TEXT("10.0.0.1:11999"),
+                               .wall_ms = UINT64_C(1763700000000),
+                               .feature = 1,
+                               .summary = {.vector = {1, 2}, .digest = {3, 4}, .events = 500}};
+    struct wire_probe_for ask = {.nonce = 8, .subject = {{4}}, .answered = 1};
+
+    seed_message(NULL, &(struct wire_message){.type = WIRE_PROBE, .probe = probe});
+    probe.leaving = 1;
+    probe.seen = TEXT("[fd00::1]:40000");
+    seed_message(NULL, &(struct wire_message){.type = WIRE_PROBE_ACK, .probe = probe});
+    seed_message(NULL, &(struct wire_message){.type = WIRE_PROBE_FOR, .probe_for = ask});
+    seed_message(NULL, &(struct wire_message){.type = WIRE_PROBE_SAW, .probe_for = ask});
+}
+
+static void seed_sync(void)
+{
+    struct wire_flow flow = {.session = 9, .bytes = 1 << 20, .end = WIRE_END_BEHIND};
+    struct buf runs = {0}, events = {0};
+
+    for (uint8_t i = 1; i <= 3; i++) {
+        wire_run_add(&runs, &(struct wire_run){.origin = {{i}}, .seq = 300u * i});
+        wire_event_add(&events, "an event", 2u * i);
+    }
+    CHECK(buf_check(&runs) == 0 && buf_check(&events) == 0);
+    struct text run_text = {runs.data, (uint32_t)runs.len};
+    struct text event_text = {events.data, (uint32_t)events.len};
+    seed_message(NULL, &(struct wire_message){.type = WIRE_SYNC_ASK,
+                                              .sync_ask = {9, {1, 2}, 1000, 1 << 20, run_text}});
+    seed_message("sync-ask-empty",
+                 &(struct wire_message){.type = WIRE_SYNC_ASK, .sync_ask = {.session = 9}});
+    seed_message(
+        NULL, &(struct wire_message){.type = WIRE_SYNC_VECTOR, .sync_vector = {9, 2, 1, run_text}});
+    seed_message(NULL, &(struct wire_message){.type = WIRE_SYNC_EVENTS,
+                                              .sync_events = {9, {{5}}, 70, 3, event_text}});
+    seed_message("sync-push", &(struct wire_message){.type = WIRE_SYNC_EVENTS,
+                                                     .sync_events = {0, {{5}}, 1, 3, event_text}});
+    seed_message(NULL, &(struct wire_message){.type = WIRE_SYNC_MORE, .flow = flow});
+    seed_message(NULL, &(struct wire_message){.type = WIRE_SYNC_CREDIT, .flow = flow});
+    seed_message(NULL, &(struct wire_message){.type = WIRE_SYNC_END, .flow = flow});
+    buf_release(&runs);
+    buf_release(&events);
+}
+
+static void seed_bodies(void)
+{
+    struct wire_flow flow = {.session = 10, .bytes = 1 << 20, .end = WIRE_END_ABSENT};
+    struct wire_body_ask ask = {.transfer = 10,
+                                .id = {{6}},
+                                .sha256 = {7},
+                                .offset = 65536,
+                                .length = UINT64_MAX,
+                                .credit_bytes = 1 << 20,
+                                .background = 1};
+
+    seed_message(NULL, &(struct wire_message){.type = WIRE_BODY_ASK, .body_ask = ask});
+    seed_message(NULL, &(struct wire_message){.type = WIRE_BODY_DATA,
+                                              .body_data = {10, 95, 100, 8, TEXT("bytes")}});
+    seed_message(NULL, &(struct wire_message){.type = WIRE_BODY_CREDIT, .flow = flow});
+    seed_message(NULL, &(struct wire_message){.type = WIRE_BODY_END, .flow = flow});
+    seed_message(NULL,
+                 &(struct wire_message){.type = WIRE_NOTE, .note = {{{8}}, TEXT("hello, nodes")}});
+}
+
 /* ---- Segments, and logs of them ---- */
 
 static void seed_segment(void)
@@ -510,6 +592,52 @@ static void seed_store_dirs(void)
     }
 }
 
+/* Steps of probe_fuzz.c: OPERATION after MS, with the bytes of ARGUMENTS. */
+static void probe_op(struct buf *out, int operation, unsigned ms, const char *arguments, size_t len)
+{
+    char head[3] = {(char)operation, (char)ms, (char)(ms >> 8)};
+
+    buf_add(out, head, sizeof head);
+    buf_add(out, arguments, len);
+}
+
+enum { TICK = 1, MEMBER, SEED, MESSAGE, HEARD, LOCAL };
+
+/* MEMBERS are there and answer for ANSWERED of 40 ticks, then are silent; one leaves at the end. */
+static void seed_probe(const char *name, int members, int answered, bool with_seeds)
+{
+    struct buf out = {0};
+
+    buf_add(&out, "\1\2", 2);
+    for (int i = 1; i <= members; i++)
+        probe_op(&out, MEMBER, 0, (const char[]){(char)(i | 16 | 64)}, 1);
+    if (with_seeds) {
+        probe_op(&out, SEED, 0, "\3\0", 2);
+        probe_op(&out, SEED, 0, "\7\0", 2);
+    }
+    for (int i = 0; i < 40; i++) {
+        probe_op(&out, TICK, 250, "", 0);
+        for (int j = 0; j < 16 && i < answered; j++) {
+            /* An ack of the j-th nonce, a question, and what came of ours. */
+            char ack[10] = {(char)(128 | j << 3), (char)(1 + (i + j) % members)};
+            if (j >= 8 && j <= 12)
+                continue; /* bit 64 would make it leave */
+            while ((ack[0] & 255) % 5 != (j == 15 ? 2 : j > 12 ? 3 : 1))
+                ack[0]++;
+            probe_op(&out, MESSAGE, 3, ack, j > 12 ? 2 : sizeof ack);
+        }
+    }
+    probe_op(&out, HEARD, 1, "\1", 1);
+    probe_op(&out, LOCAL, 1, "\5", 1);
+    probe_op(&out, MESSAGE, 1, "\x50\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1\1", 18);
+    for (int i = 0; i < 40; i++)
+        probe_op(&out, TICK, 400, "", 0);
+    probe_op(&out, MEMBER, 0, "\1", 1);
+    CHECK(buf_check(&out) == 0);
+    seed("probe", name, out.data, out.len);
+    buf_release(&out);
+}
+
 int main(int argc, char **argv)
 {
     CHECK(argc == 2);
@@ -520,10 +648,16 @@ int main(int argc, char **argv)
     seed_config();
     seed_headers();
     seed_events();
+    seed_probes();
+    seed_sync();
+    seed_bodies();
     seed_segment();
     seed_recovery();
     seed_large();
     seed_texts();
     seed_store_dirs();
+    seed_probe("two", 2, 30, false);
+    seed_probe("many", 14, 20, true);
+    seed_probe("silent", 5, 4, true);
     return 0;
 }

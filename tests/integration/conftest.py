@@ -43,14 +43,14 @@ def pytest_runtest_makereport(item, call):
 
 @pytest.fixture
 def nodes(request):
-    made = harness.Nodes()
+    made = harness.Nodes(getattr(request.module, "WHERE", None))
     yield made
     made.close(getattr(request.node, "failed", False))
 
 
 @pytest.fixture(scope="module")
-def shared():
-    made = harness.Nodes()
+def shared(request):
+    made = harness.Nodes(getattr(request.module, "WHERE", None))
     yield made
     made.close(False)
 

@@ -182,7 +182,7 @@ class Node:
         inside = self.namespace.enter() if self.namespace else []
         user = ["--reuid", str(self.user), "--regid", str(self.user), "--clear-groups"]
         return [*inside, "setpriv", "--pdeathsig", "KILL", *(user if self.user else []), self.binary,
-                "--public-addr", f"{self.public}:{self.port}",
+                "--public-addr", f"{self.public}:{self.port}", "--private-addr", "127.0.0.1:0",
                 "--state-dir", str(self.state), "--files-dir", str(self.files),
                 *self.options, *extra]
 
@@ -344,10 +344,10 @@ class Node:
 
 
 class Nodes:
-    """The nodes of one test or module, and the directory they live in."""
+    """The nodes of one test or module, and the directory (in WHERE) they live in."""
 
-    def __init__(self):
-        self.base = pathlib.Path(tempfile.mkdtemp(prefix="objstore-test-"))
+    def __init__(self, where=None):
+        self.base = pathlib.Path(tempfile.mkdtemp(prefix="objstore-test-", dir=where))
         self.all = []
         self.namespaces = []
 

@@ -253,7 +253,8 @@ def test_progress_of_trees(node, tmp_path, quiet):
     ([], 64), (["nonsense"], 64), (["put"], 64), (["get"], 64), (["get", "x"], 64), (["get", "a", "b"], 64),
     (["put", "--no-such", "x"], 64), (["put", "--level", "9", "x"], 64), (["put", "/no/such/file"], 66),
     (["rm"], 64), (["rm", "x"], 64), (["meta"], 64), (["journal"], 64), (["journal", "sing"], 64), (["backup"], 64),
-    (["stats", "x"], 64), (["put", "--id", "x", "/dev/null"], 64), (["put", "--meta", "novalue", "/dev/null"], 64),
+    (["stats", "x"], 64), (["cluster", "x"], 64), (["cluster", "watch", "x"], 64),
+    (["put", "--id", "x", "/dev/null"], 64), (["put", "--meta", "novalue", "/dev/null"], 64),
     (["put", "--id", "01BRNMMS1DK3CBD4ZZM2TQ8C5B", "a", "b"], 64)])
 def test_wrong_calls(node, arguments, code):
     """Each wrong call ends with its exit code and says why on stderr, stdout empty."""
@@ -262,9 +263,9 @@ def test_wrong_calls(node, arguments, code):
     assert done.stdout == "" and done.stderr.strip()
 
 
-COMMANDS = {"put": ["/dev/null"], "get": [ulid()], "meta": [ulid()], "rm": [ulid()], "stats": [], "journal": ["verify"],
-            "verify": [], "backup": ["/no/such/directory/backup"]}
-ON_NODES, ON_DIRECTORIES = {"put", "get", "meta", "rm", "stats"}, {"journal", "verify", "backup"}
+COMMANDS = {"put": ["/dev/null"], "get": [ulid()], "meta": [ulid()], "rm": [ulid()], "stats": [], "cluster": [],
+            "journal": ["verify"], "verify": [], "backup": ["/no/such/directory/backup"]}
+ON_NODES, ON_DIRECTORIES = {"put", "get", "meta", "rm", "stats", "cluster"}, {"journal", "verify", "backup"}
 ALL_OPTIONS = {("--addr", "x"): ON_NODES, ("--state-dir", "x"): ON_DIRECTORIES, ("--files-dir", "x"): ON_DIRECTORIES,
            ("--json",): {"stats"}, ("--recursive",): {"put"}, ("-r",): {"put"}, ("--jobs", "2"): {"put"}, ("-j2",): {"put"},
            ("--id", ulid()): {"put"}, ("--type", "a/b"): {"put"}, ("--retry", "1s"): {"put"},
@@ -296,7 +297,7 @@ def test_nobody_answers():
     """No node at the address: 69, for each command that needs one."""
     env = {"OBJSTORE_ADDR": f"127.0.0.1:{free_port()}"}
     for arguments in (["put", "/dev/null"], ["put", "-r", str(TOP / "docs")], ["get", ulid()], ["meta", ulid()],
-                      ["rm", ulid()], ["stats"]):
+                      ["rm", ulid()], ["stats"], ["cluster"], ["cluster", "watch"]):
         done = run([OBJCTL, *arguments], env=env)
         assert done.returncode == 69 and done.stderr.startswith("objctl: "), done
 

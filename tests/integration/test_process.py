@@ -117,7 +117,7 @@ def test_directories_from_the_environment(nodes):
     node.port = port.getsockname()[1]
     port.close()
     node.env = {"NET_PUBLIC_ADDR": f"127.0.0.1:{node.port}", "APP_STATE_DIR": str(node.state),
-                "APP_FILES_DIR": str(node.files)}
+                "APP_FILES_DIR": str(node.files), "NET_PRIVATE_ADDR": "127.0.0.1:0"}
     node.command = lambda *extra: ["setpriv", "--pdeathsig", "KILL", OBJSTORE, *extra]
     node.start()
     assert (node.state / "NODE_ID").exists() and (node.files / "STORE").exists()

@@ -38,7 +38,7 @@ def test_as_process_1(nodes):
         pytest.skip("no pid namespace here")
     node = nodes.make()
     node.command = lambda *extra: ["setpriv", "--pdeathsig", "KILL", *inside, OBJSTORE,
-                                   "--public-addr", f"127.0.0.1:{node.port}",
+                                   "--public-addr", f"127.0.0.1:{node.port}", "--private-addr", "127.0.0.1:0",
                                    "--state-dir", str(node.state), "--files-dir", str(node.files), *extra]
     node.start()
     stored = node.http.stored(b"kept by process 1")

@@ -31,9 +31,14 @@
 
 struct node {
     char root[64], state[96], files[96], socket[96];
-    uint64_t max_body_bytes; /* set before node_start, as is env */
+    uint64_t max_body_bytes; /* set before node_start, as are env and cluster */
+    struct cluster *cluster; /* NULL: runs alone */
+    bool joins;              /* set before node_start: a cluster of its own, not one lent … */
+    char seed[64];           /* … that asks there first; "": nobody */
+    char address[64];        /* where it listened */
     struct env *env;
     uint64_t segment_bytes; /* 0: the default */
+    uint32_t drain_ms;      /* how long node_stop waits for clients */
     struct store_dirs dirs;
     struct ram *ram;
     struct budget memory;
@@ -44,6 +49,23 @@ struct node {
     struct control *control;
     unsigned port;
 };
+
+static void node_open_cluster(struct node *node)
+{
+    const char *const seeds[] = {node->seed};
+    const struct cluster_config config = {.journal = node->journal,
+                                          .env = node->env,
+                                          .tag = "test",
+                                          .private_addr =
+                                              *node->address ? node->address : "127.0.0.1:0",
+                                          .seeds = seeds,
+                                          .seed_count = *node->seed != 0};
+    char message[256];
+
+    if (cluster_open(&node->cluster, &config, message, sizeof message) != 0)
+        fail_msg("%s", message);
+    (void)snprintf(node->address, sizeof node->address, "%s", cluster_address(node->cluster));
+}
 
 static void node_start(struct node *node)
 {
@@ -67,8 +89,13 @@ static void node_start(struct node *node)
     rc = journal_open(&node->journal, &journal, message, sizeof message);
     if (rc)
         fail_msg("%s", message);
+    if (node->joins)
+        node_open_cluster(node);
     assert_int_equal(journal_start(node->journal), 0);
+    if (node->joins)
+        assert_int_equal(cluster_start(node->cluster), 0);
     const struct store_config store = {.journal = node->journal,
+                                       .cluster = node->cluster,
                                        .ram = node->ram,
                                        .env = node->env,
                                        .memory = &node->memory,
@@ -96,20 +123,25 @@ static void node_start(struct node *node)
 
 static void node_stop(struct node *node)
 {
-    (void)http_server_drain(node->server, 5000);
+    (void)http_server_drain(node->server, node->drain_ms);
     control_stop(node->control);
+    if (node->cluster)
+        cluster_stop(node->cluster); /* its fetches end, and so do the requests that wait */
     http_server_destroy(&node->server);
     control_destroy(&node->control);
     public_destroy(&node->api);
     store_destroy(&node->store);
     journal_stop(node->journal);
+    if (node->joins)
+        cluster_close(&node->cluster);
     journal_close(&node->journal);
     ram_destroy(&node->ram);
     assert_int_equal(budget_used(&node->memory), 0);
     store_dirs_close(&node->dirs);
 }
 
-static struct node *node_create(uint64_t max_body_bytes, struct env *env)
+/* One that is not started yet. */
+static struct node *node_prepare(uint64_t max_body_bytes, struct env *env)
 {
     struct node *node = calloc(1, sizeof *node);
 
@@ -122,6 +154,14 @@ static struct node *node_create(uint64_t max_body_bytes, struct env *env)
     (void)snprintf(node->socket, sizeof node->socket, "%s/control.sock", node->root);
     node->max_body_bytes = max_body_bytes;
     node->env = env;
+    node->drain_ms = 5000;
+    return node;
+}
+
+UNUSED static struct node *node_create(uint64_t max_body_bytes, struct env *env)
+{
+    struct node *node = node_prepare(max_body_bytes, env);
+
     node_start(node);
     return node;
 }
@@ -198,10 +238,10 @@ static void send_all(int fd, const void *data, size_t len)
     }
 }
 
-/* A header's value, to the end of its line, in a static buffer; NULL where there is none. */
+/* A header's value, to the end of its line, in a buffer of the thread; NULL where there is none. */
 UNUSED static const char *value_of(const struct reply *reply, const char *name)
 {
-    static char value[16 * 1024];
+    static __thread char value[16 * 1024];
     const char *at = reply->head;
 
     while ((at = strstr(at, "\r\n")) && at[2]) {

@@ -1,5 +1,6 @@
 /* Goal: the figures count what happened, in JSON as in Prometheus' text, and both are well-formed;
  * administration does its work over the socket. */
+#include "api/stats_cluster.h"
 #include "api_fixture.h"
 #include "journal/ulid.h"
 
@@ -122,6 +123,142 @@ static void the_document_counts_what_happened(void **state)
     json_decref(json);
 }
 
+static const char *member_text(json_t *json, size_t at, const char *name)
+{
+    json_t *list = json_object_get(json_object_get(json, "cluster"), "members");
+
+    return json_string_value(json_object_get(json_array_get(list, at), name));
+}
+
+static void a_node_without_others_says_that_it_is_alone(void **state)
+{
+    struct node *node = *state;
+    struct reply reply;
+
+    json_t *json = stats(node);
+    json_t *cluster = json_object_get(json, "cluster");
+    assert_string_equal(json_string_value(json_object_get(cluster, "health")), "alone");
+    assert_int_equal(json_array_size(json_object_get(cluster, "members")), 1);
+    assert_string_equal(member_text(json, 0, "state"), "alive");
+    assert_string_equal(member_text(json, 0, "id"),
+                        json_string_value(json_object_get(json_object_get(json, "node"), "id")));
+    static const char *const sections[] = {"sync", "transfer", "replication", "link"};
+    for (size_t i = 0; i < sizeof sections / sizeof *sections; i++) {
+        json_t *section = json_object_get(json, sections[i]), *value;
+        const char *name;
+
+        assert_true(json_object_size(section) >= 2);
+        json_object_foreach(section, name, value)
+        {
+            assert_int_equal(json_integer_value(value), 0);
+        }
+    }
+    json_decref(json);
+    request(node, &reply, "GET", "/readyz", NULL, NULL, 0);
+    assert_int_equal(reply.status, 200);
+    assert_non_null(strstr(reply.body, "\"cluster\":\"alone\""));
+    reply_free(&reply);
+}
+
+/* Six nodes, one for each state that differs; ids 1 to 6 in the first byte. */
+static void make_cluster(struct stats_cluster *it)
+{
+    static const struct {
+        enum member_state joined;
+        enum probe_state state;
+        int64_t rtt_ms;
+        bool equal;
+    } members[] = {
+        {MEMBER_JOINED, PROBE_ALIVE, -1, true},   {MEMBER_JOINED, PROBE_ALIVE, 17, false},
+        {MEMBER_JOINED, PROBE_SUSPECT, 3, false}, {MEMBER_JOINED, PROBE_FAILED, -1, false},
+        {MEMBER_JOINED, PROBE_LEFT, 2, true},     {MEMBER_LEFT, PROBE_LEFT, -1, false},
+    };
+
+    memset(it, 0, sizeof *it);
+    it->count = sizeof members / sizeof *members;
+    for (size_t i = 0; i < it->count; i++) {
+        struct cluster_member *m = &it->members[i];
+
+        m->node.bytes[0] = (uint8_t)(i + 1);
+        m->self = i == 0;
+        m->joined = members[i].joined;
+        m->state = members[i].state;
+        m->rtt_ms = members[i].rtt_ms;
+        m->digest_equal = members[i].equal;
+        m->feature = 1;
+        (void)snprintf(m->address, sizeof m->address, "10.0.0.%zu:11999", i + 1);
+    }
+    it->figures = (struct cluster_stats){.health = PROBE_DEGRADED,
+                                         .events_in = 1001,
+                                         .bytes_in = 1002,
+                                         .events_out = 1003,
+                                         .bytes_out = 1004,
+                                         .sessions = 1005,
+                                         .timeouts = 1006,
+                                         .fetches = 1007,
+                                         .fetch_bytes = 1008,
+                                         .fetch_failures = 1009,
+                                         .served_bytes = 1010,
+                                         .wanted = 1011,
+                                         .replicated = 1012,
+                                         .frames_in = 1013,
+                                         .frames_out = 1014,
+                                         .malformed = 1015,
+                                         .other_tag = 1016,
+                                         .refused = 1017};
+}
+
+static void members_are_listed_with_the_state_that_this_node_sees(void **state)
+{
+    static const char *const states[] = {"alive", "alive", "suspect", "failed", "left", "left"};
+    static struct stats_cluster it;
+    struct buf out;
+
+    (void)state;
+    make_cluster(&it);
+    buf_init(&out, MIB);
+    buf_char(&out, '{');
+    stats_cluster_json(&out, &it);
+    buf_char(&out, '}');
+    assert_int_equal(buf_check(&out), 0);
+    json_t *json = json_loadb(out.data, out.len, JSON_REJECT_DUPLICATES, NULL);
+    assert_non_null(json);
+    json_t *cluster = json_object_get(json, "cluster");
+    json_t *members = json_object_get(cluster, "members");
+    assert_string_equal(json_string_value(json_object_get(cluster, "health")), "degraded");
+    assert_int_equal(figure(json, "cluster", "joined"), 5);
+    assert_int_equal(figure(json, "cluster", "alive"), 2);
+    assert_int_equal(figure(json, "cluster", "unequal"), 1);
+    assert_int_equal(json_array_size(members), 6);
+    for (size_t i = 0; i < 6; i++) {
+        json_t *m = json_array_get(members, i);
+        char address[24];
+
+        (void)snprintf(address, sizeof address, "10.0.0.%zu:11999", i + 1);
+        assert_string_equal(member_text(json, i, "state"), states[i]);
+        assert_string_equal(member_text(json, i, "addr"), address);
+        assert_int_equal(json_is_true(json_object_get(m, "self")), i == 0);
+        assert_int_equal(json_is_true(json_object_get(m, "joined")), i < 5);
+        assert_int_equal(json_is_true(json_object_get(m, "digest_equal")), i == 0 || i == 4);
+        assert_int_equal(json_is_null(json_object_get(m, "rtt_ms")), i == 0 || i == 3 || i == 5);
+    }
+    assert_int_equal(json_integer_value(json_object_get(json_array_get(members, 1), "rtt_ms")), 17);
+    static const struct {
+        const char *section, *key;
+    } figures[] = {
+        {"sync", "events_in"},     {"sync", "bytes_in"},       {"sync", "events_out"},
+        {"sync", "bytes_out"},     {"sync", "rounds"},         {"sync", "timeouts"},
+        {"transfer", "fetches"},   {"transfer", "bytes_in"},   {"transfer", "failures"},
+        {"transfer", "bytes_out"}, {"replication", "pending"}, {"replication", "copied"},
+        {"link", "frames_in"},     {"link", "frames_out"},     {"link", "malformed"},
+        {"link", "other_tag"},     {"link", "refused"},
+    };
+    for (size_t i = 0; i < sizeof figures / sizeof *figures; i++)
+        assert_int_equal(figure(json, figures[i].section, figures[i].key), 1001 + i);
+    json_decref(json);
+    buf_release(&out);
+}
+
 /* The value of the sample NAME (with its labels), which must be there exactly once. */
 static double sample(const char *text, const char *name)
 {
@@ -195,6 +332,40 @@ static void the_metrics_say_the_same(void **state)
     assert_true(sample(text, LATENCY "_count{operation=\"delete\"}") == 1);
     expect_well_formed(reply.body);
     reply_free(&reply);
+}
+
+static void collectors_see_the_same_cluster(void **state)
+{
+    static struct stats_cluster it;
+    struct buf out;
+
+    (void)state;
+    make_cluster(&it);
+    (void)snprintf(it.members[1].address, sizeof it.members[1].address, "a\"b:1");
+    buf_init(&out, MIB);
+    stats_cluster_metrics(&out, &it);
+    buf_char(&out, 0);
+    assert_int_equal(buf_check(&out), 0);
+    const char *text = out.data;
+    assert_true(sample(text, "objstore_cluster_info{health=\"degraded\"}") == 1);
+    assert_true(sample(text, "objstore_cluster_members{state=\"alive\"}") == 2);
+    assert_true(sample(text, "objstore_cluster_members{state=\"suspect\"}") == 1);
+    assert_true(sample(text, "objstore_cluster_members{state=\"failed\"}") == 1);
+    assert_true(sample(text, "objstore_cluster_members{state=\"left\"}") == 2);
+    assert_true(sample(text, "objstore_cluster_joined") == 5);
+    assert_true(sample(text, "objstore_cluster_unequal") == 1);
+    assert_true(sample(text, "objstore_sync_received_events_total") == 1001);
+    assert_true(sample(text, "objstore_replication_pending") == 1011);
+    assert_true(sample(text, "objstore_link_refused_total") == 1017);
+    char name[128], id[ULID_TEXT_BYTES + 1];
+    ulid_format(id, &it.members[1].node);
+    (void)snprintf(name, sizeof name, "objstore_cluster_member_rtt_seconds{id=\"%s\"}", id);
+    assert_true(sample(text, name) == 0.017);
+    assert_non_null(strstr(text, "addr=\"a\\\"b:1\",state=\"alive\",self=\"false\""));
+    /* Who left for good has no samples of its own. */
+    assert_null(strstr(text, "10.0.0.6"));
+    expect_well_formed(out.data);
+    buf_release(&out);
 }
 
 static void control(struct node *node, struct reply *reply, const char *method, const char *path,
@@ -273,6 +444,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         NODE_TEST(the_document_counts_what_happened),
         NODE_TEST(the_metrics_say_the_same),
+        NODE_TEST(a_node_without_others_says_that_it_is_alone),
+        cmocka_unit_test(members_are_listed_with_the_state_that_this_node_sees),
+        cmocka_unit_test(collectors_see_the_same_cluster),
         NODE_TEST(administration_answers_over_the_socket),
         NODE_TEST(a_backup_is_a_store_of_its_own),
     };

@@ -1,6 +1,5 @@
 /* Goal: compaction removes events and never a fact: whatever is compacted, killed, damaged or lost,
  * rows, digest and chains are those of a node that kept everything. */
-#include "journal/snapshot.h"
 #include "tests/unit/journal_fixture.h"
 
 #include <glob.h>
@@ -464,84 +463,6 @@ static void with_threads_it_runs_beside_writers(void **state)
     node_close(node, true);
 }
 
-/* ---- Bytes ---- */
-
-static struct object *row(unsigned n)
-{
-    struct object o = {.id = make_id(n), .flags = OBJECT_PUT, .level = 1, .size = 7 + n};
-
-    o.put_at = o.name_at = o.user_meta_at = o.expires_at = (struct reg){100 + n, make_id(n + 1)};
-    memset(o.sha256, (int)n + 1, sizeof o.sha256);
-    if (n % 2)
-        o.name_at = (struct reg){200, make_id(3)};
-    if (n % 3 == 0) {
-        o.expires_ms = 4;
-        o.place = (struct place){.volume = 2, .offset = 4096, .lsn = 9};
-        o.record_bytes = 512;
-        o.uploaded_at = (struct reg){9, make_id(4)};
-        o.uploaded_sha256[0] = 1;
-    }
-    if (n % 5 == 4)
-        o = (struct object){.id = make_id(n), .flags = OBJECT_DELETED, .deleted_at = 5};
-    struct text name = {"n\xc3\xa4me", n % 2 ? 5 : 0}, none = {"", 0};
-
-    return object_create(&o, name, none, none);
-}
-
-static void rows_come_back_as_they_were(void **state)
-{
-    struct snapshot_writer writer;
-    struct id128 id = make_id(1);
-    struct snapshot_reader reader;
-    struct object *got;
-    struct buf chunk;
-
-    (void)state;
-    snapshot_writer_init(&writer);
-    snapshot_begin_chunk(&writer, SNAPSHOT_ROWS);
-    unsigned count = 0;
-
-    for (int rc = 0; rc == 0; count += rc == 0) {
-        struct object *want = row(count);
-
-        rc = snapshot_add_row(&writer, want);
-        assert_true(rc == 0 || rc == ERR_FULL);
-        object_destroy(&want);
-    }
-    buf_init(&chunk, SNAPSHOT_CHUNK_BYTES);
-    snapshot_end_chunk(&writer, &id, 3, &chunk);
-    assert_int_equal(buf_check(&chunk), 0);
-    assert_true(chunk.len <= SNAPSHOT_CHUNK_BYTES && chunk.len > SNAPSHOT_CHUNK_BYTES - 1000);
-    assert_int_equal(snapshot_open(&reader, chunk.data, chunk.len), 0);
-    assert_true(reader.index == 3 && reader.kind == SNAPSHOT_ROWS &&
-                id_equal(&reader.snapshot, &id));
-    for (unsigned n = 0; n < count; n++) {
-        struct object *want = row(n);
-
-        assert_int_equal(snapshot_next_row(&reader, &got), 1);
-        assert_int_equal(object_bytes(got), object_bytes(want));
-        assert_memory_equal(got, want, object_bytes(want));
-        object_destroy(&got);
-        object_destroy(&want);
-    }
-    assert_int_equal(snapshot_next_row(&reader, &got), 0);
-    /* Cut or flipped, it is refused or read, and nothing else happens. */
-    for (size_t at = 0; at < 3000; at++) {
-        chunk.data[at] ^= 0x41;
-        int rc = snapshot_open(&reader, chunk.data, at % 2 ? chunk.len : at);
-
-        if (rc == 0 && reader.kind == SNAPSHOT_ROWS)
-            while (snapshot_next_row(&reader, &got) == 1) {
-                object_destroy(&got);
-                if (reader.left == 0)
-                    break;
-            }
-        chunk.data[at] ^= 0x41;
-    }
-    buf_release(&chunk);
-    snapshot_writer_release(&writer);
-}
-
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup_unsynced, teardown)
@@ -555,7 +476,6 @@ int main(void)
         TEST(it_begins_by_itself_once_there_is_enough),
         TEST(a_backup_holds_the_snapshot),
         TEST(with_threads_it_runs_beside_writers),
-        cmocka_unit_test(rows_come_back_as_they_were),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

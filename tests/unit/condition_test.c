@@ -101,6 +101,9 @@ static void a_full_list_is_read_to_its_end(void **state)
     assert_false(condition_holds(&condition, row_of(LIVE)));
     condition.match.sha256[LIMIT_CONDITION_TAGS - 1][0] = 5;
     assert_true(condition_holds(&condition, row_of(LIVE)));
+    condition.match.count--; /* what lies behind the end is no tag of it */
+    assert_false(condition_holds(&condition, row_of(LIVE)));
+    condition.match.count++;
     condition.match.sha256[LIMIT_CONDITION_TAGS - 1][31] = 1; /* all of its bytes count */
     assert_false(condition_holds(&condition, row_of(LIVE)));
 }

@@ -129,6 +129,9 @@ static void the_check_names_what_does_not_add_up(void **state)
         {"UPDATE state SET bytes = 0", "bytes"},
         {"UPDATE state SET outbox = 1", "outbox"},
         {"UPDATE state SET outbox_bytes = 1", "outbox bytes"},
+        {"UPDATE state SET wanted = 1", "wanted"},
+        {"UPDATE state SET wanted_bytes = 1", "wanted bytes"},
+        {"INSERT INTO outbox VALUES(2, x'00', 1, 1)", "lack a replica"},
         {"UPDATE state SET digest_low = digest_low + 1", "digest, low"},
         {"UPDATE state SET digest_high = digest_high + 1", "digest, high"},
         {"UPDATE objects SET name = 'other' WHERE key = (SELECT max(key) FROM objects)", "digest"},
@@ -235,10 +238,26 @@ static void a_database_of_the_version_before_is_brought_up_to_date(void **state)
     struct conn conn;
     int64_t found;
 
+    struct db *db;
+
     (void)unlink(at->copy);
-    assert_int_equal(try_open(at, at->copy), 0);
+    assert_int_equal(db_open(&db, at->vfs, at->copy, &node, &store), 0);
+    assert_int_equal(db_begin(db), 0);
+    for (uint8_t i = 0; i < 8; i++) { /* four of them with a key that another id has */
+        struct id128 id = {{1, [14] = i / 2, [15] = i % 2}};
+        struct object *object = plain_object(&id, 100 + i, i < 2);
+
+        object->put_at.stamp = (hlc_time)7 << 16;
+        object->level = i < 6 ? 2 : 1;
+        assert_int_equal(db_object_set(db, object), 0);
+        object_destroy(&object);
+    }
+    assert_int_equal(db_commit(db), 0);
+    db_close(&db);
     assert_int_equal(conn_open(&conn, at->vfs, at->copy, SQLITE_OPEN_READWRITE), 0);
     assert_int_equal(conn_exec(&conn, "DROP TABLE members; DROP TABLE holders; "
+                                      "ALTER TABLE state DROP COLUMN wanted; "
+                                      "ALTER TABLE state DROP COLUMN wanted_bytes; "
                                       "PRAGMA user_version = 2"),
                      0);
     conn_close(&conn);
@@ -254,6 +273,13 @@ static void a_database_of_the_version_before_is_brought_up_to_date(void **state)
                                  &found),
                      0);
     assert_int_equal(found, 2);
+    /* What it lacks of level 2 is listed. */
+    assert_int_equal(conn_number(&conn, "SELECT sum(since_ms * 1000 + size) FROM outbox", &found),
+                     0);
+    assert_int_equal(found, 4 * 7000 + 102 + 103 + 104 + 105);
+    assert_int_equal(conn_number(&conn, "SELECT wanted * 1000 + wanted_bytes FROM state", &found),
+                     0);
+    assert_int_equal(found, 4 * 1000 + 102 + 103 + 104 + 105);
     conn_close(&conn);
     assert_int_equal(db_reader_open(&reader, at->vfs, at->copy), 0);
     db_reader_close(&reader);

@@ -375,6 +375,8 @@ static void the_state_comes_back_in_full(void **state)
                            .outbox = 5,
                            .outbox_bytes = 6,
                            .digest = {UINT64_MAX, 1},
+                           .wanted = 7,
+                           .wanted_bytes = 8,
                            .last_origin = {{7}}};
     struct db_state got;
 
@@ -384,6 +386,7 @@ static void the_state_comes_back_in_full(void **state)
     assert_int_equal(db_reader_state(at->reader, &got), 0);
     assert_true(got.position == set.position && got.clean_generation == 4 && got.hlc == 12);
     assert_true(got.bytes == UINT64_MAX && got.outbox == 5 && got.outbox_bytes == 6);
+    assert_true(got.wanted == 7 && got.wanted_bytes == 8);
     assert_true(got.events == 1 && got.objects == 2 && got.deleted == 3);
     assert_true(got.digest.low == UINT64_MAX && got.digest.high == 1);
     assert_true(id_equal(&got.last_origin, &set.last_origin));
@@ -400,10 +403,11 @@ static void the_outbox_and_the_garbage_are_lists(void **state)
         assert_int_equal(db_garbage_add(at->db, 2 * lsn, lsn), 0);
     assert_int_equal(db_garbage_add(at->db, 198, 99), 0); /* again: fine */
     assert_int_equal(db_garbage_remove(at->db, 90), 0);
-    assert_int_equal(db_outbox_set(at->db, &id, 5, 6, true), 0);
-    assert_int_equal(db_outbox_set(at->db, &id, 55, 66, true), 0);
-    assert_int_equal(db_outbox_set(at->db, &other, 1, 1, true), 0);
-    assert_int_equal(db_outbox_set(at->db, &other, 1, 1, false), 0);
+    assert_int_equal(db_outbox_set(at->db, OUTBOX_UPLOAD, &id, 5, 6, true), 0);
+    assert_int_equal(db_outbox_set(at->db, OUTBOX_UPLOAD, &id, 55, 66, true), 0);
+    assert_int_equal(db_outbox_set(at->db, OUTBOX_UPLOAD, &other, 1, 1, true), 0);
+    assert_int_equal(db_outbox_set(at->db, OUTBOX_REPLICA, &other, 3, 4, true), 0);
+    assert_int_equal(db_outbox_set(at->db, OUTBOX_UPLOAD, &other, 1, 1, false), 0);
     assert_int_equal(db_commit(at->db), 0);
 
     assert_int_equal(sql_number(at, "SELECT count(*) FROM garbage"), 10);
@@ -412,8 +416,9 @@ static void the_outbox_and_the_garbage_are_lists(void **state)
     assert_int_equal(db_each_garbage(at->reader, 96, 99, 100, see_garbage, &sum), 0);
     assert_int_equal(sum, 2 * (93 + 94 + 95 + 96 + 97 + 98));
     assert_int_equal(db_each_garbage(at->reader, 0, UINT64_MAX, 100, see_garbage, &sum), 79);
-    assert_int_equal(sql_number(at, "SELECT count(*) FROM outbox"), 1);
-    assert_int_equal(sql_number(at, "SELECT sum(size * 1000 + since_ms) FROM outbox"), 55066);
+    assert_int_equal(sql_number(at, "SELECT count(*) FROM outbox"), 2);
+    assert_int_equal(sql_number(at, "SELECT sum(size * 1000 + since_ms) FROM outbox"), 58070);
+    assert_int_equal(sql_number(at, "SELECT size FROM outbox WHERE kind = 2"), 3);
 }
 
 static void a_rollback_leaves_no_trace(void **state)

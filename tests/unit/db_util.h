@@ -195,8 +195,9 @@ static inline int run_step(struct db *db, struct model *model, unsigned step)
 static inline bool states_equal(const struct db_state *a, const struct db_state *b)
 {
     return a->position == b->position && a->events == b->events && a->objects == b->objects &&
-           a->bytes == b->bytes && a->digest.low == b->digest.low &&
-           a->digest.high == b->digest.high && id_equal(&a->node, &b->node);
+           a->bytes == b->bytes && a->wanted == b->wanted && a->wanted_bytes == b->wanted_bytes &&
+           a->digest.low == b->digest.low && a->digest.high == b->digest.high &&
+           id_equal(&a->node, &b->node);
 }
 
 #endif

@@ -161,6 +161,8 @@ static void other_bytes_under_an_id_are_a_conflict(void **state)
     request.verified = true;
     request.checked = the_place;
     refused(row, &request, ERR_CONFLICT);
+    request.sha256[0] = 4; /* as different, and less */
+    refused(row, &request, ERR_CONFLICT);
     request = put();
     request.size++;
     refused(row, &request, ERR_CONFLICT);
@@ -222,6 +224,13 @@ static void without_a_good_copy_the_same_bytes_are_stored_again(void **state)
     event = committed(row, &request, EVENT_PUT, true);
     assert_int_equal(event.level, 2);
     assert_true(has_text(event.type, "c/d"));
+    /* Nothing is said of a type that neither has. */
+    struct object *bare = object_create(row, TEXT("name"), TEXT(""), TEXT(""));
+    assert_non_null(bare);
+    request.fields &= ~(uint32_t)EVENT_HAS_TYPE;
+    event = committed(bare, &request, EVENT_PUT, true);
+    assert_false(event.fields & EVENT_HAS_TYPE);
+    object_destroy(&bare);
     /* A look at nothing is no look. */
     request.verified = true;
     (void)committed(row, &request, EVENT_PUT, true);
@@ -301,6 +310,40 @@ static void meta_never_lowers_a_level(void **state)
     object_destroy(&row);
 }
 
+static void a_copy_is_held_of_exactly_what_the_row_names(void **state)
+{
+    struct object *row = live_row(), *deleted = tombstone(), *partial = partial_row();
+    struct request request = put();
+    struct decision d;
+
+    (void)state;
+    request.kind = CHANGE_HOLD;
+    unchanged(row, &request); /* it has one */
+    refused(NULL, &request, ERR_NOT_FOUND);
+    refused(partial, &request, ERR_NOT_FOUND);
+    refused(deleted, &request, ERR_DELETED);
+    row->place = (struct place){0};
+    assert_int_equal(decide(&d, row, &request), 0);
+    assert_int_equal(d.verdict, VERDICT_COMMIT);
+    assert_true(d.store_body);
+    assert_int_equal(d.event.kind, EVENT_HOLD);
+    assert_int_equal(d.event.fields, EVENT_HAS_ITEMS);
+    assert_int_equal(d.event.item_count, 1);
+    assert_true(id_equal(&d.event.items->id, &the_id));
+    assert_memory_equal(d.event.items->sha256, put().sha256, SHA256_BYTES);
+    for (int less = 0; less < 2; less++) {
+        request.sha256[0] = less ? 4 : 6;
+        refused(row, &request, ERR_CONFLICT);
+        request.sha256[0] = 5;
+        request.size = less ? 99 : 101;
+        refused(row, &request, ERR_CONFLICT);
+        request.size = 100;
+    }
+    object_destroy(&row);
+    object_destroy(&deleted);
+    object_destroy(&partial);
+}
+
 static void a_delete_of_anything_commits_once(void **state)
 {
     struct object *row = live_row(), *deleted = tombstone();
@@ -358,7 +401,7 @@ static void a_drop_names_the_copy_that_was_found_bad(void **state)
     assert_int_equal(d.event.fields, EVENT_HAS_ITEMS);
     assert_int_equal(d.event.item_count, 1);
     assert_true(id_equal(&d.event.items[0].id, &the_id));
-    assert_memory_equal(d.event.items[0].sha256, row->sha256, SHA256_BYTES);
+    assert_memory_equal(d.event.items[0].sha256, put().sha256, SHA256_BYTES);
     refused(NULL, &request, ERR_NOT_FOUND);
     unchanged(deleted, &request);
     request.checked.volume++;
@@ -572,6 +615,7 @@ int main(void)
         cmocka_unit_test(a_put_of_the_same_bytes_changes_what_differs),
         cmocka_unit_test(meta_writes_what_differs_and_nothing_else),
         cmocka_unit_test(meta_never_lowers_a_level),
+        cmocka_unit_test(a_copy_is_held_of_exactly_what_the_row_names),
         cmocka_unit_test(a_delete_of_anything_commits_once),
         cmocka_unit_test(expiry_deletes_only_what_still_expires),
         cmocka_unit_test(a_drop_names_the_copy_that_was_found_bad),

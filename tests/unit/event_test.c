@@ -200,6 +200,8 @@ static void cloud_bind_member_and_freeze_survive(void **state)
     bind.bucket = TEXT("photos");
     bind.key = TEXT("2026/\xe2\x82\xac");
     survives_encoding(&bind);
+    bind.bucket = bind.key = TEXT("b");
+    survives_encoding(&bind);
     bind.kind = EVENT_UNBIND;
     memset(&bind.id, 0, sizeof bind.id);
     survives_encoding(&bind);

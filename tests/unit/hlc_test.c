@@ -37,6 +37,19 @@ static void an_effect_is_ordered_after_its_cause_on_a_slow_node(void **state)
     assert_true(hlc_stamp(&slow, T0, 0) > cause);
 }
 
+static void what_is_believed_moves_the_clock_there_and_no_further(void **state)
+{
+    struct hlc fast = {0}, slow = {0};
+    hlc_time seen = hlc_stamp(&fast, T0 + HLC_MAX_DRIFT_MS / 2, 0);
+
+    (void)state;
+    assert_true(hlc_observe(&slow, T0, seen));
+    assert_int_equal(slow.last, seen);
+    assert_true(hlc_observe(&slow, T0, seen - 1)); /* old news is good news */
+    assert_int_equal(slow.last, seen);
+    assert_int_equal(hlc_stamp(&slow, T0, 0), seen + 1);
+}
+
 static void a_wrong_clock_elsewhere_moves_ours_to_the_bound_only(void **state)
 {
     struct hlc wrong = {0}, clock = {0};
@@ -55,7 +68,7 @@ static void a_value_from_the_future_can_be_overwritten_and_stays_there(void **st
     hlc_time future = hlc_stamp(&wrong, T0 + YEAR, 0);
 
     (void)state;
-    assert_true(hlc_stamp(&clock, T0, future) > future);
+    assert_int_equal(hlc_stamp(&clock, T0, future), future + 1);
     assert_int_equal(hlc_wall_ms(hlc_stamp(&clock, T0 + 1, 0)), T0 + 1);
 }
 
@@ -101,6 +114,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(grows_when_the_wall_clock_does_not),
         cmocka_unit_test(an_effect_is_ordered_after_its_cause_on_a_slow_node),
+        cmocka_unit_test(what_is_believed_moves_the_clock_there_and_no_further),
         cmocka_unit_test(a_wrong_clock_elsewhere_moves_ours_to_the_bound_only),
         cmocka_unit_test(a_value_from_the_future_can_be_overwritten_and_stays_there),
         cmocka_unit_test(a_lagging_node_can_write_for_as_long_as_it_lags),

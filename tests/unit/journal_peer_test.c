@@ -179,13 +179,13 @@ static void a_run_is_a_chain_without_gaps(void **state)
     size_t two = 4 + first, three = two + 4 + second;
 
     /* The second before the first; the first and the third: what fits is taken. */
-    assert_int_equal(give(b, events.data + two, three - two), ERR_CONFLICT);
+    assert_int_equal(give(b, events.data + two, three - two), ERR_AGAIN);
     assert_int_equal(find(b, 0, &object), ERR_NOT_FOUND);
     struct buf gap;
     buf_init(&gap, 0);
     buf_add(&gap, events.data, two);
     buf_add(&gap, events.data + three, events.len - three);
-    assert_int_equal(give(b, gap.data, gap.len), ERR_CONFLICT);
+    assert_int_equal(give(b, gap.data, gap.len), ERR_AGAIN);
     expect_sound(b, NULL);
     assert_int_equal(find(b, 0, &object), 0);
     object_destroy(&object);
@@ -478,6 +478,26 @@ static void a_wild_clock_is_not_believed(void **state)
     node_close(a, true);
 }
 
+/* Whoever has company keeps what others may lack. */
+static void nothing_is_compacted_that_others_may_lack(void **state)
+{
+    struct pair *pair = *state;
+    struct node *a = pair->a;
+    struct journal_compact_result result;
+    struct journal_stats stats;
+
+    node_open(a, false);
+    for (unsigned n = 0; n < 20; n++)
+        assert_int_equal(put(a, n, 10), 0);
+    journal_keep_events(a->journal);
+    assert_int_equal(journal_compact(a->journal, &result), ERR_UNSUPPORTED);
+    settle(a);
+    journal_stats(a->journal, &stats);
+    assert_int_equal(stats.events, 20);
+    assert_int_equal(stats.snapshots, 0);
+    node_close(a, true);
+}
+
 /* Uploads are owed by who has the bytes. */
 static void the_outbox_is_of_what_is_here(void **state)
 {
@@ -507,6 +527,146 @@ static void the_outbox_is_of_what_is_here(void **state)
     node_close(a, true);
 }
 
+static int see_wanted(void *arg, const struct id128 *id, uint64_t size)
+{
+    uint64_t *sum = arg;
+
+    *sum = *sum * 1000000 + id->bytes[15] * 10000u + size;
+    return 0;
+}
+
+/* NODE lacks COUNT replicas of BYTES together, and LIST is what its reader gives of them. */
+static void expect_wanted(struct node *node, uint64_t count, uint64_t bytes, uint64_t list)
+{
+    struct journal_stats stats;
+    struct db_reader *reader;
+    uint64_t sum = 0;
+
+    expect_sound(node, NULL);
+    journal_stats(node->journal, &stats);
+    assert_int_equal(stats.wanted, count);
+    assert_int_equal(stats.wanted_bytes, bytes);
+    assert_int_equal(journal_reader_open(node->journal, &reader), 0);
+    assert_int_equal(db_reader_wanted(reader, NULL, 10, see_wanted, &sum), 0);
+    assert_int_equal(sum, list);
+    db_reader_close(&reader);
+}
+
+static int put_level(struct node *node, unsigned n, unsigned seed, size_t size, uint8_t level)
+{
+    uint8_t body[3000];
+    struct change change;
+
+    make_body(body, size, seed);
+    prepare_put(&change, n, body, size);
+    change.request.level = level;
+    return commit(node, &change);
+}
+
+/* Objects of level 2 without a copy here are listed, whatever brought them there, until there is
+ * one or they are gone; so after a restart, a rebuild and a snapshot. */
+static void what_is_for_every_node_is_wanted_here(void **state)
+{
+    struct pair *pair = *state;
+    struct node *a = pair->a, *b = pair->b;
+    uint8_t body[3000];
+    struct db_reader *reader;
+    struct object *object;
+    uint64_t sum = 0;
+
+    node_open(a, false);
+    node_open(b, false);
+    assert_int_equal(put_level(a, 1, 1, 100, 2), 0);
+    assert_int_equal(put_level(a, 2, 2, 200, 2), 0);
+    assert_int_equal(put_level(a, 3, 3, 300, 0), 0);
+    assert_int_equal(put_level(a, 4, 4, 400, 1), 0);
+    expect_wanted(a, 0, 0, 0);
+    assert_int_equal(sync_to(b, a), 0);
+    expect_wanted(b, 2, 300, 10100020200u);
+    make_body(body, 100, 1);
+    assert_int_equal(hold(b, 1, body, 100), 0);
+    expect_wanted(b, 1, 200, 20200);
+
+    /* Raised later; deleted. */
+    struct change raise = {
+        .request = {.kind = CHANGE_META, .id = make_id(3), .fields = EVENT_HAS_LEVEL, .level = 2},
+        .done = done};
+    assert_int_equal(commit(a, &raise), 0);
+    expect_wanted(a, 0, 0, 0);
+    assert_int_equal(delete (a, 2), 0);
+    assert_int_equal(sync_to(b, a), 0);
+    expect_wanted(b, 1, 300, 30300);
+
+    /* The one copy here turns out to be damaged. */
+    assert_int_equal(find(b, 1, &object), 0);
+    struct change drop = {.request = {.kind = CHANGE_DROP, .id = make_id(1), .damaged = true},
+                          .done = done};
+    drop.request.checked = object->place;
+    object_destroy(&object);
+    assert_int_equal(commit(b, &drop), 0);
+    expect_wanted(b, 2, 400, 10100030300u);
+    assert_int_equal(journal_reader_open(b->journal, &reader), 0);
+    struct id128 first = make_id(1);
+    assert_int_equal(db_reader_wanted(reader, &first, 10, see_wanted, &sum), 0);
+    assert_int_equal(sum, 30300);
+    sum = 0;
+    assert_int_equal(db_reader_wanted(reader, NULL, 1, see_wanted, &sum), 0);
+    assert_int_equal(sum, 10100);
+    db_reader_close(&reader);
+
+    node_close(b, false);
+    node_open(b, false);
+    expect_wanted(b, 2, 400, 10100030300u);
+    for (int i = 0; i < 2; i++) {
+        uint64_t events, objects;
+
+        if (i == 1)
+            assert_int_equal(journal_compact(b->journal, &(struct journal_compact_result){0}), 0);
+        node_close(b, true);
+        assert_int_equal(store_dirs_open(&b->dirs, &b->env, b->state, b->files, false, b->message,
+                                         sizeof b->message),
+                         0);
+        assert_int_equal(
+            journal_rebuild(&b->dirs, &events, &objects, b->message, sizeof b->message), 0);
+        store_dirs_close(&b->dirs);
+        node_open(b, false);
+        expect_wanted(b, 2, 400, 10100030300u);
+    }
+    node_close(b, true);
+    node_close(a, true);
+}
+
+/* Two nodes put different bytes under one id; a third one, which lacks them, hears of the loser
+ * first: what it wants is what counts. */
+static void what_is_wanted_are_the_bytes_that_count(void **state)
+{
+    struct pair *pair = *state;
+    struct node *a = pair->a, *b = pair->b, *c;
+
+    assert_int_equal(setup((void **)&c), 0);
+    node_open(a, false);
+    node_open(b, false);
+    node_open(c, false);
+    assert_int_equal(put_level(a, 1, 1, 100, 2), 0);
+    b->later_ms = 5000;
+    assert_int_equal(put_level(b, 2, 2, 10, 0), 0);
+    assert_int_equal(put_level(b, 1, 9, 250, 2), 0);
+    assert_int_equal(sync_to(c, a), 0);
+    expect_wanted(c, 1, 100, 10100);
+    assert_int_equal(sync_to(c, b), 0);
+    expect_wanted(c, 1, 250, 10250);
+    assert_int_equal(sync_to(a, b), 0);
+    expect_wanted(a, 1, 250, 10250);
+    assert_int_equal(sync_to(b, a), 0);
+    expect_wanted(b, 0, 0, 0);
+    expect_equal(a, b);
+    expect_equal(a, c);
+    node_close(c, true);
+    node_close(b, true);
+    node_close(a, true);
+    assert_int_equal(teardown((void **)&c), 0);
+}
+
 int main(void)
 {
 #define test(name) cmocka_unit_test_setup_teardown(name, setup_pair, teardown_pair)
@@ -518,7 +678,10 @@ int main(void)
         test(members_are_facts),
         test(whoever_listens_hears_what_is_applied),
         test(a_wild_clock_is_not_believed),
+        test(nothing_is_compacted_that_others_may_lack),
         test(the_outbox_is_of_what_is_here),
+        test(what_is_for_every_node_is_wanted_here),
+        test(what_is_wanted_are_the_bytes_that_count),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

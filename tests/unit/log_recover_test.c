@@ -702,6 +702,73 @@ static void rot_in_the_middle_is_skipped_and_counted(void **state)
     bench_release(&b);
 }
 
+static uint64_t record_len(uint32_t n)
+{
+    struct record_header header = {.event_bytes = event_len(n),
+                                   .body_bytes = body_len(n),
+                                   .blocks = (uint16_t)block_count(body_len(n))};
+
+    return record_bytes(&header);
+}
+
+/* Bytes and records that are lost, no more and no less, wherever they lie. */
+static void rot_is_counted_to_the_byte(void **state)
+{
+    struct bench b;
+    struct place places[18];
+    uint64_t whole = 0;
+
+    (void)state;
+    bench_init(&b, 0);
+    b.fault.skip_sync = true;
+    start(&b, 0, 0, false);
+    write_batch(b.log, 0, 8, places, true);
+    write_batch(b.log, 8, 9, places + 8, true);
+    write_batch(b.log, 9, 17, places + 9, true);
+    write_batch(b.log, 17, 18, places + 17, true);
+    log_close(&b.log);
+    copy_log(&b, false);
+    for (uint32_t n = 0; n < 8; n++)
+        whole += record_len(n);
+    uint64_t span = places[8].offset - places[0].offset;
+
+    for (uint32_t n = 0; n < 17; n += 4) {
+        flip(&b, 1, places[n].offset + RECORD_HEADER_BYTES + 8 * block_count(body_len(n)) + 1);
+        start(&b, 0, 0, false);
+        assert_int_equal(d.count, 17);
+        assert_int_equal(b.recovery.rotten_records, 1);
+        assert_int_equal(b.recovery.rotten_bytes, record_len(n));
+        log_close(&b.log);
+        copy_log(&b, true);
+    }
+    /* A batch's header; then a record's head besides. */
+    flip(&b, 1, places[0].offset - BATCH_HEADER_BYTES + 9);
+    start(&b, 0, 0, false);
+    assert_delivered(&d, 0, 18);
+    assert_int_equal(b.recovery.rotten_records, 0);
+    assert_int_equal(b.recovery.rotten_bytes, span - whole);
+    log_close(&b.log);
+    start(&b, places[7].lsn, 0, false); /* what was applied before is not counted */
+    assert_delivered(&d, 7, 18);
+    assert_int_equal(b.recovery.rotten_bytes,
+                     places[8].offset - BATCH_HEADER_BYTES - places[7].offset - record_len(7));
+    log_close(&b.log);
+    flip(&b, 1, places[5].offset + 3);
+    start(&b, 0, 0, false);
+    assert_int_equal(d.count, 17);
+    assert_int_equal(b.recovery.rotten_bytes, span - whole + record_len(5));
+    log_close(&b.log);
+    copy_log(&b, true);
+    /* Where nobody can say how many there were, it was one. */
+    flip(&b, 1, places[8].offset - BATCH_HEADER_BYTES + 3);
+    flip(&b, 1, places[8].offset + 3);
+    start(&b, 0, 0, false);
+    assert_int_equal(d.count, 17);
+    assert_int_equal(b.recovery.rotten_records, 1);
+    assert_int_equal(b.recovery.rotten_bytes, places[9].offset - places[8].offset);
+    bench_release(&b);
+}
+
 static void rot_at_the_end_is_told_from_a_torn_tail_by_what_is_known(void **state)
 {
     struct bench b;
@@ -805,6 +872,62 @@ static void a_rotten_segment_header_costs_that_segment_only(void **state)
 
 /* A byte flipped anywhere: nothing wrong is ever delivered, and all that was acknowledged and is
  * whole comes. */
+/* Set a feature bit that this build may read and must not write. */
+static void make_read_only(const struct bench *b, uint32_t volume)
+{
+    uint8_t bytes[SEGMENT_HEADER_BYTES];
+    struct segment_header header;
+    char path[128];
+
+    segment_path(b, volume, path);
+    int fd = open(path, O_RDONLY);
+    assert_true(fd >= 0);
+    assert_int_equal(pread(fd, bytes, sizeof bytes, 0), sizeof bytes);
+    close(fd);
+    assert_int_equal(segment_header_decode(&header, bytes), 0);
+    header.features.ro_compat = 1u << 31;
+    segment_header_encode(bytes, &header);
+    patch(b, volume, 0, bytes, sizeof bytes);
+}
+
+static void a_segment_of_a_newer_build_is_read_and_never_written(void **state)
+{
+    struct bench b;
+
+    (void)state;
+    for (int clean = 0; clean < 2; clean++) {
+        bench_init(&b, 0);
+        start(&b, 0, 0, false);
+        write_batch(b.log, 0, 5, NULL, true);
+        uint64_t end = log_end(b.log);
+        log_close(&b.log);
+        make_read_only(&b, 1);
+        zero(&b, 1, end, 10000); /* written ahead */
+        uint64_t size = file_size(&b, 1);
+
+        start(&b, 0, end, clean);
+        assert_delivered(&d, 0, 5);
+        assert_int_equal(write_one(b.log, 5).volume, 2);
+        log_close(&b.log);
+        assert_int_equal(file_size(&b, 1), size);
+        start(&b, 0, 0, false);
+        assert_delivered(&d, 0, 6);
+        bench_release(&b);
+    }
+    /* A torn tail would have to be cut off, which is not for this build to do. */
+    bench_init(&b, 0);
+    start(&b, 0, 0, false);
+    write_batch(b.log, 0, 5, NULL, true);
+    uint64_t end = log_end(b.log);
+    log_close(&b.log);
+    make_read_only(&b, 1);
+    patch(&b, 1, end, "torn", 4);
+    uint64_t size = file_size(&b, 1);
+    assert_int_equal(bench_start(&b, NULL, 0, 0, end, false, &d), ERR_FORMAT);
+    assert_int_equal(file_size(&b, 1), size);
+    bench_release(&b);
+}
+
 static void any_flipped_byte_is_detected_or_harmless(void **state)
 {
     struct bench b;
@@ -959,6 +1082,35 @@ static void what_the_disk_cannot_read_is_refused_asked_for_again_or_given_up(voi
     bench_release(&b);
 }
 
+/* Where a segment ended the first batch of the next one tells: it is that one which is named. */
+static void what_cannot_be_read_in_the_next_segment_is_named(void **state)
+{
+    struct bench b;
+    uint32_t volume;
+    uint64_t offset;
+
+    (void)state;
+    bench_init(&b, 0);
+    start(&b, 0, 0, false);
+    write_batch(b.log, 0, 4, NULL, true);
+    assert_int_equal(log_rotate(b.log), 0);
+    write_batch(b.log, 4, 8, NULL, true);
+    lsn_t end = log_end(b.log);
+    log_close(&b.log);
+    b.fault.only = "00000002";
+    b.fault.bad_from = SEGMENT_HEADER_BYTES + 10;
+    b.fault.bad_to = SEGMENT_HEADER_BYTES + 11;
+    assert_int_equal(open_and_recover(&b, 0), ERR_IO);
+    assert_true(log_unreadable(b.log, &volume, &offset));
+    assert_int_equal(volume, 2);
+    assert_int_equal(offset, SEGMENT_HEADER_BYTES);
+    log_close(&b.log);
+    b.fault.bad_to = 0;
+    start(&b, 0, end, false);
+    assert_delivered(&d, 0, 8);
+    bench_release(&b);
+}
+
 /* ---- Errors ---- */
 
 static void the_visitors_error_ends_recovery_and_a_later_one_succeeds(void **state)
@@ -1009,6 +1161,60 @@ static void each_failing_call_fails_recovery_and_loses_nothing(void **state)
     }
     start(&b, 0, 0, false);
     assert_delivered(&d, 0, 20);
+    bench_release(&b);
+}
+
+static _Atomic int reads_left;
+
+static ssize_t read_or_fail(struct io *io, int fd, void *buf, size_t len, uint64_t offset,
+                            bool nowait)
+{
+    if (atomic_fetch_sub(&reads_left, 1) == 1)
+        return ERR_NO_MEMORY;
+    return fault_pread(io, fd, buf, len, offset, nowait);
+}
+
+/* What is no fault of the disk's is no damage either: it ends recovery, wherever it comes. */
+static void any_other_error_of_a_read_is_told(void **state)
+{
+    struct bench b;
+    int rc = ERR_NO_MEMORY;
+
+    (void)state;
+    bench_init(&b, 0);
+    start(&b, 0, 0, false);
+    write_batch(b.log, 0, 10, NULL, true);
+    assert_int_equal(log_rotate(b.log), 0);
+    write_batch(b.log, 10, 20, NULL, true);
+    log_close(&b.log);
+    b.fault.io.pread = read_or_fail;
+    for (int k = 1; rc != 0; k++) {
+        assert_true(k < 50);
+        reads_left = k;
+        rc = bench_start(&b, NULL, 0, 0, 0, false, &d);
+        assert_int_equal(rc, reads_left > 0 ? 0 : ERR_NO_MEMORY);
+    }
+    assert_delivered(&d, 0, 20);
+    bench_release(&b);
+}
+
+/* No position is ever given twice, not even one whose bytes were cut off. */
+static void a_new_segment_begins_above_all_that_the_old_one_may_have_used(void **state)
+{
+    struct bench b;
+
+    (void)state;
+    bench_init(&b, 128 * KIB);
+    start(&b, 0, 0, false);
+    lsn_t base = write_one(b.log, 0).lsn / (128 * KIB) * (128 * KIB);
+    for (int i = 1; i < 4; i++) {
+        log_close(&b.log);
+        start(&b, 0, 0, false);
+        lsn_t next = write_one(b.log, (uint32_t)i).lsn;
+
+        assert_true(next >= base + 128 * KIB);
+        base = next / (128 * KIB) * (128 * KIB);
+    }
     bench_release(&b);
 }
 
@@ -1175,14 +1381,19 @@ int main(void)
         cmocka_unit_test(an_unclean_start_asks_the_disk_not_the_cache),
         cmocka_unit_test(what_an_unsynced_later_segment_holds_goes_with_the_tail),
         cmocka_unit_test(rot_in_the_middle_is_skipped_and_counted),
+        cmocka_unit_test(rot_is_counted_to_the_byte),
         cmocka_unit_test(rot_at_the_end_is_told_from_a_torn_tail_by_what_is_known),
         cmocka_unit_test(zeros_over_the_end_of_a_sealed_segment_are_rot),
         cmocka_unit_test(a_rotten_segment_header_costs_that_segment_only),
+        cmocka_unit_test(a_segment_of_a_newer_build_is_read_and_never_written),
         cmocka_unit_test(any_flipped_byte_is_detected_or_harmless),
         cmocka_unit_test(a_disk_that_cannot_read_never_leads_to_a_cut),
         cmocka_unit_test(the_visitors_error_ends_recovery_and_a_later_one_succeeds),
+        cmocka_unit_test(what_cannot_be_read_in_the_next_segment_is_named),
         cmocka_unit_test(what_the_disk_cannot_read_is_refused_asked_for_again_or_given_up),
         cmocka_unit_test(each_failing_call_fails_recovery_and_loses_nothing),
+        cmocka_unit_test(any_other_error_of_a_read_is_told),
+        cmocka_unit_test(a_new_segment_begins_above_all_that_the_old_one_may_have_used),
         cmocka_unit_test(a_missing_file_or_one_of_another_store_is_named),
         cmocka_unit_test(a_scan_stops_and_goes_on_where_it_was),
         cmocka_unit_test(garbage_never_crashes_and_is_never_delivered),

@@ -206,6 +206,13 @@ static void only_a_live_object_of_level_1_or_2_not_yet_uploaded_is_owed(void **s
     assert_false(object_owes_upload(&row));
     row.flags = OBJECT_PUT | OBJECT_DELETED;
     assert_false(object_owes_upload(&row));
+    /* By this node, where it has the bytes. */
+    row.flags = OBJECT_PUT;
+    assert_false(object_owed_here(&row));
+    row.place.volume = 1;
+    assert_true(object_owed_here(&row));
+    row.level = 0;
+    assert_false(object_owed_here(&row));
 }
 
 int main(void)

@@ -84,6 +84,8 @@ static void defaults_are_the_ancestors(void **state)
     assert_string_equal(o->public_addr, "0.0.0.0:10999");
     assert_string_equal(o->private_addr, "0.0.0.0:11999");
     assert_string_equal(o->debug_addr, "");
+    assert_string_equal(o->advertise_addr, "");
+    assert_string_equal(o->cluster_secret_file, "");
     assert_string_equal(o->state_dir, "state");
     assert_string_equal(o->files_dir, "files");
     assert_string_equal(o->tag, "default");
@@ -102,9 +104,9 @@ static void defaults_are_the_ancestors(void **state)
 static void every_option_takes_its_value_from_every_source(void **state)
 {
     static const char *const values[OPTION_COUNT] = {
-        "1",         "10.0.0.1:1", "blue", "1.2.3.4:5", "[::1]:7", ":8",   "/a/b", "/c/d",
-        "eu-west-3", "buck",       "3MiB", "async",     "5MiB",    "read", "",     "json",
-        "2h",        "yes",        "yes",  "3",         "64KiB",   "2s",
+        "1",    "10.0.0.1:1", "blue",      "/s",   "1.2.3.4:5", "n.example:9", "[::1]:7", ":8",
+        "/a/b", "/c/d",       "eu-west-3", "buck", "3MiB",      "async",       "5MiB",    "read",
+        "",     "json",       "2h",        "yes",  "yes",       "3",           "64KiB",   "2s",
     };
     struct fixture *fixture = *state;
 
@@ -255,6 +257,9 @@ static void bad_values_are_refused_with_their_option_and_text(void **state)
         {"--public-addr=::1:80", "--public-addr:", "'::1:80'"},
         {"--public-addr=a:65536", "--public-addr:", "'a:65536'"},
         {"--debug-addr=[::1]", "--debug-addr:", "'[::1]'"},
+        {"--advertise-addr=n.example", "--advertise-addr:", "'n.example'"},
+        {"--advertise-addr=:11999", "--advertise-addr:", "':11999'"},
+        {"--advertise-addr=n.example:0", "--advertise-addr:", "'n.example:0'"},
         {"--private-addr=a b:1", "--private-addr:", "'a b:1'"},
         {"--nodes=a,,b", "--nodes:", "''"},
         {"--nodes=a:0", "--nodes:", "'a:0'"},

@@ -93,6 +93,19 @@ static void only_the_alphabet_is_accepted_anywhere(void **state)
     }
 }
 
+static void every_digit_has_its_value_in_either_case(void **state)
+{
+    static const char digits[] = "0123456789ABCDEFGHJKMNPQRSTVWXYZ0123456789abcdefghjkmnpqrstvwxyz";
+
+    (void)state;
+    for (size_t i = 0; i < sizeof digits - 1; i++) {
+        char text[] = "00000000000000000000000000";
+
+        text[ULID_TEXT_BYTES - 1] = digits[i];
+        assert_int_equal(parsed(text).bytes[15], i % 32);
+    }
+}
+
 static void random_ids_survive_the_round_trip_and_keep_their_order(void **state)
 {
     struct id128 before = {{0}};
@@ -167,6 +180,7 @@ int main(void)
         cmocka_unit_test(the_smallest_and_the_largest_id_have_texts),
         cmocka_unit_test(what_is_no_ulid_is_refused),
         cmocka_unit_test(only_the_alphabet_is_accepted_anywhere),
+        cmocka_unit_test(every_digit_has_its_value_in_either_case),
         cmocka_unit_test(random_ids_survive_the_round_trip_and_keep_their_order),
         cmocka_unit_test(a_new_id_bears_its_time_and_the_environments_dice),
         cmocka_unit_test(clients_may_choose_times_of_2010_to_2099),

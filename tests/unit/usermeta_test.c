@@ -69,6 +69,8 @@ static void what_is_no_map_of_strings_is_refused(void **state)
         "{\"a\":true}",
         "{\"a\":{}}",
         "{\"a\":[\"b\"]}",
+        "{\"a\":\"1\",\"b\":2}",
+        "{\"a\":\"1\",\"b\":2,\"c\":\"3\"}",
         "{\"a\":\"1\",}",
         "{\"a\":\"1\"}x",
         "{\"a\":\"1\"}{}",
@@ -125,6 +127,18 @@ static void the_limit_holds_for_the_canonical_form_too(void **state)
     free(text);
 }
 
+static void the_limit_holds_for_what_was_sent_too(void **state)
+{
+    static char text[LIMIT_USER_META_BYTES + 2];
+
+    (void)state;
+    memset(text, ' ', sizeof text - 1);
+    memcpy(text, "{}", 2);
+    check(text, ERR_TOO_BIG, NULL);
+    text[LIMIT_USER_META_BYTES] = 0;
+    check(text, 0, "{}");
+}
+
 static void deep_nesting_is_refused_without_harm(void **state)
 {
     char text[LIMIT_USER_META_BYTES];
@@ -169,6 +183,7 @@ int main(void)
         cmocka_unit_test(what_is_no_map_of_strings_is_refused),
         cmocka_unit_test(the_limit_is_met_exactly),
         cmocka_unit_test(the_limit_holds_for_the_canonical_form_too),
+        cmocka_unit_test(the_limit_holds_for_what_was_sent_too),
         cmocka_unit_test(deep_nesting_is_refused_without_harm),
         cmocka_unit_test(a_zero_byte_is_no_end),
         cmocka_unit_test(a_full_buffer_is_too_big_and_stays_usable),

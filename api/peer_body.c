@@ -1,0 +1,246 @@
+/*
+ * A table of the small bodies that are being fetched, by (id, sha256).
+ *
+ *   first to ask ─► entered, fetch started ─► cluster's thread copies ─► done: first waiter posted
+ *   others       ─► join its waiters                                          │ its loop verifies,
+ *                                                                             │ fills the RAM tier,
+ *                                                                             ▼ strikes it off,
+ *   all of them  ◄──────────────── posted, answer from the same bytes ◄───────┘ posts the others
+ *
+ * A waiter whose client went away still waits for its post, as every suspended request does; so
+ * there is always a first waiter, and nobody's departure concerns the others. A fetch ends by
+ * itself: its deadlines are the cluster's.
+ *
+ * References: one of each waiter, one of the fetch until `done` has returned.
+ */
+#include "api/peer_body.h"
+
+#include <assert.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The cluster has at most LIMIT_FETCHES under way. */
+#define BUCKETS 64
+
+#define container_of(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
+
+struct peer_body {
+    struct cluster_reader reader;
+    struct peer_bodies *bodies;
+    struct peer_body *next; /* in its bucket; guarded by the table's lock, as is … */
+    struct peer_waiter *waiters, **waiters_end; /* … who waits, in the order they came */
+    atomic_uint references;
+    struct id128 id;
+    uint8_t sha256[SHA256_BYTES];
+    int rc;            /* of the fetch, then of the verification */
+    uint64_t size, at; /* bytes that came: the cluster's thread's alone until done */
+    uint8_t bytes[];
+};
+
+struct peer_bodies {
+    struct store *store;
+    pthread_mutex_t lock;
+    struct peer_body *buckets[BUCKETS];
+};
+
+int peer_bodies_create(struct peer_bodies **out, struct store *store)
+{
+    struct peer_bodies *bodies = calloc(1, sizeof *bodies);
+
+    *out = bodies;
+    if (!bodies)
+        return ERR_NO_MEMORY;
+    bodies->store = store;
+    (void)pthread_mutex_init(&bodies->lock, NULL);
+    return 0;
+}
+
+void peer_bodies_destroy(struct peer_bodies **bodies)
+{
+    struct peer_bodies *it = *bodies;
+
+    if (!it)
+        return;
+    for (unsigned i = 0; i < BUCKETS; i++)
+        assert(!it->buckets[i]);
+    (void)pthread_mutex_destroy(&it->lock);
+    free(it);
+    *bodies = NULL;
+}
+
+/* Where a body of (ID, SHA256) is, or would be, linked. */
+static struct peer_body **link_of(struct peer_bodies *bodies, const struct id128 *id,
+                                  const uint8_t *sha256)
+{
+    struct peer_body **link = &bodies->buckets[sha256[0] % BUCKETS];
+
+    while (*link &&
+           (!id_equal(&(*link)->id, id) || memcmp((*link)->sha256, sha256, SHA256_BYTES) != 0))
+        link = &(*link)->next;
+    return link;
+}
+
+static void add_waiter(struct peer_body *body, struct peer_waiter *waiter)
+{
+    atomic_fetch_add_explicit(&body->references, 1, memory_order_relaxed);
+    waiter->next = NULL;
+    *body->waiters_end = waiter;
+    body->waiters_end = &waiter->next;
+}
+
+/* The fetch is over: the first waiter goes on with it. */
+static void conclude(struct peer_body *body, int rc)
+{
+    struct peer_bodies *bodies = body->bodies;
+
+    body->rc = rc;
+    (void)pthread_mutex_lock(&bodies->lock);
+    struct peer_waiter *first = body->waiters;
+    (void)pthread_mutex_unlock(&bodies->lock);
+    assert(first);
+    http_post(first->http, first->run);
+    peer_body_release(&body);
+}
+
+static void on_data(struct cluster_reader *reader, uint64_t offset, const void *bytes, size_t len)
+{
+    struct peer_body *body = container_of(reader, struct peer_body, reader);
+
+    assert(offset == body->at && len <= body->size - offset);
+    memcpy(body->bytes + offset, bytes, len);
+    /* Nothing is told as taken: all of it fits the cluster's window. */
+    body->at += len;
+}
+
+static void on_done(struct cluster_reader *reader, int rc)
+{
+    struct peer_body *body = container_of(reader, struct peer_body, reader);
+
+    assert(rc != 0 || body->at == body->size);
+    conclude(body, rc);
+}
+
+static int create(struct peer_body **out, struct peer_bodies *bodies,
+                  const struct store_origin *origin)
+{
+    struct budget *memory = store_memory(bodies->store);
+
+    *out = NULL;
+    if (!budget_take(memory, origin->size))
+        return ERR_FULL;
+    struct peer_body *body = malloc(sizeof *body + origin->size);
+    if (!body) {
+        budget_give(memory, origin->size);
+        return ERR_NO_MEMORY;
+    }
+    memset(body, 0, sizeof *body);
+    body->reader = (struct cluster_reader){.data = on_data, .done = on_done};
+    body->bodies = bodies;
+    body->waiters_end = &body->waiters;
+    atomic_init(&body->references, 1); /* the fetch's */
+    body->id = origin->id;
+    memcpy(body->sha256, origin->sha256, SHA256_BYTES);
+    body->size = origin->size;
+    *out = body;
+    return 0;
+}
+
+/* ID's entry in the RAM tier with its body. */
+static const struct ram_entry *get_filled(struct peer_bodies *bodies, const struct id128 *id)
+{
+    struct ram *ram = store_ram(bodies->store);
+    const struct ram_entry *entry = ram_get(ram, id);
+
+    if (!entry || entry->large.size == 0)
+        return entry;
+    ram_release(ram, entry);
+    return NULL;
+}
+
+int peer_body_ask(struct peer_body **out, const struct ram_entry **entry,
+                  struct peer_bodies *bodies, const struct store_origin *origin,
+                  struct peer_waiter *waiter)
+{
+    struct peer_body *fresh = NULL;
+    int rc = 0;
+
+    assert(origin->size > 0 && origin->size <= LIMIT_INLINE_BODY_BYTES);
+    *entry = NULL;
+    (void)pthread_mutex_lock(&bodies->lock);
+    struct peer_body **link = link_of(bodies, &origin->id, origin->sha256);
+    *out = *link;
+    if (!*link) {
+        /* Filled before it is struck off: what is in neither is not here. */
+        *entry = get_filled(bodies, &origin->id);
+        rc = *entry ? ERR_EXISTS : create(&fresh, bodies, origin);
+        *out = *link = fresh;
+    }
+    if (*out)
+        add_waiter(*out, waiter);
+    (void)pthread_mutex_unlock(&bodies->lock);
+    if (fresh) {
+        int refused = store_fetch(bodies->store, origin, 0, origin->size, &fresh->reader);
+
+        if (refused) /* others may have joined it already */
+            conclude(fresh, refused);
+    }
+    return rc;
+}
+
+static int verify(const struct peer_body *body)
+{
+    uint8_t digest[SHA256_BYTES];
+
+    sha256(body->bytes, body->size, digest);
+    if (memcmp(digest, body->sha256, SHA256_BYTES) == 0)
+        return 0;
+    store_fetch_misfit(body->bodies->store, &body->id);
+    return ERR_CORRUPT;
+}
+
+int peer_body_settle(struct peer_body *body, struct peer_waiter *waiter,
+                     void (*keep)(void *arg, const uint8_t *bytes), void *arg)
+{
+    struct peer_bodies *bodies = body->bodies;
+
+    (void)pthread_mutex_lock(&bodies->lock);
+    bool first = body->waiters == waiter;
+    (void)pthread_mutex_unlock(&bodies->lock);
+    if (!first)
+        return body->rc;
+    if (body->rc == 0)
+        body->rc = verify(body);
+    if (body->rc == 0)
+        keep(arg, body->bytes);
+
+    (void)pthread_mutex_lock(&bodies->lock);
+    struct peer_body **link = link_of(bodies, &body->id, body->sha256);
+    assert(*link == body);
+    *link = body->next;
+    body->waiters = NULL;
+    (void)pthread_mutex_unlock(&bodies->lock);
+    for (struct peer_waiter *next, *other = waiter->next; other; other = next) {
+        next = other->next; /* OTHER may be gone once it is posted */
+        http_post(other->http, other->run);
+    }
+    return body->rc;
+}
+
+const uint8_t *peer_body_bytes(const struct peer_body *body)
+{
+    assert(body->rc == 0);
+    return body->bytes;
+}
+
+void peer_body_release(struct peer_body **body)
+{
+    struct peer_body *it = *body;
+
+    *body = NULL;
+    if (!it || atomic_fetch_sub_explicit(&it->references, 1, memory_order_acq_rel) != 1)
+        return;
+    budget_give(store_memory(it->bodies->store), it->size);
+    free(it);
+}

@@ -1,0 +1,252 @@
+/*
+ * What the cluster says of itself, as figures. A member is listed with the state that this node
+ * sees: alive, suspect or failed while it belongs to the cluster, left once it said so (about to
+ * stop, or for good). For collectors those that belong to it alone have samples of their own.
+ */
+#include "api/stats_cluster.h"
+
+#include "api/figures.h"
+#include "journal/ulid.h"
+
+#include <assert.h>
+#include <string.h>
+
+static const char *state_of(const struct cluster_member *member)
+{
+    return probe_state_name(member->joined == MEMBER_JOINED ? member->state : PROBE_LEFT);
+}
+
+static bool answers(const struct cluster_member *member)
+{
+    return member->joined == MEMBER_JOINED && member->state == PROBE_ALIVE;
+}
+
+void stats_cluster_take(struct stats_cluster *out, struct cluster *cluster,
+                        const struct id128 *self)
+{
+    out->alone = !cluster || cluster_is_alone(cluster);
+    if (!cluster) {
+        out->figures = (struct cluster_stats){.health = PROBE_GOOD};
+        out->members[0] = (struct cluster_member){.node = *self,
+                                                  .self = true,
+                                                  .joined = MEMBER_JOINED,
+                                                  .state = PROBE_ALIVE,
+                                                  .rtt_ms = -1,
+                                                  .digest_equal = true};
+        out->count = 1;
+        return;
+    }
+    cluster_stats(cluster, &out->figures);
+    out->count = cluster_members(cluster, out->members, STATS_MEMBERS);
+    assert(out->count <= STATS_MEMBERS);
+}
+
+const char *stats_cluster_health(struct cluster *cluster)
+{
+    struct cluster_stats figures;
+
+    if (!cluster || cluster_is_alone(cluster))
+        return "alone";
+    cluster_stats(cluster, &figures);
+    return probe_health_name(figures.health);
+}
+
+static const char *health_of(const struct stats_cluster *it)
+{
+    return it->alone ? "alone" : probe_health_name(it->figures.health);
+}
+
+struct tally {
+    uint64_t joined, alive, suspect, failed, left, unequal;
+};
+
+static struct tally tally(const struct stats_cluster *it)
+{
+    struct tally sum = {0};
+
+    for (size_t i = 0; i < it->count; i++) {
+        const struct cluster_member *m = &it->members[i];
+
+        sum.joined += m->joined == MEMBER_JOINED;
+        sum.alive += answers(m);
+        sum.suspect += m->joined == MEMBER_JOINED && m->state == PROBE_SUSPECT;
+        sum.failed += m->joined == MEMBER_JOINED && m->state == PROBE_FAILED;
+        sum.left += m->joined != MEMBER_JOINED || m->state == PROBE_LEFT;
+        sum.unequal += answers(m) && !m->self && !m->digest_equal;
+    }
+    return sum;
+}
+
+/* ---- JSON ---- */
+
+static void add_member(struct buf *out, const struct cluster_member *m)
+{
+    char id[ULID_TEXT_BYTES + 1];
+
+    ulid_format(id, &m->node);
+    buf_char(out, '{');
+    figures_string(out, "id", id);
+    figures_string(out, "addr", m->address);
+    figures_string(out, "state", state_of(m));
+    figures_boolean(out, "joined", m->joined == MEMBER_JOINED);
+    figures_boolean(out, "self", m->self);
+    figures_key(out, "rtt_ms");
+    if (m->rtt_ms < 0)
+        buf_text(out, "null");
+    else
+        buf_format(out, "%lld", (long long)m->rtt_ms);
+    figures_number(out, "feature", m->feature);
+    figures_boolean(out, "digest_equal", m->digest_equal);
+    buf_char(out, '}');
+}
+
+static void add_cluster(struct buf *out, const struct stats_cluster *it)
+{
+    struct tally sum = tally(it);
+
+    figures_begin(out, "cluster");
+    figures_string(out, "health", health_of(it));
+    figures_number(out, "joined", sum.joined);
+    figures_number(out, "alive", sum.alive);
+    figures_number(out, "unequal", sum.unequal);
+    figures_key(out, "members");
+    buf_char(out, '[');
+    for (size_t i = 0; i < it->count; i++) {
+        if (i > 0)
+            buf_char(out, ',');
+        add_member(out, &it->members[i]);
+    }
+    buf_char(out, ']');
+    figures_end(out);
+}
+
+void stats_cluster_json(struct buf *out, const struct stats_cluster *it)
+{
+    const struct cluster_stats *f = &it->figures;
+
+    add_cluster(out, it);
+    figures_begin(out, "sync");
+    figures_number(out, "events_in", f->events_in);
+    figures_number(out, "bytes_in", f->bytes_in);
+    figures_number(out, "events_out", f->events_out);
+    figures_number(out, "bytes_out", f->bytes_out);
+    figures_number(out, "rounds", f->sessions);
+    figures_number(out, "timeouts", f->timeouts);
+    figures_end(out);
+
+    figures_begin(out, "transfer");
+    figures_number(out, "fetches", f->fetches);
+    figures_number(out, "failures", f->fetch_failures);
+    figures_number(out, "bytes_in", f->fetch_bytes);
+    figures_number(out, "bytes_out", f->served_bytes);
+    figures_end(out);
+
+    figures_begin(out, "replication");
+    figures_number(out, "pending", f->wanted);
+    figures_number(out, "copied", f->replicated);
+    figures_end(out);
+
+    figures_begin(out, "link");
+    figures_number(out, "frames_in", f->frames_in);
+    figures_number(out, "frames_out", f->frames_out);
+    figures_number(out, "malformed", f->malformed);
+    figures_number(out, "other_tag", f->other_tag);
+    figures_number(out, "refused", f->refused);
+    figures_end(out);
+}
+
+/* ---- Prometheus ---- */
+
+static void metrics_members(struct buf *out, const struct stats_cluster *it)
+{
+    char id[ULID_TEXT_BYTES + 1];
+
+    figures_head(out, "objstore_cluster_member_info",
+                 "A node that belongs to the cluster: always 1, told by its labels", "gauge");
+    for (size_t i = 0; i < it->count; i++) {
+        const struct cluster_member *m = &it->members[i];
+
+        if (m->joined != MEMBER_JOINED)
+            continue;
+        ulid_format(id, &m->node);
+        buf_text(out, "objstore_cluster_member_info{");
+        figures_label(out, "id", id);
+        buf_char(out, ',');
+        figures_label(out, "addr", m->address);
+        buf_char(out, ',');
+        figures_label(out, "state", state_of(m));
+        buf_format(out, ",self=\"%s\",digest_equal=\"%s\"} 1\n", m->self ? "true" : "false",
+                   m->digest_equal ? "true" : "false");
+    }
+    figures_head(out, "objstore_cluster_member_rtt_seconds", "Round trip to it, where measured",
+                 "gauge");
+    for (size_t i = 0; i < it->count; i++) {
+        const struct cluster_member *m = &it->members[i];
+
+        if (m->joined != MEMBER_JOINED || m->rtt_ms < 0)
+            continue;
+        ulid_format(id, &m->node);
+        buf_format(out, "objstore_cluster_member_rtt_seconds{id=\"%s\"} ", id);
+        figures_seconds(out, (uint64_t)m->rtt_ms * 1000);
+        buf_char(out, '\n');
+    }
+}
+
+static void metrics_states(struct buf *out, const struct stats_cluster *it)
+{
+    struct tally sum = tally(it);
+    const struct {
+        const char *state;
+        uint64_t count;
+    } states[] = {
+        {"alive", sum.alive}, {"suspect", sum.suspect}, {"failed", sum.failed}, {"left", sum.left}};
+
+    figures_head(out, "objstore_cluster_info",
+                 "The cluster as this node sees it: always 1, told by its labels", "gauge");
+    buf_format(out, "objstore_cluster_info{health=\"%s\"} 1\n", health_of(it));
+    figures_head(out, "objstore_cluster_members", "Members by state, this node included", "gauge");
+    for (size_t i = 0; i < sizeof states / sizeof *states; i++)
+        buf_format(out, "objstore_cluster_members{state=\"%s\"} %llu\n", states[i].state,
+                   (unsigned long long)states[i].count);
+}
+
+void stats_cluster_metrics(struct buf *out, const struct stats_cluster *it)
+{
+    const struct cluster_stats *f = &it->figures;
+    struct tally sum = tally(it);
+    const struct figure metrics[] = {
+        {"objstore_cluster_joined", "Nodes that belong to the cluster", FIGURE_GAUGE, sum.joined},
+        {"objstore_cluster_unequal", "Members that answer and hold other facts than this node",
+         FIGURE_GAUGE, sum.unequal},
+        {"objstore_sync_received_events_total", "Events taken from peers", FIGURE_COUNTER,
+         f->events_in},
+        {"objstore_sync_received_bytes_total", "Their bytes", FIGURE_COUNTER, f->bytes_in},
+        {"objstore_sync_sent_events_total", "Events given to peers", FIGURE_COUNTER, f->events_out},
+        {"objstore_sync_sent_bytes_total", "Their bytes", FIGURE_COUNTER, f->bytes_out},
+        {"objstore_sync_rounds_total", "Exchanges with a peer", FIGURE_COUNTER, f->sessions},
+        {"objstore_sync_timeouts_total", "Questions to peers that nobody answered in time",
+         FIGURE_COUNTER, f->timeouts},
+        {"objstore_transfer_fetches_total", "Bodies asked of peers", FIGURE_COUNTER, f->fetches},
+        {"objstore_transfer_failures_total", "Of them: not got", FIGURE_COUNTER, f->fetch_failures},
+        {"objstore_transfer_received_bytes_total", "Bytes of bodies from peers", FIGURE_COUNTER,
+         f->fetch_bytes},
+        {"objstore_transfer_sent_bytes_total", "Bytes of bodies to peers", FIGURE_COUNTER,
+         f->served_bytes},
+        {"objstore_replication_pending", "Bodies of level 2 that this node lacks", FIGURE_GAUGE,
+         f->wanted},
+        {"objstore_replication_copied_total", "Bodies of level 2 that it has copied",
+         FIGURE_COUNTER, f->replicated},
+        {"objstore_link_received_frames_total", "Frames from peers", FIGURE_COUNTER, f->frames_in},
+        {"objstore_link_sent_frames_total", "Frames to peers", FIGURE_COUNTER, f->frames_out},
+        {"objstore_link_malformed_total", "Frames that made no sense, dropped", FIGURE_COUNTER,
+         f->malformed},
+        {"objstore_link_other_tag_total", "Frames of another cluster, dropped", FIGURE_COUNTER,
+         f->other_tag},
+        {"objstore_link_refused_total", "Connections that were not let in", FIGURE_COUNTER,
+         f->refused},
+    };
+
+    metrics_states(out, it);
+    metrics_members(out, it);
+    figures_metrics(out, metrics, sizeof metrics / sizeof *metrics);
+}

@@ -1,0 +1,404 @@
+/*
+ * The cluster's thread: its life, its loop, and how other threads reach it.
+ *
+ * One turn of the loop: what was delivered (reads done, commits done) → what readers of bodies ask
+ * for → what the journal says is new → timers → frames, for as long as nothing else is due.
+ *
+ * Other threads never wait for it: they leave something under the lock and wake it. Everything that
+ * it gives away (a read, a commit) comes back as a delivery, and a stop waits for all of them; so
+ * nothing outlives the thread.
+ *
+ * Failure: a link that fails ends the thread's talking, said once; the node goes on alone.
+ */
+#include "cluster/cluster_internal.h"
+
+#include "base/log.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define POOL_WORKERS  3
+#define POOL_CAPACITY (LIMIT_POOL_QUEUE + LIMIT_PLACES)
+#define TURN_MS       50  /* the longest wait for frames */
+#define TIMERS_MS     50  /* between ticks of sync, fetch and serve */
+#define VIEW_MS       200 /* between pictures for other threads */
+#define FAREWELL_MS   200
+#define STOP_MS       10000
+
+uint64_t cluster_now(struct cluster *cluster)
+{
+    return env_mono_ms(cluster->env);
+}
+
+/* ---- From other threads ---- */
+
+void cluster_deliver(struct cluster *cluster, struct delivery *delivery)
+{
+    delivery->next = NULL;
+    pthread_mutex_lock(&cluster->lock);
+    if (cluster->delivered_last)
+        cluster->delivered_last->next = delivery;
+    else
+        cluster->delivered = delivery;
+    cluster->delivered_last = delivery;
+    /* Inside the lock: the thread that takes the last delivery may close the link. */
+    link_wake(cluster->link);
+    pthread_mutex_unlock(&cluster->lock);
+}
+
+void cluster_begin(struct cluster *cluster)
+{
+    pthread_mutex_lock(&cluster->lock);
+    cluster->under_way++;
+    pthread_mutex_unlock(&cluster->lock);
+}
+
+void cluster_end(struct cluster *cluster)
+{
+    pthread_mutex_lock(&cluster->lock);
+    assert(cluster->under_way > 0);
+    cluster->under_way--;
+    pthread_mutex_unlock(&cluster->lock);
+}
+
+static void take_deliveries(struct cluster *cluster)
+{
+    pthread_mutex_lock(&cluster->lock);
+    struct delivery *delivery = cluster->delivered;
+    cluster->delivered = cluster->delivered_last = NULL;
+    pthread_mutex_unlock(&cluster->lock);
+    for (struct delivery *next; delivery; delivery = next) {
+        next = delivery->next;
+        delivery->run(cluster, delivery);
+    }
+}
+
+/* ---- The thread ---- */
+
+static void tick(struct cluster *cluster)
+{
+    uint64_t now_ms = cluster_now(cluster);
+
+    if (cluster->local_due)
+        peer_local(cluster);
+    if (now_ms >= probe_next_ms(cluster->probe)) {
+        struct probe_input input = {.kind = PROBE_TICK};
+
+        peer_probe(cluster, &input);
+    }
+    if (now_ms - cluster->sync_tick_ms >= TIMERS_MS) {
+        struct sync_input input = {.kind = SYNC_TICK};
+
+        cluster->sync_tick_ms = now_ms;
+        cluster_sync(cluster, &input);
+        fetch_tick(cluster->fetches, now_ms);
+        serve_tick(cluster->serve, now_ms);
+        peer_tick(cluster, now_ms);
+        peer_join(cluster);
+    }
+    if (now_ms - cluster->view_ms >= VIEW_MS) {
+        cluster->view_ms = now_ms;
+        peer_view(cluster);
+    }
+}
+
+static unsigned patience_ms(struct cluster *cluster)
+{
+    uint64_t now_ms = cluster_now(cluster), next_ms = probe_next_ms(cluster->probe);
+
+    if (next_ms <= now_ms)
+        return 0;
+    if (cluster->waiting)
+        return 1;
+    return next_ms - now_ms < TURN_MS ? (unsigned)(next_ms - now_ms) : TURN_MS;
+}
+
+/* One turn; false where the link is no more. */
+static bool turn(struct cluster *cluster)
+{
+    take_deliveries(cluster);
+    cluster_submit(cluster);
+    cluster_failed(cluster);
+    bodies_failed(cluster);
+    bodies_take(cluster);
+    cluster_news(cluster);
+    tick(cluster);
+    return link_poll(cluster->link, patience_ms(cluster)) >= 0;
+}
+
+/* Say that we leave, end what is under way and wait for what was given away. */
+static void finish(struct cluster *cluster)
+{
+    uint64_t begun_ms = cluster_now(cluster);
+    uint64_t farewell_ms = cluster->peer_count > 0 ? FAREWELL_MS : 0;
+
+    cluster->leaving = true;
+    peer_local(cluster);
+    bodies_close(cluster);
+    cluster_submit(cluster);
+    for (;;) {
+        take_deliveries(cluster);
+        uint64_t passed_ms = cluster_now(cluster) - begun_ms;
+
+        pthread_mutex_lock(&cluster->lock);
+        bool idle = cluster->under_way == 0;
+        pthread_mutex_unlock(&cluster->lock);
+        if ((idle && passed_ms >= farewell_ms) || passed_ms >= STOP_MS)
+            break;
+        if (link_poll(cluster->link, 10) < 0 && idle)
+            break;
+    }
+}
+
+static void *run(void *arg)
+{
+    struct cluster *cluster = arg;
+
+    while (!atomic_load(&cluster->stopping))
+        if (!turn(cluster)) {
+            log_error("cluster: the link to other nodes has failed; this node runs alone until it "
+                      "is restarted");
+            break;
+        }
+    while (!atomic_load(&cluster->stopping)) {
+        const struct timespec rest = {0, TURN_MS * 1000000};
+
+        take_deliveries(cluster);
+        (void)nanosleep(&rest, NULL);
+    }
+    finish(cluster);
+    return NULL;
+}
+
+int cluster_start(struct cluster *cluster)
+{
+    assert(!cluster->running);
+    if (pthread_create(&cluster->thread, NULL, run, cluster) != 0)
+        return ERR_NO_MEMORY;
+    pthread_setname_np(cluster->thread, "cluster");
+    cluster->running = true;
+    int rc = replicator_start(cluster->replicator);
+
+    if (rc)
+        cluster_stop(cluster);
+    return rc;
+}
+
+void cluster_stop(struct cluster *cluster)
+{
+    if (!cluster || !cluster->running)
+        return;
+    replicator_stop(cluster->replicator);
+    atomic_store(&cluster->stopping, true);
+    link_wake(cluster->link);
+    pthread_join(cluster->thread, NULL);
+    cluster->running = false;
+}
+
+/* ---- Opening and closing ---- */
+
+static int open_reader(void *arg, void **context)
+{
+    struct cluster *cluster = arg;
+    struct db_reader *reader = NULL;
+    int rc = journal_reader_open(cluster->journal, &reader);
+
+    *context = reader;
+    return rc;
+}
+
+static void close_reader(void *arg, void *context)
+{
+    struct db_reader *reader = context;
+
+    (void)arg;
+    db_reader_close(&reader);
+}
+
+static int open_link(struct cluster *cluster, const struct cluster_config *config, char *message,
+                     size_t cap)
+{
+    const char *address = places_find(cluster->places, config->private_addr);
+
+    /* A name would have to be asked for; where this node listens is known at once. */
+    if (!address) {
+        struct link_address any;
+
+        if (link_address_parse(&any, config->private_addr) != 0) {
+            (void)snprintf(message, cap, "--private-addr has to be an IP address and a port: %s",
+                           config->private_addr);
+            return ERR_INVALID;
+        }
+        address = config->private_addr; /* port 0: any */
+    }
+    if (config->secret_file) {
+        int rc = secret_load(&cluster->secret, config->env->io, config->secret_file, message, cap);
+
+        if (rc)
+            return rc;
+    }
+    const struct link_config link = {.env = config->env,
+                                     .bind_address = address,
+                                     .secret = config->secret_file ? &cluster->secret : NULL,
+                                     .receive = peer_receive,
+                                     .changed = peer_link_changed,
+                                     .arg = cluster};
+    return link_open(&cluster->link, &link, message, cap);
+}
+
+static int open_cores(struct cluster *cluster)
+{
+    uint64_t seeds[3];
+    int rc;
+
+    cluster->env->random(cluster->env, seeds, sizeof seeds);
+    struct sync_config sync = {.self = cluster->self, .seed = seeds[0]};
+    struct probe_config probe = {
+        .node = cluster->self,
+        .seed = seeds[1],
+        .tag = {cluster->tag, (uint32_t)strlen(cluster->tag)},
+        .address = {cluster->advertise, (uint32_t)strlen(cluster->advertise)}};
+    if ((rc = sync_create(&cluster->sync, &sync)) == 0 &&
+        (rc = probe_create(&cluster->probe, &probe, cluster_now(cluster))) == 0 &&
+        (rc = members_create(&cluster->members)) == 0)
+        rc = bodies_open(cluster);
+    return rc;
+}
+
+/* Where others reach us: as told, or the one address that we listen on; else found out later. */
+static int know_address(struct cluster *cluster, const struct cluster_config *config)
+{
+    struct link_address bound;
+
+    if (config->advertise_addr) {
+        if (strlen(config->advertise_addr) > MEMBER_ADDRESS_BYTES)
+            return ERR_TOO_BIG;
+        (void)snprintf(cluster->advertise, sizeof cluster->advertise, "%s", config->advertise_addr);
+        cluster->advertise_given = true;
+    } else if (link_address_parse(&bound, link_address(cluster->link)) == 0 && !bound.any) {
+        (void)snprintf(cluster->advertise, sizeof cluster->advertise, "%s", bound.text);
+    }
+    return 0;
+}
+
+static int add_seeds(struct cluster *cluster, const struct cluster_config *config)
+{
+    for (size_t i = 0; i < config->seed_count; i++) {
+        struct probe_input input = {.kind = PROBE_SEED,
+                                    .seed = {config->seeds[i], (uint32_t)strlen(config->seeds[i])}};
+
+        if (input.seed.len > MEMBER_ADDRESS_BYTES)
+            return ERR_TOO_BIG;
+        peer_probe(cluster, &input);
+    }
+    return 0;
+}
+
+int cluster_open(struct cluster **out, const struct cluster_config *config, char *message,
+                 size_t cap)
+{
+    struct cluster *cluster = calloc(1, sizeof *cluster);
+    int rc = ERR_NO_MEMORY;
+
+    *out = NULL;
+    *message = '\0';
+    if (!cluster)
+        return rc;
+    assert(strlen(config->tag) <= LIMIT_WIRE_TAG_BYTES);
+    cluster->journal = config->journal;
+    cluster->env = config->env;
+    cluster->self = journal_node(config->journal);
+    (void)snprintf(cluster->tag, sizeof cluster->tag, "%s", config->tag);
+    cluster->alone = true;
+    pthread_mutex_init(&cluster->lock, NULL);
+    buf_init(&cluster->frame, LIMIT_WIRE_BYTES);
+    cluster->peers = calloc(LIMIT_PEERS, sizeof *cluster->peers);
+    if (!cluster->peers)
+        goto out;
+    rc = replicator_create(&cluster->replicator, cluster->journal, cluster, cluster->env);
+    if (rc)
+        goto out;
+    const struct pool_context context = {open_reader, close_reader, cluster};
+    if ((rc = pool_start(&cluster->pool, "cluster-read", POOL_WORKERS, POOL_CAPACITY, &context)) !=
+            0 ||
+        (rc = places_create(&cluster->places, cluster->env, cluster->pool, CLUSTER_PORT)) != 0 ||
+        (rc = open_link(cluster, config, message, cap)) != 0 ||
+        (rc = know_address(cluster, config)) != 0 || (rc = open_cores(cluster)) != 0 ||
+        (rc = cluster_load(cluster)) != 0 || (rc = add_seeds(cluster, config)) != 0)
+        goto out;
+    journal_listen(config->journal, cluster_listen, cluster);
+    peer_view(cluster);
+    *out = cluster;
+    return 0;
+out:
+    if (!*message)
+        (void)snprintf(message, cap, "cannot join a cluster: %s", err_text(rc));
+    cluster_close(&cluster);
+    return rc;
+}
+
+void cluster_close(struct cluster **cluster_ptr)
+{
+    struct cluster *cluster = *cluster_ptr;
+
+    if (!cluster)
+        return;
+    assert(!cluster->running);
+    pool_stop(&cluster->pool);
+    take_deliveries(cluster);
+    probe_destroy(&cluster->probe);
+    sync_destroy(&cluster->sync);
+    fetch_destroy(&cluster->fetches);
+    serve_destroy(&cluster->serve);
+    members_destroy(&cluster->members);
+    places_destroy(&cluster->places);
+    replicator_destroy(&cluster->replicator);
+    link_close(&cluster->link);
+    secret_release(&cluster->secret);
+    buf_release(&cluster->frame);
+    free(cluster->peers);
+    free(cluster->news);
+    pthread_mutex_destroy(&cluster->lock);
+    free(cluster);
+    *cluster_ptr = NULL;
+}
+
+const char *cluster_address(const struct cluster *cluster)
+{
+    return link_address(cluster->link);
+}
+
+/* ---- Looking at it ---- */
+
+void cluster_stats(struct cluster *cluster, struct cluster_stats *out)
+{
+    struct replicator_stats replicator;
+
+    pthread_mutex_lock(&cluster->lock);
+    *out = cluster->stats;
+    pthread_mutex_unlock(&cluster->lock);
+    replicator_stats(cluster->replicator, &replicator);
+    out->wanted = replicator.wanted;
+    out->replicated = replicator.done;
+}
+
+size_t cluster_members(struct cluster *cluster, struct cluster_member *out, size_t max)
+{
+    pthread_mutex_lock(&cluster->lock);
+    size_t count = cluster->view_count < max ? cluster->view_count : max;
+
+    memcpy(out, cluster->view, count * sizeof *out);
+    pthread_mutex_unlock(&cluster->lock);
+    return count;
+}
+
+bool cluster_is_alone(struct cluster *cluster)
+{
+    pthread_mutex_lock(&cluster->lock);
+    bool alone = cluster->alone;
+
+    pthread_mutex_unlock(&cluster->lock);
+    return alone;
+}

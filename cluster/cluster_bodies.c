@@ -1,0 +1,403 @@
+/*
+ * Bodies: those that this node's doors ask of others (fetch), and those that others ask of it
+ * (serve).
+ *
+ * A reader belongs to another thread. What it wants (to begin, that bytes were taken, to stop) it
+ * leaves in its struct under the lock, and puts itself on a list, at most once; the cluster's
+ * thread takes the list. `over` is set under the lock before `done` is called: from then on the
+ * reader is its owner's alone, and nothing of it is touched here.
+ *
+ * A read for a peer is a job of the pool: the row is looked up again for each chunk, so that what
+ * was deleted or moved meanwhile is never served from an old place, and every block is verified.
+ */
+#include "cluster/cluster_internal.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_LOOKUPS 8
+
+struct cluster_ask {
+    struct cluster_fetch fetch;
+    struct id128 holders[LIMIT_FETCH_HOLDERS];
+};
+
+/* ---- From any thread ---- */
+
+/* The lock is held. */
+static void enqueue(struct cluster *cluster, struct cluster_reader *reader)
+{
+    if (reader->queued)
+        return;
+    reader->queued = true;
+    reader->next = NULL;
+    if (cluster->readers_last)
+        cluster->readers_last->next = reader;
+    else
+        cluster->readers = reader;
+    cluster->readers_last = reader;
+    link_wake(cluster->link);
+}
+
+int cluster_fetch_start(struct cluster *cluster, const struct cluster_fetch *fetch,
+                        struct cluster_reader *reader)
+{
+    struct cluster_ask *ask = calloc(1, sizeof *ask);
+    int rc;
+
+    assert(fetch->length > 0 && fetch->offset <= fetch->size &&
+           fetch->length <= fetch->size - fetch->offset);
+    if (!ask)
+        return ERR_NO_MEMORY;
+    ask->fetch = *fetch;
+    for (size_t i = 0; i < fetch->holder_count && i < LIMIT_FETCH_HOLDERS; i++)
+        ask->holders[i] = fetch->holders[i];
+    ask->fetch.holder_count =
+        fetch->holder_count < LIMIT_FETCH_HOLDERS ? fetch->holder_count : LIMIT_FETCH_HOLDERS;
+    pthread_mutex_lock(&cluster->lock);
+    if (cluster->closed)
+        rc = ERR_CLOSED;
+    else if (cluster->alone)
+        rc = ERR_NOT_FOUND;
+    else
+        rc = cluster->reader_count >= LIMIT_FETCHES ? ERR_FULL : 0;
+    if (rc == 0) {
+        cluster->reader_count++;
+        reader->ask = ask;
+        reader->number = reader->consumed = 0;
+        reader->queued = reader->cancelled = reader->over = false;
+        enqueue(cluster, reader);
+    }
+    pthread_mutex_unlock(&cluster->lock);
+    if (rc)
+        free(ask);
+    return rc;
+}
+
+void cluster_fetch_consumed(struct cluster *cluster, struct cluster_reader *reader, uint64_t bytes)
+{
+    pthread_mutex_lock(&cluster->lock);
+    if (!reader->over) {
+        reader->consumed += bytes;
+        enqueue(cluster, reader);
+    }
+    pthread_mutex_unlock(&cluster->lock);
+}
+
+void cluster_fetch_cancel(struct cluster *cluster, struct cluster_reader *reader)
+{
+    pthread_mutex_lock(&cluster->lock);
+    if (!reader->over) {
+        reader->cancelled = true;
+        enqueue(cluster, reader);
+    }
+    pthread_mutex_unlock(&cluster->lock);
+}
+
+/* ---- Fetching ---- */
+
+/* READER is at its end. */
+static void end_reader(struct cluster *cluster, struct cluster_reader *reader, int rc)
+{
+    for (size_t i = 0; i < cluster->reading_count; i++)
+        if (cluster->reading[i] == reader)
+            cluster->reading[i] = cluster->reading[--cluster->reading_count];
+    pthread_mutex_lock(&cluster->lock);
+    reader->over = true;
+    struct cluster_ask *ask = reader->ask;
+    reader->ask = NULL;
+    cluster->reader_count--;
+    /* It may have been put on the list again while we looked at it. */
+    struct cluster_reader **at = &cluster->readers, *before = NULL;
+    while (reader->queued && *at && *at != reader) {
+        before = *at;
+        at = &before->next;
+    }
+    if (reader->queued && *at == reader) {
+        *at = reader->next;
+        if (cluster->readers_last == reader)
+            cluster->readers_last = before;
+    }
+    pthread_mutex_unlock(&cluster->lock);
+    free(ask);
+    reader->done(reader, rc);
+}
+
+static struct cluster_reader *reader_of(struct cluster *cluster, uint64_t number)
+{
+    for (size_t i = 0; i < cluster->reading_count; i++)
+        if (cluster->reading[i]->number == number)
+            return cluster->reading[i];
+    return NULL;
+}
+
+static void fetch_send(void *arg, const struct id128 *to, const struct wire_message *message)
+{
+    peer_send(arg, to, message);
+}
+
+static void fetch_data(void *arg, uint64_t number, uint64_t offset, const void *bytes, size_t len,
+                       const struct id128 *from)
+{
+    struct cluster_reader *reader = reader_of(arg, number);
+
+    (void)from;
+    assert(reader);
+    reader->data(reader, offset, bytes, len);
+}
+
+static void fetch_done(void *arg, uint64_t number, int rc)
+{
+    struct cluster_reader *reader = reader_of(arg, number);
+
+    assert(reader);
+    end_reader(arg, reader, rc);
+}
+
+/* The holders that are named, those that answer first; then others that do. */
+static size_t order_holders(struct cluster *cluster, const struct cluster_ask *ask,
+                            struct id128 out[LIMIT_FETCH_HOLDERS])
+{
+    struct id128 alive[LIMIT_FETCH_HOLDERS];
+    size_t count = 0, others = peer_alive(cluster, alive, LIMIT_FETCH_HOLDERS);
+
+    for (int answering = 1; answering >= 0; answering--)
+        for (size_t i = 0; i < ask->fetch.holder_count; i++) {
+            const struct peer *peer = peer_find(cluster, &ask->holders[i]);
+
+            if (peer && peer->alive == (answering == 1) && count < LIMIT_FETCH_HOLDERS)
+                out[count++] = ask->holders[i];
+        }
+    for (size_t i = 0; i < others && count < LIMIT_FETCH_HOLDERS; i++) {
+        bool named = false;
+
+        for (size_t k = 0; k < count && !named; k++)
+            named = id_equal(&out[k], &alive[i]);
+        if (!named)
+            out[count++] = alive[i];
+    }
+    return count;
+}
+
+static void start_reader(struct cluster *cluster, struct cluster_reader *reader,
+                         const struct cluster_ask *ask)
+{
+    struct id128 holders[LIMIT_FETCH_HOLDERS];
+    struct fetch_request request = {.number = ++cluster->last_number,
+                                    .id = ask->fetch.id,
+                                    .size = ask->fetch.size,
+                                    .offset = ask->fetch.offset,
+                                    .length = ask->fetch.length,
+                                    .background = ask->fetch.background,
+                                    .holders = holders,
+                                    .holder_count = order_holders(cluster, ask, holders)};
+
+    memcpy(request.sha256, ask->fetch.sha256, SHA256_BYTES);
+    reader->number = request.number;
+    cluster->reading[cluster->reading_count++] = reader;
+    int rc = fetch_start(cluster->fetches, &request, cluster_now(cluster));
+    if (rc)
+        end_reader(cluster, reader, rc);
+}
+
+void bodies_take(struct cluster *cluster)
+{
+    for (;;) {
+        pthread_mutex_lock(&cluster->lock);
+        struct cluster_reader *reader = cluster->readers;
+        if (!reader) {
+            pthread_mutex_unlock(&cluster->lock);
+            return;
+        }
+        cluster->readers = reader->next;
+        if (!cluster->readers)
+            cluster->readers_last = NULL;
+        reader->queued = false;
+        struct cluster_ask *ask = reader->ask;
+        uint64_t consumed = reader->consumed;
+        bool cancelled = reader->cancelled || cluster->closed;
+        reader->ask = NULL;
+        reader->consumed = 0;
+        pthread_mutex_unlock(&cluster->lock);
+
+        uint64_t now_ms = cluster_now(cluster);
+        if (cancelled) {
+            if (!ask)
+                fetch_cancel(cluster->fetches, reader->number, now_ms);
+            end_reader(cluster, reader, ERR_CLOSED);
+        } else if (ask) {
+            start_reader(cluster, reader, ask);
+        } else if (consumed) {
+            fetch_consumed(cluster->fetches, reader->number, consumed, now_ms);
+        }
+        free(ask);
+    }
+}
+
+void bodies_close(struct cluster *cluster)
+{
+    pthread_mutex_lock(&cluster->lock);
+    cluster->closed = true;
+    pthread_mutex_unlock(&cluster->lock);
+    bodies_take(cluster);
+    while (cluster->reading_count) {
+        struct cluster_reader *reader = cluster->reading[0];
+
+        fetch_cancel(cluster->fetches, reader->number, cluster_now(cluster));
+        end_reader(cluster, reader, ERR_CLOSED);
+    }
+}
+
+/* ---- Serving ---- */
+
+struct body_job {
+    struct job job;
+    struct delivery delivery;
+    struct cluster *cluster;
+    struct serve_read read;
+    int rc;
+    uint64_t size;
+    size_t len;
+    uint8_t data[LIMIT_WIRE_CHUNK_BYTES];
+};
+
+static void body_read(struct cluster *cluster, struct delivery *delivery)
+{
+    struct body_job *job = container_of(delivery, struct body_job, delivery);
+
+    serve_read_done(cluster->serve, job->read.key, job->rc, job->data, job->len, job->size,
+                    cluster_now(cluster));
+    free(job);
+    cluster_end(cluster);
+}
+
+static int read_inline(struct body_job *job, const struct object *object)
+{
+    size_t cap = object->record_bytes ? object->record_bytes : RECORD_MAX_BYTES;
+    uint8_t *record = malloc(cap);
+    struct record_view view;
+
+    if (!record)
+        return ERR_NO_MEMORY;
+    int rc = log_read(journal_log(job->cluster->journal), &object->place, &object->id,
+                      object->record_bytes, record, cap, false, &view);
+    if (rc == 0 && (!view.body || view.header.body_bytes != object->size))
+        rc = ERR_CORRUPT;
+    if (rc == 0)
+        memcpy(job->data, view.body + job->read.offset, job->len);
+    free(record);
+    return rc;
+}
+
+static int read_large(struct body_job *job, const struct object *object)
+{
+    uint8_t block[BLOCK_BYTES];
+    struct large_reader *reader;
+    size_t done = 0;
+    int rc = large_reader_open(&reader, journal_large(job->cluster->journal), object->place.offset,
+                               object->size);
+
+    if (rc)
+        return rc;
+    while (rc == 0 && done < job->len) {
+        uint64_t at = job->read.offset + done;
+        size_t within = at % BLOCK_BYTES, len;
+
+        rc = large_read_block(reader, at / BLOCK_BYTES, block, &len, false);
+        if (rc)
+            break;
+        size_t part = len - within < job->len - done ? len - within : job->len - done;
+        memcpy(job->data + done, block + within, part);
+        done += part;
+    }
+    large_reader_close(&reader);
+    return rc;
+}
+
+static int read_chunk(struct body_job *job, const struct object *object)
+{
+    const struct serve_read *read = &job->read;
+
+    if ((object->flags & (OBJECT_PUT | OBJECT_DELETED)) != OBJECT_PUT ||
+        memcmp(object->sha256, read->sha256, SHA256_BYTES) != 0 || place_is_none(&object->place))
+        return ERR_NOT_FOUND;
+    job->size = object->size;
+    job->len = 0;
+    if (read->offset >= object->size)
+        return 0;
+    job->len =
+        object->size - read->offset < read->len ? (size_t)(object->size - read->offset) : read->len;
+    int rc =
+        object->place.volume == PLACE_LARGE ? read_large(job, object) : read_inline(job, object);
+    /* The place is outdated: the caller looks again. */
+    return rc == ERR_NOT_FOUND ? ERR_AGAIN : rc;
+}
+
+static void read_body(struct job *base, void *context)
+{
+    struct body_job *job = container_of(base, struct body_job, job);
+    struct journal *journal = job->cluster->journal;
+
+    job->rc = ERR_AGAIN;
+    for (unsigned i = 0; i < MAX_LOOKUPS && job->rc == ERR_AGAIN; i++) {
+        struct object *object = NULL;
+
+        job->rc = journal_find(journal, context, &job->read.id, &object);
+        if (job->rc == 0)
+            job->rc = read_chunk(job, object);
+        object_destroy(&object);
+    }
+    if (job->rc == ERR_CORRUPT)
+        journal_count_bad(journal, 1, 0, 0);
+    if (job->rc)
+        job->len = 0;
+    cluster_deliver(job->cluster, &job->delivery);
+}
+
+static void serve_ask(void *arg, const struct serve_read *read)
+{
+    struct cluster *cluster = arg;
+    struct body_job *job = malloc(sizeof *job);
+
+    assert(read->len <= sizeof job->data);
+    if (!job) {
+        assert(cluster->unread_count < LIMIT_SERVE_READS); /* serve has no more under way */
+        cluster->unread[cluster->unread_count++] = read->key;
+        return;
+    }
+    job->job.run = read_body;
+    job->delivery.run = body_read;
+    job->cluster = cluster;
+    job->read = *read;
+    job->size = job->len = 0;
+    cluster_begin(cluster);
+    int rc = pool_submit(cluster->pool, &job->job);
+    if (rc) {
+        job->rc = rc;
+        cluster_deliver(cluster, &job->delivery);
+    }
+}
+
+void bodies_failed(struct cluster *cluster)
+{
+    /* Telling it may fail again: one turn tells no more than there were. */
+    for (size_t count = cluster->unread_count; count > 0; count--) {
+        uint64_t key = cluster->unread[0];
+
+        memmove(cluster->unread, cluster->unread + 1,
+                --cluster->unread_count * sizeof *cluster->unread);
+        serve_read_done(cluster->serve, key, ERR_NO_MEMORY, NULL, 0, 0, cluster_now(cluster));
+    }
+}
+
+int bodies_open(struct cluster *cluster)
+{
+    const struct fetch_sink fetch = {fetch_send, fetch_data, fetch_done, cluster};
+    const struct serve_sink serve = {serve_ask, fetch_send, cluster};
+    uint64_t seed;
+
+    cluster->env->random(cluster->env, &seed, sizeof seed);
+    int rc = fetch_create(&cluster->fetches, &fetch, seed);
+    return rc ? rc : serve_create(&cluster->serve, &serve);
+}

@@ -1,0 +1,186 @@
+/* What the files of the cluster's actor share; nobody else includes it. cluster.h is the contract.
+ */
+#ifndef CLUSTER_CLUSTER_INTERNAL_H
+#define CLUSTER_CLUSTER_INTERNAL_H
+
+#include "base/pool.h"
+#include "cluster/cluster.h"
+#include "cluster/fetch.h"
+#include "cluster/link.h"
+#include "cluster/places.h"
+#include "cluster/replicator.h"
+#include "cluster/serve.h"
+#include "cluster/sync.h"
+#include "journal/db_peers.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#define CLUSTER_PORT    11999
+#define CLUSTER_FEATURE 1
+#define LIMIT_PEERS     (2 * LIMIT_MEMBERS) /* members and guests */
+#define LIMIT_FAILED    64
+
+/* Whom we talk to: a member, or a guest: a node with our tag whose joining we have not heard of
+ * yet. */
+struct peer {
+    struct id128 node;
+    char address[MEMBER_ADDRESS_BYTES + 1];
+    link_peer link; /* our connection to it; 0: none yet */
+    bool has_back;  /* `back` is a way to it */
+    struct link_from back;
+    bool member;
+    bool seen;  /* it has answered once */
+    bool alive; /* as sync knows it */
+    bool digest_equal;
+    uint64_t heard_ms; /* guests: when they are forgotten */
+};
+
+/* Something done on another thread, on its way back to ours. */
+struct delivery {
+    struct delivery *next;
+    void (*run)(struct cluster *cluster, struct delivery *delivery); /* frees it */
+};
+
+/* One run's news out of the journal, not yet told to sync. */
+struct news {
+    struct vector_run run;
+    bool own;
+};
+
+struct commit_job;
+
+struct cluster {
+    struct journal *journal;
+    struct env *env;
+    struct id128 self;
+    char tag[LIMIT_WIRE_TAG_BYTES + 1];
+    char advertise[MEMBER_ADDRESS_BYTES + 1]; /* "": not known yet */
+    bool advertise_given;
+
+    /* The thread's own. */
+    struct secret secret;
+    struct link *link;
+    struct probe *probe;
+    struct sync *sync;
+    struct fetches *fetches;
+    struct serve *serve;
+    struct members *members;
+    struct places *places;
+    struct peer *peers;
+    size_t peer_count;
+    const struct link_from *current; /* whose frame is being looked at */
+    struct buf frame;
+    struct hash128 digest; /* of the rows that the journal told of last */
+    uint64_t events;
+    bool fact_under_way; /* our own member event */
+    bool leaving;
+    bool local_due; /* what this node says of itself has changed */
+    uint64_t sync_tick_ms, complained_ms, view_ms;
+    uint64_t seeds_asked_ms, seeds_said_ms, strangers_said_ms; /* cluster_say.c */
+    uint64_t strangers; /* handshakes that had failed when that was said last */
+    struct commit_job *waiting, *waiting_last; /* events that the committer has no room for yet */
+    struct cluster_reader *reading[LIMIT_FETCHES];
+    size_t reading_count;
+    uint64_t last_number;
+    uint64_t malformed, other_tag, refused, undelivered;
+    /* What could not be given away for want of memory: said to the core that asked, next turn. */
+    uint64_t unread[LIMIT_SERVE_READS];
+    size_t unread_count;
+    struct sync_input failed[LIMIT_FAILED];
+    size_t failed_count;
+
+    struct pool *pool; /* reads of the journal and of bodies; the resolver */
+    struct replicator *replicator;
+    pthread_t thread;
+    bool running;
+    atomic_bool stopping;
+
+    pthread_mutex_t lock; /* guards what follows */
+    struct delivery *delivered, *delivered_last;
+    struct cluster_reader *readers, *readers_last; /* with something to say */
+    bool closed;                                   /* no reader is taken any more */
+    size_t reader_count;
+    struct news *news;
+    size_t news_count, news_cap;
+    bool news_whole;   /* a round has ended: digest and events fit the runs */
+    bool news_members; /* a member event was among them */
+    bool news_lost;    /* for want of memory: read all of it again */
+    struct hash128 news_digest;
+    uint64_t news_events;
+    unsigned under_way; /* jobs and commits that will come back as deliveries */
+    struct cluster_stats stats;
+    struct cluster_member view[LIMIT_MEMBERS + 1];
+    size_t view_count;
+    bool alone;
+};
+
+/* ---- cluster.c ---- */
+
+/* Hand DELIVERY to the cluster's thread. Any thread; never fails. */
+void cluster_deliver(struct cluster *cluster, struct delivery *delivery);
+/* One more, one less of what cluster_stop waits for. */
+void cluster_begin(struct cluster *cluster);
+void cluster_end(struct cluster *cluster);
+uint64_t cluster_now(struct cluster *cluster);
+
+/* ---- cluster_peers.c ---- */
+
+struct peer *peer_find(struct cluster *cluster, const struct id128 *node);
+/* Encode MESSAGE, with tag and sender, and send it to NODE by the best way there is. It may get
+ * lost; that is counted. */
+void peer_send(struct cluster *cluster, const struct id128 *node,
+               const struct wire_message *message);
+/* One input for the probe core, and what comes of it. */
+void peer_probe(struct cluster *cluster, struct probe_input *input);
+/* A frame came: link's callback. */
+void peer_receive(void *arg, const struct link_from *from, const uint8_t *data, size_t len);
+void peer_link_changed(void *arg, link_peer peer, enum link_state state);
+/* Members as the database has them, to the cores. */
+void peer_members(struct cluster *cluster, const struct db_member *rows, size_t count);
+/* Journal that this node has joined, where it has company and nobody knows yet. */
+void peer_join(struct cluster *cluster);
+/* Guests that fell silent are forgotten. */
+void peer_tick(struct cluster *cluster, uint64_t now_ms);
+/* How this node stands, for other threads. */
+void peer_view(struct cluster *cluster);
+/* What this node says of itself. */
+void peer_local(struct cluster *cluster);
+/* The other nodes that answer, for a body that a member may have: up to MAX into OUT. */
+size_t peer_alive(struct cluster *cluster, struct id128 *out, size_t max);
+
+/* ---- cluster_journal.c ---- */
+
+/* The journal's listener: on the applier's thread. */
+void cluster_listen(void *arg, const struct journal_news *news);
+/* Runs and members as they are in the database now. */
+int cluster_load(struct cluster *cluster) MUST_CHECK;
+/* Tell the cores what the journal said since the last call. */
+void cluster_news(struct cluster *cluster);
+/* Events of peers to the committer, as many as it has room for. */
+void cluster_submit(struct cluster *cluster);
+/* Tell sync of what could not be begun. */
+void cluster_failed(struct cluster *cluster);
+/* One input for the sync core, and what comes of it. */
+void cluster_sync(struct cluster *cluster, struct sync_input *input);
+
+/* ---- cluster_say.c ---- */
+
+/* A seed could not be asked: STATE is that of our connection to it. */
+void say_seed(struct cluster *cluster, const char *address, enum link_state state);
+/* How many were not let in. */
+void say_strangers(struct cluster *cluster, const struct link_stats *link);
+
+/* ---- cluster_bodies.c ---- */
+
+int bodies_open(struct cluster *cluster) MUST_CHECK;
+/* What readers of other threads have asked for since the last call. */
+void bodies_take(struct cluster *cluster);
+/* Tell serve of reads that could not be begun. */
+void bodies_failed(struct cluster *cluster);
+/* End every fetch with ERR_CLOSED. */
+void bodies_close(struct cluster *cluster);
+
+#define container_of(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
+
+#endif

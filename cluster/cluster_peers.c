@@ -1,0 +1,634 @@
+/*
+ * Whom this node talks to: its table of peers, frames to and from them, and what the probe core
+ * says about them.
+ *
+ *   joining   a seed answers (MET), or a node with our tag probes us: it becomes a guest. Guests
+ * are synced with as members are, since the event that makes them members comes that way. A node
+ * with company whose joining is not journaled journals it. member    known by a member event;
+ * probed each second leaving   says so in its probes; stays a member
+ *
+ * A peer is spoken to over our own connection where that is up, else back over the one on which it
+ * came to us. A node of another tag is told ours, so that both sides can say why they do not join.
+ */
+#include "cluster/cluster_internal.h"
+
+#include "base/log.h"
+#include "journal/ulid.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define GUEST_MS    10000 /* without a word: forgotten */
+#define COMPLAIN_MS 10000
+
+static struct text text_of(const char *text)
+{
+    return (struct text){text, (uint32_t)strlen(text)};
+}
+
+/* TEXT into OUT, terminated; false where it does not fit. */
+static bool copy_text(char *out, size_t cap, struct text text)
+{
+    if (text.len >= cap)
+        return false;
+    if (text.len)
+        memcpy(out, text.ptr, text.len);
+    out[text.len] = '\0';
+    return true;
+}
+
+struct peer *peer_find(struct cluster *cluster, const struct id128 *node)
+{
+    for (size_t i = 0; i < cluster->peer_count; i++)
+        if (id_equal(&cluster->peers[i].node, node))
+            return &cluster->peers[i];
+    return NULL;
+}
+
+size_t peer_alive(struct cluster *cluster, struct id128 *out, size_t max)
+{
+    size_t count = 0;
+
+    for (size_t i = 0; i < cluster->peer_count && count < max; i++)
+        if (cluster->peers[i].alive)
+            out[count++] = cluster->peers[i].node;
+    return count;
+}
+
+/* ---- Sending ---- */
+
+/* Of what goes on and on one line now and then is enough. */
+static bool may_complain(struct cluster *cluster)
+{
+    uint64_t now_ms = cluster_now(cluster);
+
+    if (cluster->complained_ms && now_ms - cluster->complained_ms < COMPLAIN_MS)
+        return false;
+    cluster->complained_ms = now_ms;
+    return true;
+}
+
+/* Our connection to the place named ADDRESS; 0: there is none yet. */
+static link_peer connection(struct cluster *cluster, const char *address)
+{
+    const char *place = *address ? places_find(cluster->places, address) : NULL;
+    link_peer link = 0;
+
+    if (!place)
+        return 0;
+    int rc = link_peer_open(cluster->link, place, &link);
+    if (rc == ERR_PERMISSION && may_complain(cluster))
+        log_warn("cluster: without a secret no node beyond this machine is connected to: %s",
+                 address);
+    return rc ? 0 : link;
+}
+
+static const struct buf *encode(struct cluster *cluster, const struct wire_message *message)
+{
+    struct wire_message whole = *message;
+
+    whole.tag = text_of(cluster->tag);
+    whole.from = cluster->self;
+    buf_reset(&cluster->frame);
+    wire_encode(&cluster->frame, &whole);
+    return buf_check(&cluster->frame) == 0 ? &cluster->frame : NULL;
+}
+
+void peer_send(struct cluster *cluster, const struct id128 *node,
+               const struct wire_message *message)
+{
+    struct peer *peer = peer_find(cluster, node);
+    const struct buf *frame = peer ? encode(cluster, message) : NULL;
+    int rc = ERR_CLOSED;
+
+    if (frame) {
+        if (!peer->link || link_peer_state(cluster->link, peer->link) != LINK_UP) {
+            link_peer now = connection(cluster, peer->address);
+
+            /* It has moved: what is left of the old place is closed. */
+            if (now && peer->link && now != peer->link)
+                link_peer_close(cluster->link, peer->link);
+            if (now)
+                peer->link = now;
+        }
+        if (peer->link)
+            rc = link_send(cluster->link, peer->link, frame->data, frame->len);
+        if (rc == ERR_CLOSED && peer->has_back) {
+            rc = link_reply(cluster->link, &peer->back, frame->data, frame->len);
+            if (rc == ERR_CLOSED)
+                peer->has_back = false;
+        }
+    }
+    if (rc)
+        cluster->undelivered++;
+}
+
+static void send_to_seed(struct cluster *cluster, const struct probe_output *output)
+{
+    char address[MEMBER_ADDRESS_BYTES + 1];
+
+    if (!copy_text(address, sizeof address, output->address))
+        return;
+    link_peer link = connection(cluster, address);
+    const struct buf *frame = link ? encode(cluster, &output->message) : NULL;
+    if (!frame || link_send(cluster->link, link, frame->data, frame->len) != 0) {
+        cluster->undelivered++; /* the core asks again, later and later */
+        say_seed(cluster, address, link_peer_state(cluster->link, link));
+    }
+}
+
+static void reply(struct cluster *cluster, const struct wire_message *message)
+{
+    const struct buf *frame = cluster->current ? encode(cluster, message) : NULL;
+
+    if (!frame || link_reply(cluster->link, cluster->current, frame->data, frame->len) != 0)
+        cluster->undelivered++;
+}
+
+/* ---- The table ---- */
+
+static void set_alive(struct cluster *cluster, struct peer *peer, bool alive)
+{
+    struct sync_input input = {.kind = SYNC_PEER, .peer = {.node = peer->node, .alive = alive}};
+
+    if (peer->alive == alive)
+        return;
+    peer->alive = alive;
+    cluster_sync(cluster, &input);
+    fetch_peer(cluster->fetches, &peer->node, alive, cluster_now(cluster));
+    if (alive)
+        replicator_revive(cluster->replicator);
+    else
+        serve_peer_failed(cluster->serve, &peer->node);
+}
+
+/* NODE's row, made where it is missing. NULL: there are too many. */
+static struct peer *peer_need(struct cluster *cluster, const struct id128 *node)
+{
+    struct peer *peer = peer_find(cluster, node);
+
+    if (peer || id_equal(node, &cluster->self) || id_is_zero(node))
+        return peer;
+    if (cluster->peer_count == LIMIT_PEERS)
+        return NULL;
+    peer = &cluster->peers[cluster->peer_count++];
+    *peer = (struct peer){.node = *node, .heard_ms = cluster_now(cluster)};
+    journal_keep_events(cluster->journal);
+    pthread_mutex_lock(&cluster->lock);
+    cluster->alone = false;
+    pthread_mutex_unlock(&cluster->lock);
+    return peer;
+}
+
+static void forget(struct cluster *cluster, struct peer *peer)
+{
+    set_alive(cluster, peer, false);
+    if (peer->link)
+        link_peer_close(cluster->link, peer->link);
+    *peer = cluster->peers[--cluster->peer_count];
+}
+
+/* A node of ours that is no member (yet) was heard of at ADDRESS. */
+static void welcome(struct cluster *cluster, const struct id128 *node, struct text address,
+                    const struct wire_summary *summary)
+{
+    const struct member *row = members_find(cluster->members, node);
+    /* Who was thrown out stays out until somebody lets it in again. */
+    bool thrown_out = row && row->state == MEMBER_FORGOTTEN;
+    struct peer *peer = thrown_out ? NULL : peer_need(cluster, node);
+
+    if (!peer)
+        return;
+    peer->heard_ms = cluster_now(cluster);
+    if (row && row->state == MEMBER_JOINED)
+        return; /* the probes see to it */
+    if (address.len)
+        (void)copy_text(peer->address, sizeof peer->address, address);
+    set_alive(cluster, peer, true);
+    if (summary) {
+        struct sync_input input = {.kind = SYNC_PEER_SUMMARY,
+                                   .summary = {.node = *node, .summary = *summary}};
+
+        cluster_sync(cluster, &input);
+    }
+    peer_join(cluster);
+}
+
+void peer_tick(struct cluster *cluster, uint64_t now_ms)
+{
+    for (size_t i = cluster->peer_count; i-- > 0;) {
+        struct peer *peer = &cluster->peers[i];
+
+        if (!peer->member && now_ms - peer->heard_ms >= GUEST_MS)
+            forget(cluster, peer);
+    }
+}
+
+/* ---- Membership ---- */
+
+void peer_members(struct cluster *cluster, const struct db_member *rows, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        struct member row = {.node = rows[i].node, .at = rows[i].at, .state = rows[i].state};
+        bool changed = false;
+
+        if (!copy_text(row.address, sizeof row.address, text_of(rows[i].address)) ||
+            members_set(cluster->members, &row, &changed) != 0 || !changed)
+            continue;
+        if (id_equal(&row.node, &cluster->self)) {
+            cluster->fact_under_way = false;
+            continue;
+        }
+        bool joined = row.state == MEMBER_JOINED;
+        struct peer *peer = joined ? peer_need(cluster, &row.node) : peer_find(cluster, &row.node);
+        if (peer) {
+            if (joined)
+                memcpy(peer->address, row.address, sizeof peer->address);
+            peer->member = joined;
+            peer->heard_ms = cluster_now(cluster);
+        }
+        struct probe_input input = {
+            .kind = PROBE_MEMBER,
+            .member = {.node = row.node, .address = text_of(row.address), .joined = joined}};
+        peer_probe(cluster, &input);
+    }
+}
+
+struct fact_job {
+    struct change change; /* first: the committer hands it back */
+    struct delivery delivery;
+    struct cluster *cluster;
+    struct event event;
+    char address[MEMBER_ADDRESS_BYTES + 1];
+};
+
+static void fact_done(struct cluster *cluster, struct delivery *delivery)
+{
+    struct fact_job *job = container_of(delivery, struct fact_job, delivery);
+
+    /* Where it succeeded, the news bring it. */
+    if (job->change.rc) {
+        log_error("cluster: that this node has joined could not be journaled: %s",
+                  err_text(job->change.rc));
+        cluster->fact_under_way = false;
+    }
+    object_destroy(&job->change.object);
+    free(job);
+    cluster_end(cluster);
+}
+
+static void fact_committed(struct change *change)
+{
+    struct fact_job *job = (struct fact_job *)change;
+
+    cluster_deliver(job->cluster, &job->delivery);
+}
+
+void peer_join(struct cluster *cluster)
+{
+    const struct member *row = members_find(cluster->members, &cluster->self);
+
+    if (cluster->peer_count == 0 || !*cluster->advertise || cluster->fact_under_way ||
+        cluster->leaving)
+        return;
+    if (row && row->state == MEMBER_JOINED && strcmp(row->address, cluster->advertise) == 0)
+        return;
+    if (row && row->state == MEMBER_FORGOTTEN)
+        return; /* it was thrown out: that is for people to decide */
+    struct fact_job *job = calloc(1, sizeof *job);
+    if (!job)
+        return;
+    memcpy(job->address, cluster->advertise, sizeof job->address);
+    job->event = (struct event){.kind = EVENT_MEMBER,
+                                .fields = EVENT_HAS_MEMBER,
+                                .subject = cluster->self,
+                                .address = text_of(job->address),
+                                .member_state = MEMBER_JOINED};
+    job->change.request.kind = CHANGE_FACT;
+    job->change.fact = &job->event;
+    job->change.done = fact_committed;
+    job->delivery.run = fact_done;
+    job->cluster = cluster;
+    cluster_begin(cluster);
+    cluster->fact_under_way = true;
+    if (journal_submit(cluster->journal, &job->change) == 0)
+        return;
+    cluster->fact_under_way = false; /* with a later tick */
+    cluster_end(cluster);
+    free(job);
+}
+
+/* ---- The probe core ---- */
+
+void peer_local(struct cluster *cluster)
+{
+    struct vector_sum sum = vector_sum(sync_vector(cluster->sync), VECTOR_ALL);
+    struct probe_input input = {
+        .kind = PROBE_LOCAL,
+        .local = {
+            .address = text_of(cluster->advertise),
+            .summary = {.vector = sum.hash, .digest = cluster->digest, .events = cluster->events},
+            .feature = CLUSTER_FEATURE,
+            .leaving = cluster->leaving}};
+
+    cluster->local_due = false;
+    peer_probe(cluster, &input);
+}
+
+/* Our own address as a peer sees it: its IP with the port that we listen on. */
+static void learn_address(struct cluster *cluster, struct text seen)
+{
+    struct link_address bound, ip;
+    char text[MEMBER_ADDRESS_BYTES + 1];
+
+    if (*cluster->advertise || seen.len == 0 || !copy_text(text, sizeof text, seen) ||
+        link_address_parse(&bound, link_address(cluster->link)) != 0)
+        return;
+    char *colon = strrchr(text, ':');
+    if (link_address_parse(&ip, text) == 0 && colon)
+        *colon = '\0'; /* with a port, which is that of a connection of ours */
+    (void)snprintf(cluster->advertise, sizeof cluster->advertise,
+                   strchr(text, ':') && text[0] != '[' ? "[%s]:%u" : "%s:%u", text, bound.port);
+    log_info("cluster: others reach this node at %s", cluster->advertise);
+    cluster->local_due = true;
+}
+
+static void state_changed(struct cluster *cluster, const struct probe_output *output)
+{
+    struct peer *peer = peer_find(cluster, &output->node);
+    enum probe_state state = output->state.state;
+    char id[ULID_TEXT_BYTES + 1];
+
+    if (!peer || (state == PROBE_SUSPECT && !peer->seen))
+        return; /* not heard of yet: no news to anybody */
+    peer->seen = true;
+    ulid_format(id, &output->node);
+    log_info("cluster: node %s at %s %s %s", id, *peer->address ? peer->address : "?",
+             state == PROBE_LEFT ? "has" : "is", probe_state_name(state));
+    /* Whoever is only late is still worth asking. */
+    if (state != PROBE_SUSPECT)
+        set_alive(cluster, peer, state == PROBE_ALIVE);
+}
+
+static void summary_came(struct cluster *cluster, const struct probe_output *output)
+{
+    struct peer *peer = peer_find(cluster, &output->node);
+    struct vector_sum own = vector_sum(sync_vector(cluster->sync), VECTOR_ALL);
+    const struct wire_summary *theirs = &output->summary.summary;
+    struct sync_input input = {.kind = SYNC_PEER_SUMMARY,
+                               .summary = {.node = output->node, .summary = *theirs}};
+
+    if (peer)
+        peer->digest_equal = hash128_equal(&own.hash, &theirs->vector) &&
+                             hash128_equal(&cluster->digest, &theirs->digest);
+    cluster_sync(cluster, &input);
+}
+
+static void perform(struct cluster *cluster, const struct probe_output *output)
+{
+    switch (output->kind) {
+    case PROBE_SEND:
+        peer_send(cluster, &output->node, &output->message);
+        return;
+    case PROBE_SEND_SEED:
+        send_to_seed(cluster, output);
+        return;
+    case PROBE_REPLY:
+        reply(cluster, &output->message);
+        return;
+    case PROBE_STATE:
+        state_changed(cluster, output);
+        return;
+    case PROBE_MET: {
+        struct text where = output->met.advertised.len ? output->met.advertised : output->address;
+
+        learn_address(cluster, output->met.seen);
+        welcome(cluster, &output->node, where, NULL);
+        return;
+    }
+    case PROBE_SELF:
+        log_info("cluster: seed %.*s is this node itself", (int)output->address.len,
+                 output->address.ptr);
+        return;
+    case PROBE_PEER_SUMMARY:
+        summary_came(cluster, output);
+        return;
+    }
+}
+
+/* Performing an output takes no step of the core: they are lent until then. */
+void peer_probe(struct cluster *cluster, struct probe_input *input)
+{
+    const struct probe_output *outputs;
+    size_t count;
+
+    input->now_ms = cluster_now(cluster);
+    input->wall_ms = env_wall_ms(cluster->env);
+    int rc = probe_step(cluster->probe, input, &outputs, &count);
+    if (rc) {
+        log_error("cluster: a member or seed cannot be probed: %s", err_text(rc));
+        return;
+    }
+    for (size_t i = 0; i < count; i++)
+        perform(cluster, &outputs[i]);
+}
+
+/* ---- Frames ---- */
+
+static void refuse_tag(struct cluster *cluster, const struct link_from *from,
+                       const struct wire_message *message)
+{
+    cluster->other_tag++;
+    if (may_complain(cluster))
+        log_warn(
+            "cluster: a node at %s has the tag \"%.*s\", not \"%s\": it is not of this cluster",
+            from->ip, (int)message->tag.len, message->tag.ptr, cluster->tag);
+    /* It shall know, too. Acks are not answered, so this ends here. */
+    if (message->type == WIRE_PROBE) {
+        const struct wire_message answer = {.type = WIRE_PROBE_ACK,
+                                            .probe = {.nonce = message->probe.nonce,
+                                                      .to = message->from,
+                                                      .wall_ms = env_wall_ms(cluster->env)}};
+
+        reply(cluster, &answer);
+    }
+}
+
+static bool is_probe(enum wire_type type)
+{
+    return type == WIRE_PROBE || type == WIRE_PROBE_ACK || type == WIRE_PROBE_FOR ||
+           type == WIRE_PROBE_SAW;
+}
+
+static void dispatch(struct cluster *cluster, const struct link_from *from,
+                     const struct wire_message *message)
+{
+    uint64_t now_ms = cluster_now(cluster);
+    struct peer *peer;
+
+    if (is_probe(message->type)) {
+        struct probe_input input = {.kind = PROBE_MESSAGE,
+                                    .message = {.message = message, .peer = text_of(from->ip)}};
+
+        /* Before the answer, which goes back over `from` in any case. */
+        if (message->type == WIRE_PROBE && !id_equal(&message->from, &cluster->self))
+            welcome(cluster, &message->from, message->probe.address, &message->probe.summary);
+        else if (message->type == WIRE_PROBE_ACK && peer_find(cluster, &message->from))
+            welcome(cluster, &message->from, (struct text){NULL, 0}, &message->probe.summary);
+        peer = peer_find(cluster, &message->from);
+        if (peer && from->peer == 0) {
+            peer->back = *from;
+            peer->has_back = true;
+        }
+        peer_probe(cluster, &input);
+        return;
+    }
+    peer = peer_find(cluster, &message->from);
+    if (cluster->leaving)
+        return; /* nothing new begins */
+    if (!peer) {
+        cluster->refused++; /* nobody we know: it has to probe first */
+        return;
+    }
+    peer->heard_ms = now_ms;
+    if (peer->member) {
+        struct probe_input input = {.kind = PROBE_HEARD, .heard = message->from};
+
+        peer_probe(cluster, &input);
+    }
+    switch (message->type) {
+    case WIRE_SYNC_ASK:
+    case WIRE_SYNC_MORE:
+    case WIRE_SYNC_VECTOR:
+    case WIRE_SYNC_EVENTS:
+    case WIRE_SYNC_CREDIT:
+    case WIRE_SYNC_END: {
+        struct sync_input input = {.kind = SYNC_MESSAGE, .message = *message};
+
+        cluster_sync(cluster, &input);
+        return;
+    }
+    case WIRE_BODY_ASK:
+    case WIRE_BODY_CREDIT:
+        serve_message(cluster->serve, message, now_ms);
+        return;
+    case WIRE_BODY_DATA:
+        fetch_message(cluster->fetches, message, now_ms);
+        return;
+    case WIRE_BODY_END:
+        if (message->flow.end == WIRE_END_CANCEL)
+            serve_message(cluster->serve, message, now_ms);
+        else
+            fetch_message(cluster->fetches, message, now_ms);
+        return;
+    default:
+        cluster->refused++; /* notes: nothing to do with them yet */
+        return;
+    }
+}
+
+/* A wrong secret is the operator's to mend; told once until the connection's state changes. */
+void peer_link_changed(void *arg, link_peer peer, enum link_state state)
+{
+    const struct cluster *cluster = arg;
+
+    if (state == LINK_REFUSED)
+        log_warn("cluster: %s lets nobody in without its secret, and this node has %s",
+                 link_peer_address(cluster->link, peer),
+                 cluster->secret.count ? "another one" : "none");
+}
+
+void peer_receive(void *arg, const struct link_from *from, const uint8_t *data, size_t len)
+{
+    struct cluster *cluster = arg;
+    struct wire_message message;
+
+    if (wire_decode(&message, data, len) != 0) {
+        cluster->malformed++;
+        return;
+    }
+    cluster->current = from;
+    if (message.tag.len != strlen(cluster->tag) ||
+        memcmp(message.tag.ptr, cluster->tag, message.tag.len) != 0)
+        refuse_tag(cluster, from, &message);
+    else
+        dispatch(cluster, from, &message);
+    cluster->current = NULL;
+}
+
+/* ---- For other threads ---- */
+
+static struct cluster_member view_of(struct cluster *cluster, const struct member *row)
+{
+    struct cluster_member view = {.node = row->node,
+                                  .self = id_equal(&row->node, &cluster->self),
+                                  .joined = row->state,
+                                  .rtt_ms = -1};
+    const struct peer *peer = peer_find(cluster, &row->node);
+    struct probe_peer probed;
+
+    memcpy(view.address, row->address, sizeof view.address);
+    if (view.self) {
+        view.state = PROBE_ALIVE;
+        view.digest_equal = true;
+        view.feature = CLUSTER_FEATURE;
+        view.rtt_ms = 0;
+    } else if (row->state == MEMBER_JOINED && probe_peer(cluster->probe, &row->node, &probed)) {
+        view.state = probed.state;
+        view.rtt_ms = probed.rtt_ms;
+        view.feature = probed.feature;
+        view.digest_equal = peer && peer->digest_equal;
+    } else {
+        view.state = PROBE_LEFT;
+    }
+    return view;
+}
+
+void peer_view(struct cluster *cluster)
+{
+    struct cluster_member view[LIMIT_MEMBERS + 1];
+    struct link_stats link;
+    struct fetch_stats fetch;
+    struct serve_stats serve;
+    const struct sync_stats *sync = sync_stats(cluster->sync);
+    size_t count = 0, rows = members_count(cluster->members);
+
+    for (size_t i = 0; i < rows && count < LIMIT_MEMBERS; i++) {
+        const struct member *row = members_at(cluster->members, i);
+
+        if (row->state != MEMBER_FORGOTTEN)
+            view[count++] = view_of(cluster, row);
+    }
+    if (!members_find(cluster->members, &cluster->self)) {
+        struct member self = {.node = cluster->self, .state = MEMBER_JOINED};
+
+        memcpy(self.address, cluster->advertise, sizeof self.address);
+        view[count++] = view_of(cluster, &self);
+    }
+    link_stats(cluster->link, &link);
+    say_strangers(cluster, &link);
+    fetch_stats(cluster->fetches, &fetch);
+    serve_stats(cluster->serve, &serve);
+    pthread_mutex_lock(&cluster->lock);
+    memcpy(cluster->view, view, count * sizeof *view);
+    cluster->view_count = count;
+    cluster->stats = (struct cluster_stats){.health = probe_health(cluster->probe),
+                                            .events_in = sync->events_in,
+                                            .bytes_in = sync->bytes_in,
+                                            .events_out = sync->events_out,
+                                            .bytes_out = sync->bytes_out,
+                                            .sessions = sync->asks,
+                                            .timeouts = sync->timeouts,
+                                            .fetches = fetch.begun,
+                                            .fetch_bytes = fetch.bytes,
+                                            .fetch_failures = fetch.failed,
+                                            .served_bytes = serve.bytes,
+                                            .frames_in = link.frames_in,
+                                            .frames_out = link.frames_out,
+                                            .malformed = cluster->malformed + link.malformed,
+                                            .other_tag = cluster->other_tag,
+                                            .refused = cluster->refused + link.handshake_failures};
+    pthread_mutex_unlock(&cluster->lock);
+}

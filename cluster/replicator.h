@@ -1,0 +1,45 @@
+/*
+ * Makes the copies that this node lacks: every object of level 2 has its body on every node.
+ *
+ * What is wanted stands in the journal (db_reader_wanted), so nothing is lost by a stop. One thread
+ * looks up and starts, as cluster/wanted.h says; a pool of two writes and hashes what comes
+ * (cluster/replica.h). All bodies are fetched in the background class, which never starves reads.
+ */
+#ifndef CLUSTER_REPLICATOR_H
+#define CLUSTER_REPLICATOR_H
+
+#include "cluster/cluster.h"
+
+struct replicator;
+
+struct replicator_stats {
+    uint64_t wanted, wanted_bytes; /* copies that this node lacks */
+    uint64_t flights;              /* of them, on their way */
+    uint64_t done, bytes;          /* copies made since the start */
+    uint64_t failures;             /* attempts that ended in vain */
+    uint64_t corrupt;              /* … with other bytes than the row names */
+    bool full;                     /* it waits for room on the disk */
+};
+
+/* JOURNAL, CLUSTER and ENV are lent until replicator_destroy. */
+int replicator_create(struct replicator **out, struct journal *journal, struct cluster *cluster,
+                      struct env *env) MUST_CHECK;
+/* Begin. After journal_start and cluster_start. */
+int replicator_start(struct replicator *replicator) MUST_CHECK;
+/* Cancel what is under way, wait for it, join. Before journal_stop; before or after cluster_stop,
+ * but before cluster_close. Nothing, where it was not started. */
+void replicator_stop(struct replicator *replicator);
+/* After replicator_stop, once nobody pokes any more. */
+void replicator_destroy(struct replicator **replicator);
+
+/* The journal has news (journal_listen): copies may be wanted. Any thread, cheap, also before the
+ * start and after the stop. */
+void replicator_poke(struct replicator *replicator);
+
+/* Another node answers, for the first time or again: what failed is tried again soon. As poke. */
+void replicator_revive(struct replicator *replicator);
+
+/* Any thread. */
+void replicator_stats(struct replicator *replicator, struct replicator_stats *out);
+
+#endif

@@ -1,0 +1,251 @@
+/*
+ * Goal: bytes that are no message are refused; those that are one hold all their texts and lists
+ * inside themselves, and survive being written again: the same message, not more bytes than before,
+ * and from then on the same bytes.
+ * Input: a message's bytes.
+ */
+#include "cluster/wire.h"
+#include "tests/fuzz/fuzz.h"
+
+static const uint8_t *start, *end; /* of what was decoded last */
+
+static void inside(struct text text)
+{
+    const uint8_t *at = (const uint8_t *)text.ptr;
+
+    CHECK(at >= start && at <= end && text.len <= (size_t)(end - at));
+}
+
+static void check_runs(struct text runs)
+{
+    size_t count = wire_run_count(runs);
+
+    inside(runs);
+    CHECK(count * WIRE_RUN_BYTES == runs.len && count <= LIMIT_WIRE_RUNS);
+    for (size_t i = 0; i < count; i++) {
+        struct wire_run run = wire_run_at(runs, i);
+
+        CHECK(run.seq >= 1 && run.seq <= WIRE_SEQ_MAX);
+        if (i > 0) {
+            struct wire_run before = wire_run_at(runs, i - 1);
+
+            CHECK(id_compare(&before.origin, &run.origin) < 0);
+        }
+    }
+}
+
+static void check_events(const struct wire_sync_events *events)
+{
+    size_t offset = 0, before = 0;
+    uint32_t count = 0;
+    struct text event;
+
+    inside(events->data);
+    CHECK(events->first >= 1 && events->count >= 1);
+    CHECK(events->first + events->count - 1 <= WIRE_SEQ_MAX);
+    CHECK(events->data.len <= LIMIT_WIRE_EVENT_BYTES);
+    while (wire_next_event(events->data, &offset, &event)) {
+        inside(event);
+        CHECK(event.len >= 1 && event.len <= LIMIT_EVENT_BYTES);
+        CHECK(event.ptr == events->data.ptr + before + 4);
+        CHECK(offset == before + 4 + event.len && offset <= events->data.len);
+        before = offset;
+        count++;
+    }
+    CHECK(offset == events->data.len && count == events->count);
+}
+
+/* What a receiver relies on. */
+static void check_rules(const struct wire_message *m)
+{
+    inside(m->tag);
+    CHECK(m->tag.len <= LIMIT_WIRE_TAG_BYTES && !id_is_zero(&m->from));
+    CHECK(strcmp(wire_type_name(m->type), "unknown") != 0);
+    switch (m->type) {
+    case WIRE_PROBE:
+    case WIRE_PROBE_ACK:
+        inside(m->probe.address);
+        if (m->type == WIRE_PROBE_ACK)
+            inside(m->probe.seen);
+        CHECK(m->probe.address.len <= LIMIT_WIRE_ADDR_BYTES);
+        CHECK(m->probe.seen.len <= LIMIT_WIRE_ADDR_BYTES && m->probe.leaving <= 1);
+        for (uint32_t i = 0; i < m->probe.address.len; i++)
+            CHECK(m->probe.address.ptr[i] > ' ' && m->probe.address.ptr[i] < 0x7f);
+        break;
+    case WIRE_SYNC_ASK:
+        check_runs(m->sync_ask.runs);
+        CHECK(m->sync_ask.session != 0);
+        break;
+    case WIRE_SYNC_VECTOR:
+        check_runs(m->sync_vector.runs);
+        CHECK(m->sync_vector.session != 0);
+        break;
+    case WIRE_SYNC_EVENTS:
+        check_events(&m->sync_events);
+        break;
+    case WIRE_BODY_ASK:
+        CHECK(m->body_ask.length == UINT64_MAX ||
+              m->body_ask.offset + m->body_ask.length >= m->body_ask.offset);
+        break;
+    case WIRE_BODY_DATA:
+        inside(m->body_data.data);
+        CHECK(m->body_data.data.len <= LIMIT_WIRE_CHUNK_BYTES);
+        CHECK(m->body_data.offset <= m->body_data.size);
+        CHECK(m->body_data.data.len <= m->body_data.size - m->body_data.offset);
+        break;
+    case WIRE_NOTE:
+        inside(m->note.data);
+        CHECK(m->note.data.len <= LIMIT_WIRE_NOTE_BYTES);
+        break;
+    default:
+        CHECK(m->type == WIRE_PROBE_FOR || m->type == WIRE_PROBE_SAW ||
+              m->flow.end <= WIRE_END_CANCEL);
+    }
+}
+
+static void same_text(struct text a, struct text b)
+{
+    CHECK(a.len == b.len && (a.len == 0 || memcmp(a.ptr, b.ptr, a.len) == 0));
+}
+
+static void same_hash(struct hash128 a, struct hash128 b)
+{
+    CHECK(a.low == b.low && a.high == b.high);
+}
+
+static void same_probe(const struct wire_probe *a, const struct wire_probe *b)
+{
+    CHECK(a->nonce == b->nonce && id_equal(&a->to, &b->to) && a->wall_ms == b->wall_ms);
+    CHECK(a->feature == b->feature && a->leaving == b->leaving);
+    CHECK(a->summary.events == b->summary.events);
+    same_hash(a->summary.vector, b->summary.vector);
+    same_hash(a->summary.digest, b->summary.digest);
+    same_text(a->address, b->address);
+    same_text(a->seen, b->seen);
+}
+
+static void same_sync(const struct wire_message *a, const struct wire_message *b)
+{
+    if (a->type == WIRE_SYNC_ASK) {
+        const struct wire_sync_ask *x = &a->sync_ask, *y = &b->sync_ask;
+
+        CHECK(x->session == y->session && x->ended_count == y->ended_count);
+        CHECK(x->credit_bytes == y->credit_bytes);
+        same_hash(x->ended, y->ended);
+        same_text(x->runs, y->runs);
+    } else if (a->type == WIRE_SYNC_VECTOR) {
+        const struct wire_sync_vector *x = &a->sync_vector, *y = &b->sync_vector;
+
+        CHECK(x->session == y->session && x->page == y->page && x->last == y->last);
+        same_text(x->runs, y->runs);
+    } else {
+        const struct wire_sync_events *x = &a->sync_events, *y = &b->sync_events;
+
+        CHECK(x->session == y->session && id_equal(&x->origin, &y->origin));
+        CHECK(x->first == y->first && x->count == y->count);
+        same_text(x->data, y->data);
+    }
+}
+
+static void same_body(const struct wire_message *a, const struct wire_message *b)
+{
+    if (a->type == WIRE_BODY_ASK) {
+        const struct wire_body_ask *x = &a->body_ask, *y = &b->body_ask;
+
+        CHECK(x->transfer == y->transfer && id_equal(&x->id, &y->id));
+        CHECK(memcmp(x->sha256, y->sha256, sizeof x->sha256) == 0);
+        CHECK(x->offset == y->offset && x->length == y->length);
+        CHECK(x->credit_bytes == y->credit_bytes && x->background == y->background);
+    } else {
+        const struct wire_body_data *x = &a->body_data, *y = &b->body_data;
+
+        CHECK(x->transfer == y->transfer && x->offset == y->offset);
+        CHECK(x->size == y->size && x->sum == y->sum);
+        same_text(x->data, y->data);
+    }
+}
+
+static void same_message(const struct wire_message *a, const struct wire_message *b)
+{
+    CHECK(a->type == b->type && id_equal(&a->from, &b->from));
+    same_text(a->tag, b->tag);
+    switch (a->type) {
+    case WIRE_PROBE:
+    case WIRE_PROBE_ACK:
+        same_probe(&a->probe, &b->probe);
+        break;
+    case WIRE_PROBE_FOR:
+    case WIRE_PROBE_SAW:
+        CHECK(a->probe_for.nonce == b->probe_for.nonce);
+        CHECK(id_equal(&a->probe_for.subject, &b->probe_for.subject));
+        CHECK(a->probe_for.answered == b->probe_for.answered);
+        break;
+    case WIRE_SYNC_ASK:
+    case WIRE_SYNC_VECTOR:
+    case WIRE_SYNC_EVENTS:
+        same_sync(a, b);
+        break;
+    case WIRE_BODY_ASK:
+    case WIRE_BODY_DATA:
+        same_body(a, b);
+        break;
+    case WIRE_NOTE:
+        CHECK(id_equal(&a->note.note, &b->note.note));
+        same_text(a->note.data, b->note.data);
+        break;
+    default:
+        CHECK(a->flow.session == b->flow.session && a->flow.bytes == b->flow.bytes);
+        CHECK(a->flow.end == b->flow.end);
+    }
+}
+
+static void check_round_trip(const struct wire_message *message, size_t len)
+{
+    struct buf first = {0}, second = {0};
+    struct wire_message again;
+
+    wire_encode(&first, message);
+    CHECK(buf_check(&first) == 0 && first.len <= len);
+    uint8_t *copy = exact_copy(first.data, first.len);
+    CHECK(wire_decode(&again, copy, first.len) == 0);
+    same_message(message, &again);
+    wire_encode(&second, &again);
+    CHECK(buf_check(&second) == 0 && second.len == first.len);
+    CHECK(memcmp(first.data, second.data, first.len) == 0);
+    free(copy);
+    buf_release(&first);
+    buf_release(&second);
+}
+
+/* The iterator by itself: any bytes, any lengths in them. */
+static void check_iterator(const uint8_t *data, size_t len)
+{
+    struct text all = {(const char *)data, (uint32_t)len}, event;
+    size_t offset = 0;
+
+    while (wire_next_event(all, &offset, &event)) {
+        inside(event);
+        CHECK(event.ptr + event.len == all.ptr + offset);
+    }
+    CHECK(offset <= len);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    uint8_t *copy = exact_copy(data, size);
+    struct wire_message message, cut;
+
+    start = copy;
+    end = copy + size;
+    int rc = wire_decode(&message, copy, size);
+    CHECK(rc == 0 || rc == ERR_INVALID || rc == ERR_UNSUPPORTED || rc == ERR_TOO_BIG);
+    CHECK((rc == ERR_TOO_BIG) == (size > LIMIT_WIRE_BYTES));
+    if (rc == 0) {
+        CHECK(wire_decode(&cut, copy, size - 1) == ERR_INVALID);
+        check_rules(&message);
+        check_round_trip(&message, size);
+    }
+    check_iterator(copy, size);
+    free(copy);
+    return 0;
+}

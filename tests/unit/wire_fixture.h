@@ -1,0 +1,420 @@
+/* What the tests of messages share: one example of each type, the format written down once more,
+ * and what it means that both ends accept a message, or refuse it. */
+#ifndef TESTS_UNIT_WIRE_FIXTURE_H
+#define TESTS_UNIT_WIRE_FIXTURE_H
+
+#include "cluster/wire.h"
+#include "journal/pack.h"
+#include "journal/unpack.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define TEXT(s) ((struct text){s, sizeof(s) - 1})
+
+static const enum wire_type types[] = {
+    WIRE_PROBE,     WIRE_PROBE_ACK,   WIRE_PROBE_FOR,   WIRE_PROBE_SAW,   WIRE_SYNC_ASK,
+    WIRE_SYNC_MORE, WIRE_SYNC_VECTOR, WIRE_SYNC_EVENTS, WIRE_SYNC_CREDIT, WIRE_SYNC_END,
+    WIRE_BODY_ASK,  WIRE_BODY_DATA,   WIRE_BODY_CREDIT, WIRE_BODY_END,    WIRE_NOTE,
+};
+
+#define TYPES (sizeof types / sizeof *types)
+
+/* Two runs; two events of three and one bytes. */
+#define RUNS   TEXT("aaaaaaaaaaaaaaaa\1\0\0\0\0\0\0\0aaaaaaaaaaaaaaab\377\377\377\377\377\0\0\0")
+#define EVENTS TEXT("\3\0\0\0abc\1\0\0\0d")
+
+static inline struct wire_message message_of(enum wire_type type)
+{
+    struct wire_message message = {.type = type, .tag = TEXT("gr\xc3\xbcn"), .from = {{1, 2}}};
+
+    switch (type) {
+    case WIRE_PROBE:
+    case WIRE_PROBE_ACK:
+        message.probe = (struct wire_probe){.nonce = UINT64_MAX,
+                                            .to = {{3}},
+                                            .address = TEXT("[fd00::1]:11999"),
+                                            .wall_ms = UINT64_C(1763700000000),
+                                            .feature = UINT32_MAX,
+                                            .leaving = 1,
+                                            .summary = {.vector = {1, 2}, .digest = {3, 4}}};
+        message.probe.summary.events = 5;
+        if (type == WIRE_PROBE_ACK)
+            message.probe.seen = TEXT("10.0.0.1:40000");
+        break;
+    case WIRE_PROBE_FOR:
+    case WIRE_PROBE_SAW:
+        message.probe_for = (struct wire_probe_for){.nonce = 300, .subject = {{4}}};
+        message.probe_for.answered = type == WIRE_PROBE_SAW;
+        break;
+    case WIRE_SYNC_ASK:
+        message.sync_ask = (struct wire_sync_ask){7, {8, UINT64_MAX}, 9, 1 << 20, RUNS};
+        break;
+    case WIRE_SYNC_VECTOR:
+        message.sync_vector = (struct wire_sync_vector){7, 70000, 1, RUNS};
+        break;
+    case WIRE_SYNC_EVENTS:
+        message.sync_events =
+            (struct wire_sync_events){.origin = {{5}}, .first = 6, .count = 2, .data = EVENTS};
+        break;
+    case WIRE_BODY_ASK:
+        message.body_ask = (struct wire_body_ask){.transfer = 10,
+                                                  .id = {{6}},
+                                                  .sha256 = {7},
+                                                  .offset = 1,
+                                                  .length = UINT64_MAX - 1,
+                                                  .credit_bytes = UINT64_MAX,
+                                                  .background = 1};
+        break;
+    case WIRE_BODY_DATA:
+        message.body_data = (struct wire_body_data){11, 95, 100, UINT64_MAX, TEXT("a\0b\xff\n")};
+        break;
+    case WIRE_NOTE:
+        message.note = (struct wire_note){{{8}}, TEXT("hello, nodes")};
+        break;
+    default:
+        message.flow.session = 12;
+        if (type == WIRE_SYNC_CREDIT || type == WIRE_BODY_CREDIT)
+            message.flow.bytes = 13;
+        if (type == WIRE_SYNC_END || type == WIRE_BODY_END)
+            message.flow.end = WIRE_END_DAMAGED;
+    }
+    return message;
+}
+
+/* ---- The format once more, without its rules: what a broken peer could send ---- */
+
+static inline void raw_hash(struct buf *out, struct hash128 hash)
+{
+    uint8_t bytes[16];
+
+    for (int i = 0; i < 8; i++) {
+        bytes[i] = (uint8_t)(hash.low >> 8 * i);
+        bytes[8 + i] = (uint8_t)(hash.high >> 8 * i);
+    }
+    pack_bin(out, bytes, sizeof bytes);
+}
+
+static inline void raw_head(struct buf *out, const struct wire_message *message, uint32_t members)
+{
+    pack_array(out, 5);
+    pack_uint(out, 1);
+    pack_uint(out, message->type);
+    pack_str(out, message->tag.ptr, message->tag.len);
+    pack_bin(out, message->from.bytes, 16);
+    pack_array(out, members);
+}
+
+static inline void raw_probe(struct buf *out, const struct wire_message *message)
+{
+    const struct wire_probe *probe = &message->probe;
+
+    raw_head(out, message, message->type == WIRE_PROBE ? 7 : 8);
+    pack_uint(out, probe->nonce);
+    pack_bin(out, probe->to.bytes, 16);
+    pack_str(out, probe->address.ptr, probe->address.len);
+    pack_uint(out, probe->wall_ms);
+    pack_uint(out, probe->feature);
+    pack_bool(out, probe->leaving);
+    pack_array(out, 3);
+    raw_hash(out, probe->summary.vector);
+    raw_hash(out, probe->summary.digest);
+    pack_uint(out, probe->summary.events);
+    if (message->type == WIRE_PROBE_ACK)
+        pack_str(out, probe->seen.ptr, probe->seen.len);
+}
+
+static inline void raw_sync(struct buf *out, const struct wire_message *m)
+{
+    if (m->type == WIRE_SYNC_ASK) {
+        raw_head(out, m, 5);
+        pack_uint(out, m->sync_ask.session);
+        raw_hash(out, m->sync_ask.ended);
+        pack_uint(out, m->sync_ask.ended_count);
+        pack_uint(out, m->sync_ask.credit_bytes);
+        pack_bin(out, m->sync_ask.runs.ptr, m->sync_ask.runs.len);
+    } else if (m->type == WIRE_SYNC_VECTOR) {
+        raw_head(out, m, 4);
+        pack_uint(out, m->sync_vector.session);
+        pack_uint(out, m->sync_vector.page);
+        pack_bool(out, m->sync_vector.last);
+        pack_bin(out, m->sync_vector.runs.ptr, m->sync_vector.runs.len);
+    } else {
+        raw_head(out, m, 5);
+        pack_uint(out, m->sync_events.session);
+        pack_bin(out, m->sync_events.origin.bytes, 16);
+        pack_uint(out, m->sync_events.first);
+        pack_uint(out, m->sync_events.count);
+        pack_bin(out, m->sync_events.data.ptr, m->sync_events.data.len);
+    }
+}
+
+static inline void raw_body(struct buf *out, const struct wire_message *m)
+{
+    if (m->type == WIRE_BODY_ASK) {
+        raw_head(out, m, 7);
+        pack_uint(out, m->body_ask.transfer);
+        pack_bin(out, m->body_ask.id.bytes, 16);
+        pack_bin(out, m->body_ask.sha256, SHA256_BYTES);
+        pack_uint(out, m->body_ask.offset);
+        pack_uint(out, m->body_ask.length);
+        pack_uint(out, m->body_ask.credit_bytes);
+        pack_bool(out, m->body_ask.background);
+    } else {
+        raw_head(out, m, 5);
+        pack_uint(out, m->body_data.transfer);
+        pack_uint(out, m->body_data.offset);
+        pack_uint(out, m->body_data.size);
+        pack_uint(out, m->body_data.sum);
+        pack_bin(out, m->body_data.data.ptr, m->body_data.data.len);
+    }
+}
+
+static inline void raw_small(struct buf *out, const struct wire_message *m)
+{
+    switch (m->type) {
+    case WIRE_PROBE_FOR:
+    case WIRE_PROBE_SAW:
+        raw_head(out, m, m->type == WIRE_PROBE_FOR ? 2 : 3);
+        pack_uint(out, m->probe_for.nonce);
+        pack_bin(out, m->probe_for.subject.bytes, 16);
+        if (m->type == WIRE_PROBE_SAW)
+            pack_bool(out, m->probe_for.answered);
+        break;
+    case WIRE_SYNC_CREDIT:
+    case WIRE_BODY_CREDIT:
+        raw_head(out, m, 2);
+        pack_uint(out, m->flow.session);
+        pack_uint(out, m->flow.bytes);
+        break;
+    case WIRE_SYNC_END:
+    case WIRE_BODY_END:
+        raw_head(out, m, 2);
+        pack_uint(out, m->flow.session);
+        pack_uint(out, m->flow.end);
+        break;
+    case WIRE_NOTE:
+        raw_head(out, m, 2);
+        pack_bin(out, m->note.note.bytes, 16);
+        pack_bin(out, m->note.data.ptr, m->note.data.len);
+        break;
+    default:
+        assert_int_equal(m->type, WIRE_SYNC_MORE);
+        raw_head(out, m, 1);
+        pack_uint(out, m->flow.session);
+    }
+}
+
+static inline struct buf raw(const struct wire_message *message)
+{
+    struct buf out = {0};
+
+    switch (message->type) {
+    case WIRE_PROBE:
+    case WIRE_PROBE_ACK:
+        raw_probe(&out, message);
+        break;
+    case WIRE_SYNC_ASK:
+    case WIRE_SYNC_VECTOR:
+    case WIRE_SYNC_EVENTS:
+        raw_sync(&out, message);
+        break;
+    case WIRE_BODY_ASK:
+    case WIRE_BODY_DATA:
+        raw_body(&out, message);
+        break;
+    default:
+        raw_small(&out, message);
+    }
+    assert_int_equal(buf_check(&out), 0);
+    return out;
+}
+
+static inline struct buf encoded(const struct wire_message *message)
+{
+    struct buf out = {0};
+
+    wire_encode(&out, message);
+    assert_int_equal(buf_check(&out), 0);
+    return out;
+}
+
+/* From memory of exactly LEN bytes, so that the sanitizer sees the first one too many. */
+static inline int decode_bytes(struct wire_message *out, const void *data, size_t len)
+{
+    uint8_t *copy = malloc(len ? len : 1);
+
+    assert_non_null(copy);
+    if (len > 0)
+        memcpy(copy, data, len);
+    int rc = wire_decode(out, copy, len);
+    free(copy);
+    return rc;
+}
+
+static inline int decode(const struct buf *bytes)
+{
+    struct wire_message out;
+
+    return decode_bytes(&out, bytes->data, bytes->len);
+}
+
+/* Both ends say no: the one that would send it, and the one that gets it from somebody who does. */
+static inline void refused(const struct wire_message *message)
+{
+    struct buf out = {0}, bytes = raw(message);
+
+    buf_text(&out, "before");
+    wire_encode(&out, message);
+    assert_int_equal(buf_check(&out), ERR_INVALID);
+    assert_int_equal(out.len, strlen("before"));
+    assert_int_equal(decode(&bytes), ERR_INVALID);
+    buf_release(&out);
+    buf_release(&bytes);
+}
+
+static inline void accepted(const struct wire_message *message)
+{
+    struct buf bytes = encoded(message);
+
+    assert_int_equal(decode(&bytes), 0);
+    buf_release(&bytes);
+}
+
+/* Where the values of BYTES' members lie, and the end: AT has room for 16. How many members. */
+static inline uint32_t member_places(const struct buf *bytes, size_t *head, size_t *at)
+{
+    struct unpack in;
+
+    unpack_init(&in, bytes->data, bytes->len);
+    assert_int_equal(unpack_array(&in), 5);
+    for (int i = 0; i < 4; i++)
+        unpack_skip(&in);
+    *head = (size_t)(in.at - (const uint8_t *)bytes->data);
+    uint32_t members = unpack_array(&in);
+    assert_in_range(members, 1, 15); /* a head of one byte */
+    for (uint32_t i = 0; i <= members; i++) {
+        at[i] = (size_t)(in.at - (const uint8_t *)bytes->data);
+        if (i < members)
+            unpack_skip(&in);
+    }
+    assert_int_equal(unpack_done(&in), 0);
+    return members;
+}
+
+static inline void same_text(struct text a, struct text b)
+{
+    assert_int_equal(a.len, b.len);
+    if (a.len > 0)
+        assert_memory_equal(a.ptr, b.ptr, a.len);
+}
+
+static inline void same_members(const struct wire_message *a, const struct wire_message *b)
+{
+    switch (a->type) {
+    case WIRE_PROBE:
+    case WIRE_PROBE_ACK:
+        assert_true(a->probe.nonce == b->probe.nonce && id_equal(&a->probe.to, &b->probe.to));
+        same_text(a->probe.address, b->probe.address);
+        assert_true(a->probe.wall_ms == b->probe.wall_ms);
+        assert_true(a->probe.feature == b->probe.feature && a->probe.leaving == b->probe.leaving);
+        assert_memory_equal(&a->probe.summary, &b->probe.summary, sizeof a->probe.summary);
+        same_text(a->probe.seen, b->probe.seen);
+        break;
+    case WIRE_PROBE_FOR:
+    case WIRE_PROBE_SAW:
+        assert_true(a->probe_for.nonce == b->probe_for.nonce);
+        assert_true(id_equal(&a->probe_for.subject, &b->probe_for.subject));
+        assert_int_equal(a->probe_for.answered, b->probe_for.answered);
+        break;
+    case WIRE_SYNC_ASK:
+        assert_true(a->sync_ask.session == b->sync_ask.session);
+        assert_memory_equal(&a->sync_ask.ended, &b->sync_ask.ended, 16);
+        assert_true(a->sync_ask.ended_count == b->sync_ask.ended_count);
+        assert_true(a->sync_ask.credit_bytes == b->sync_ask.credit_bytes);
+        same_text(a->sync_ask.runs, b->sync_ask.runs);
+        break;
+    case WIRE_SYNC_VECTOR:
+        assert_true(a->sync_vector.session == b->sync_vector.session);
+        assert_int_equal(a->sync_vector.page, b->sync_vector.page);
+        assert_int_equal(a->sync_vector.last, b->sync_vector.last);
+        same_text(a->sync_vector.runs, b->sync_vector.runs);
+        break;
+    case WIRE_SYNC_EVENTS:
+        assert_true(a->sync_events.session == b->sync_events.session);
+        assert_true(id_equal(&a->sync_events.origin, &b->sync_events.origin));
+        assert_true(a->sync_events.first == b->sync_events.first);
+        assert_int_equal(a->sync_events.count, b->sync_events.count);
+        same_text(a->sync_events.data, b->sync_events.data);
+        break;
+    case WIRE_BODY_ASK:
+        assert_true(a->body_ask.transfer == b->body_ask.transfer);
+        assert_true(id_equal(&a->body_ask.id, &b->body_ask.id));
+        assert_memory_equal(a->body_ask.sha256, b->body_ask.sha256, SHA256_BYTES);
+        assert_true(a->body_ask.offset == b->body_ask.offset);
+        assert_true(a->body_ask.length == b->body_ask.length);
+        assert_true(a->body_ask.credit_bytes == b->body_ask.credit_bytes);
+        assert_int_equal(a->body_ask.background, b->body_ask.background);
+        break;
+    case WIRE_BODY_DATA:
+        assert_true(a->body_data.transfer == b->body_data.transfer);
+        assert_true(a->body_data.offset == b->body_data.offset);
+        assert_true(a->body_data.size == b->body_data.size);
+        assert_true(a->body_data.sum == b->body_data.sum);
+        same_text(a->body_data.data, b->body_data.data);
+        break;
+    case WIRE_NOTE:
+        assert_true(id_equal(&a->note.note, &b->note.note));
+        same_text(a->note.data, b->note.data);
+        break;
+    default:
+        assert_true(a->flow.session == b->flow.session && a->flow.bytes == b->flow.bytes);
+        assert_int_equal(a->flow.end, b->flow.end);
+    }
+}
+
+/* COUNT runs, in order; the bytes are the caller's. */
+static inline struct buf some_runs(size_t count)
+{
+    struct buf out = {0};
+
+    for (size_t i = 0; i < count; i++) {
+        struct wire_run run = {.origin = {{(uint8_t)(i >> 8), (uint8_t)i}}, .seq = i + 1};
+
+        wire_run_add(&out, &run);
+    }
+    assert_int_equal(buf_check(&out), 0);
+    assert_int_equal(out.len, count * WIRE_RUN_BYTES);
+    return out;
+}
+
+/* In both types that have runs. */
+static inline void check_runs(const void *bytes, size_t len,
+                              void (*check)(const struct wire_message *))
+{
+    struct wire_message ask = message_of(WIRE_SYNC_ASK), vector = message_of(WIRE_SYNC_VECTOR);
+
+    ask.sync_ask.runs = vector.sync_vector.runs = (struct text){bytes, (uint32_t)len};
+    check(&ask);
+    check(&vector);
+}
+
+/* Events of LENGTHS, the first one of 'a's, the next of 'b's …; the bytes are the caller's. */
+static inline struct buf some_events(const size_t *lengths, size_t count)
+{
+    static char event[LIMIT_EVENT_BYTES];
+    struct buf out = {0};
+
+    for (size_t i = 0; i < count; i++) {
+        memset(event, 'a' + (int)i, lengths[i]);
+        wire_event_add(&out, event, lengths[i]);
+    }
+    assert_int_equal(buf_check(&out), 0);
+    return out;
+}
+
+#endif
