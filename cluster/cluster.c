@@ -346,6 +346,7 @@ void cluster_close(struct cluster **cluster_ptr)
     if (!cluster)
         return;
     assert(!cluster->running);
+    replicator_destroy(&cluster->replicator);
     pool_stop(&cluster->pool);
     take_deliveries(cluster);
     probe_destroy(&cluster->probe);
@@ -354,7 +355,6 @@ void cluster_close(struct cluster **cluster_ptr)
     serve_destroy(&cluster->serve);
     members_destroy(&cluster->members);
     places_destroy(&cluster->places);
-    replicator_destroy(&cluster->replicator);
     link_close(&cluster->link);
     secret_release(&cluster->secret);
     buf_release(&cluster->frame);

@@ -321,7 +321,6 @@ void replicator_stop(struct replicator *r)
     int rc = pthread_join(r->thread, NULL);
     assert(rc == 0);
     (void)rc;
-    pool_stop(&r->host.pool);
     db_reader_close(&r->reader);
     r->started = false;
 }
@@ -334,6 +333,7 @@ void replicator_destroy(struct replicator **replicator)
         return;
     *replicator = NULL;
     assert(!r->started && r->flight_count == 0);
+    pool_stop(&r->host.pool);
     queue_destroy(&r->ended);
     wanted_destroy(&r->wanted);
     free(r);

@@ -24,12 +24,13 @@ struct replicator_stats {
 /* JOURNAL, CLUSTER and ENV are lent until replicator_destroy. */
 int replicator_create(struct replicator **out, struct journal *journal, struct cluster *cluster,
                       struct env *env) MUST_CHECK;
-/* Begin. After journal_start and cluster_start. */
+/* Begin, once. After journal_start and cluster_start. */
 int replicator_start(struct replicator *replicator) MUST_CHECK;
 /* Cancel what is under way, wait for it, join. Before journal_stop; before or after cluster_stop,
  * but before cluster_close. Nothing, where it was not started. */
 void replicator_stop(struct replicator *replicator);
-/* After replicator_stop, once nobody pokes any more. */
+/* After replicator_stop, cluster_stop and journal_stop: threads of theirs that brought the last
+ * news or ended the last copies may be on their way out of it until then. */
 void replicator_destroy(struct replicator **replicator);
 
 /* The journal has news (journal_listen): copies may be wanted. Any thread, cheap, also before the

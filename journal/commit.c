@@ -429,8 +429,15 @@ static void void_batch(struct journal *journal, const struct chain *chain, int r
     c->first = c->last = NULL;
     c->chain = *chain;
     heads_undo(&c->heads);
-    if (c->held_next < c->held_count) /* begun in this batch: what it did is void, too */
-        ((struct change *)c->held[c->held_next])->events_done = 0;
+    if (c->held_next < c->held_count) {
+        struct change *begun = c->held[c->held_next];
+
+        if (begun->events_done) { /* what it did in this batch is void, too */
+            begun->events_done = 0;
+            c->decided[c->decided_count++] = begun;
+            c->held_next++;
+        }
+    }
     for (size_t i = 0; i < c->decided_count; i++) {
         struct change *change = c->decided[i];
 
@@ -563,6 +570,11 @@ static void rotate(struct journal *journal)
         log_warn("segment not sealed: %s", err_text(rc));
     journal->rotated = rc;
     atomic_store(&journal->rotate, false);
+}
+
+bool committer_holds(const struct journal *journal)
+{
+    return journal->committer.held_next < journal->committer.held_count;
 }
 
 unsigned journal_commit_step(struct journal *journal)

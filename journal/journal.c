@@ -392,7 +392,7 @@ static void *commit_thread(void *arg)
             pthread_mutex_unlock(&journal->lock);
             continue;
         }
-        if (journal_commit_step(journal))
+        if (journal_commit_step(journal) || committer_holds(journal))
             continue;
         if (queue_wait(journal->queue, COMMIT_IDLE_MS))
             continue;
@@ -479,7 +479,8 @@ static void drain(struct journal *journal)
 {
     if (!journal->threaded) {
         queue_close(journal->queue);
-        while (journal_commit_step(journal) || journal_apply_step(journal))
+        while (journal_commit_step(journal) || committer_holds(journal) ||
+               journal_apply_step(journal))
             ;
         committer_mark(journal);
         return;

@@ -282,6 +282,8 @@ void snapshot_found_destroy(struct snapshot_found **found);
 /* ---- commit.c ---- */
 int committer_open(struct journal *journal, uint64_t hlc) MUST_CHECK;
 void committer_close(struct journal *journal);
+/* Changes that were taken have to wait for the next batch: events of a peer may need several. */
+bool committer_holds(const struct journal *journal);
 /* When idle: an empty batch that carries synced_through, once. */
 void committer_mark(struct journal *journal);
 

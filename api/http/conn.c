@@ -154,8 +154,8 @@ static void go_idle(struct conn *conn)
     conn->state = CONN_IDLE;
     conn->skipped_crlf = false;
     memset(&conn->scan, 0, sizeof conn->scan);
-    conn->deadline_ms = conn->loop->now_ms + (drains ? HTTP_DRAIN_FRESH_MS
-                                                     : conn->loop->server->config.idle_timeout_ms);
+    conn->deadline_ms = conn->loop->now_ms +
+                        (drains ? HTTP_DRAIN_FRESH_MS : conn->loop->server->config.idle_timeout_ms);
 }
 
 /* The answer is sent: what comes after it? */

@@ -281,8 +281,8 @@ struct http_server {
 /* On loop 0. */
 void server_accept(struct listener *listener);
 void server_accept_again(struct http_server *server);
-/* Take in who has connected already: closing a listener resets them. On loop 0. */
-void server_accept_last(struct http_server *server);
+/* Take in who has connected already, and close. On loop 0. */
+void server_end_listeners(struct http_server *server);
 void server_close_listeners(struct http_server *server);
 /* A loop has carried out ORDERS; or a draining loop has lost its last connection (0). */
 void server_ack(struct http_server *server, unsigned orders, unsigned cut);

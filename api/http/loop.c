@@ -216,10 +216,8 @@ static void follow_orders(struct loop *loop)
     if (!orders)
         return;
     loop->orders_done |= orders;
-    if (orders & LOOP_DRAIN && loop->index == 0) {
-        server_accept_last(loop->server);
-        server_close_listeners(loop->server);
-    }
+    if (orders & LOOP_DRAIN && loop->index == 0)
+        server_end_listeners(loop->server);
     for (conn = orders & (LOOP_DRAIN | LOOP_CUT) ? loop->conns : NULL; conn; conn = next) {
         next = conn->next;
         if (orders & LOOP_DRAIN)

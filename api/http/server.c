@@ -145,7 +145,8 @@ void server_accept_again(struct http_server *server)
             watch_listener(server, &server->listeners[i], EPOLLIN);
 }
 
-void server_accept(struct listener *listener)
+/* False: nobody waits any more. */
+static bool accept_some(struct listener *listener)
 {
     struct http_server *server = listener->server;
 
@@ -159,18 +160,17 @@ void server_accept(struct listener *listener)
             admit(listener, server, fd, is_loopback(&peer));
         } else if (errno == EMFILE || errno == ENFILE) {
             drop_one(server, listener);
-            return;
+            return false;
         } else if (errno != ECONNABORTED && errno != EINTR && errno != EPROTO) {
-            return; /* EAGAIN: that was all; anything else comes again, or passes */
+            return false; /* EAGAIN: that was all; anything else comes again, or passes */
         }
     }
+    return listener->fd >= 0;
 }
 
-void server_accept_last(struct http_server *server)
+void server_accept(struct listener *listener)
 {
-    for (unsigned i = 0; i < server->listener_count; i++)
-        for (int n = 0; n < BACKLOG / MAX_ACCEPTS; n++)
-            server_accept(&server->listeners[i]);
+    (void)accept_some(listener);
 }
 
 /* ---- Listening ---- */
@@ -326,6 +326,16 @@ static void close_listener(struct listener *listener)
         unlink(listener->unix_path);
     free(listener->unix_path);
     listener->unix_path = NULL;
+}
+
+void server_end_listeners(struct http_server *server)
+{
+    for (unsigned i = 0; i < server->listener_count; i++) {
+        /* Who has connected already would be reset by the close. */
+        for (int n = 0; n < BACKLOG / MAX_ACCEPTS && accept_some(&server->listeners[i]); n++)
+            ;
+        close_listener(&server->listeners[i]);
+    }
 }
 
 void server_close_listeners(struct http_server *server)

@@ -93,7 +93,7 @@ class Member(harness.Node):
         """Launched before: wait until it serves."""
         code = wait_for(self._ready_or_code, f"{self.name} to be ready\n{self.log()}")
         assert code is True, f"{self.name} ended with {code} at its start:\n{self.log()}"
-        self.http = self.client()
+        self.http = self.http or self.client()
         return self
 
     def start(self, *extra):
@@ -165,11 +165,24 @@ class Cluster:
         return member
 
     def start(self):
+        return self.repair()
+
+    def repair(self):
+        """Start those that do not run, and wait until all are together."""
         for member in self.members:
-            member.launch()
+            if not member.process:
+                member.launch()
         for member in self.members:
             member.wait_ready()
         return self.wait_together()
+
+    def check(self):
+        """None has died by itself."""
+        for member in self.running():
+            code = member.process.poll()
+            if code is not None:
+                member.process = None
+                raise AssertionError(f"{member.name} died with {code}:\n{member.log()}")
 
     def running(self):
         return [m for m in self.members if m.process]

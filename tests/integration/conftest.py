@@ -8,6 +8,7 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
+import cluster  # noqa: E402
 import harness  # noqa: E402
 
 
@@ -75,3 +76,15 @@ def node(shared, shared_node):
 @pytest.fixture
 def http(node):
     return node.http
+
+
+@pytest.fixture(scope="module")
+def shared_trio(shared):
+    return cluster.Cluster(shared, 3).start()
+
+
+@pytest.fixture
+def trio(shared_trio):
+    """A module's three nodes, which know each other; a test may stop or kill them as it likes."""
+    yield shared_trio.repair()
+    shared_trio.check()

@@ -16,12 +16,6 @@ SIZES = (0, 1, BLOCK - 1, BLOCK, BLOCK + 1, INLINE - 1, INLINE, INLINE + 1, 5 * 
 OWN_HEADERS = ("date", "x-meta-symlink")
 
 
-@pytest.fixture(scope="module")
-def trio(shared):
-    """Three nodes that a module's tests share, and leave alive."""
-    return Cluster(shared, 3).start()
-
-
 def known(trio, object_id):
     """Until every node has heard of it."""
     trio.wait_all(lambda m: m.http.meta(object_id).status == 200, f"{object_id} to be known")
@@ -224,9 +218,9 @@ def test_a_client_that_goes_away(trio):
 def test_delete_anywhere(trio, size):
     """Deleted on any node, it is gone on every node, for good: 404 with X-Meta-Deleted, put 410, meta
     still told; and the body's file is gone from the node that had it."""
+    files = [len(member.large_files()) for member in trio.members]
     for number, member in enumerate(trio.members):
         owner = trio[(number + 1) % 3]
-        files = len(owner.large_files())
         object_id = owner.http.stored(noise(size, 20 + number))["id"]
         known(trio, object_id)
         trio[(number + 2) % 3].http.get(object_id)
@@ -240,7 +234,8 @@ def test_delete_anywhere(trio, size):
             assert document["sha256"] == "" and document["size"] == 0
             assert each.http.put(noise(size, 20 + number), id=object_id).code() == "deleted"
             assert each.http.delete(object_id).status == 200
-        wait_for(lambda: len(owner.large_files()) <= files, "the file to go")
+    for member, count in zip(trio.members, files, strict=True):
+        wait_for(lambda m=member, n=count: len(m.large_files()) <= n, "the file to go")
 
 
 def test_a_delete_frees_all_copies(trio):
@@ -266,45 +261,35 @@ def test_delete_of_what_nobody_has(trio):
 # ---- Apart: each writes while the other is down ----
 
 
-def one_at_a_time(nodes, first, second):
-    """Two nodes that know each other; FIRST(node) happens on one while the other is down, then
-    SECOND(other) on the other alone; then both are there and agree."""
+def test_each_while_the_other_is_down(nodes):
+    """Two nodes that know each other; one gets objects while the other is down, then the other, alone,
+    deletes some of them and puts different bytes under the ids of others. When both are there: a delete
+    wins over a put it had not heard of, also where the bytes are; of two puts the later wins on both."""
     pair = Cluster(nodes, 2).start()
     one, two = pair.members
+    gone, fought = [ulid() for _ in range(10)], {ulid(): 1000, ulid(): MIB}
     two.stop()
-    first(one)
+    for object_id in gone:
+        one.http.stored(noise(1000, 30), id=object_id)
+    for object_id, size in fought.items():
+        one.http.stored(noise(size, 41), id=object_id, name="early")
     one.stop()
     two.start()
-    second(two)
+    for object_id in gone:
+        assert two.http.delete(object_id).status == 200
+    for object_id, size in fought.items():
+        two.http.stored(noise(size, 42), id=object_id, name="late")
     one.start()
     pair.wait_together()
     pair.wait_equal()
-    return pair
-
-
-def test_a_delete_before_the_put_is_known(nodes):
-    """A delete on a node that had not heard of the put wins over it, also where the bytes are."""
-    ids = [ulid() for _ in range(10)]
-    pair = one_at_a_time(nodes, lambda one: [one.http.stored(noise(1000, 30), id=i) for i in ids],
-                         lambda two: [two.http.delete(i) for i in ids])
     for member in pair.members:
-        assert all(member.is_gone(object_id) for object_id in ids)
-        assert member.http.put(noise(1000, 30), id=ids[0]).code() == "deleted"
-
-
-@pytest.mark.parametrize("size", [1000, MIB])
-def test_one_id_two_bodies(nodes, size):
-    """Different bytes put under one id on two nodes that did not hear of each other: the later put wins
-    on both."""
-    object_id = ulid()
-    pair = one_at_a_time(nodes, lambda one: one.http.stored(noise(size, 41), id=object_id, name="early"),
-                         lambda two: two.http.stored(noise(size, 42), id=object_id, name="late"))
-    documents = [shared_fields(m.http.meta(object_id).json()) for m in pair.members]
-    assert documents[0] == documents[1]
-    assert documents[0]["name"] == "late" and documents[0]["sha256"] == sha256(noise(size, 42))
-    for member in pair.members:
-        assert member.http.get(object_id).body == noise(size, 42)
-        assert member.http.put(noise(size, 43), id=object_id).code() == "conflict"
+        assert all(member.is_gone(object_id) for object_id in gone)
+        assert member.http.put(noise(1000, 30), id=gone[0]).code() == "deleted"
+        for object_id, size in fought.items():
+            document = member.http.meta(object_id).json()
+            assert (document["name"], document["sha256"]) == ("late", sha256(noise(size, 42)))
+            assert member.http.get(object_id).body == noise(size, 42)
+            assert member.http.put(noise(size, 43), id=object_id).code() == "conflict"
 
 
 # ---- All together ----

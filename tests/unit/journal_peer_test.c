@@ -5,6 +5,8 @@
 
 #include "journal/db_peers.h"
 
+#include <time.h>
+
 struct pair {
     struct node *a, *b;
 };
@@ -249,6 +251,50 @@ static void a_failed_batch_takes_its_events_back(void **state)
     assert_int_equal(give(b, events.data, events.len), 0);
     expect_equal(a, b);
     expect_sound(b, NULL);
+    buf_release(&events);
+    node_close(b, true);
+    node_close(a, true);
+}
+
+static sem_t answered;
+
+static void answer(struct change *change)
+{
+    (void)change;
+    sem_post(&answered);
+}
+
+/* The threads go on with them by themselves. */
+static void events_for_several_batches_wait_for_nobody(void **state)
+{
+    struct pair *pair = *state;
+    struct node *a = pair->a, *b = pair->b;
+    static uint8_t body[1];
+    struct timespec until;
+    struct change change;
+
+    node_open(a, false);
+    node_open(b, true);
+    for (unsigned n = 0; n < LIMIT_BATCH_RECORDS + 100; n++) {
+        prepare_put(&change, n, body, 1);
+        assert_int_equal(commit(a, &change), 0);
+        if (n % 1000 == 0)
+            while (journal_apply_step(a->journal))
+                ;
+    }
+    struct buf events = all_events(a);
+    struct change peer = {.request.kind = CHANGE_PEER,
+                          .events = (const uint8_t *)events.data,
+                          .events_bytes = events.len,
+                          .done = answer};
+    assert_int_equal(sem_init(&answered, 0, 0), 0);
+    assert_int_equal(journal_submit(b->journal, &peer), 0);
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += 20;
+    assert_int_equal(sem_timedwait(&answered, &until), 0);
+    assert_int_equal(peer.rc, 0);
+    sem_destroy(&answered);
+    expect_equal(a, b);
     buf_release(&events);
     node_close(b, true);
     node_close(a, true);
@@ -674,6 +720,7 @@ int main(void)
         test(nodes_that_hear_all_events_agree),
         test(a_run_is_a_chain_without_gaps),
         test(a_failed_batch_takes_its_events_back),
+        test(events_for_several_batches_wait_for_nobody),
         test(a_copy_is_journaled_and_found),
         test(members_are_facts),
         test(whoever_listens_hears_what_is_applied),

@@ -400,9 +400,10 @@ static void finish(struct pair *pair)
 {
     replicator_stop(pair->replicator);
     assert_int_equal(stats_of(pair).flights, 0);
+    stop_cluster(pair);
+    journal_stop(pair->b->journal);
     replicator_destroy(&pair->replicator);
     assert_null(pair->replicator);
-    stop_cluster(pair);
     node_close(pair->b, true);
     assert_int_equal(tmp_files(pair), 0);
     node_open(pair->b, false);
@@ -581,6 +582,7 @@ static void what_is_deleted_meanwhile_is_dropped(void **state)
 /* At every kind of moment: while bytes come, hang, are written, and before anything began. */
 static void a_stop_in_the_middle_leaves_nothing(void **state)
 {
+    struct replicator *stopped[8];
     struct pair *pair = *state;
 
     for (unsigned i = 0; i < 40; i++) {
@@ -597,13 +599,15 @@ static void a_stop_in_the_middle_leaves_nothing(void **state)
         assert_int_equal(pair->cluster.active, 0);
         replicator_stop(pair->replicator); /* again: nothing */
         replicator_poke(pair->replicator); /* late news do no harm */
-        replicator_destroy(&pair->replicator);
+        stopped[round] = pair->replicator;
         assert_int_equal(
             replicator_create(&pair->replicator, pair->b->journal, &pair->cluster, &pair->b->env),
             0);
         assert_int_equal(replicator_start(pair->replicator), 0);
     }
     finish(pair);
+    for (unsigned round = 0; round < 8; round++)
+        replicator_destroy(&stopped[round]);
     for (unsigned i = 0; i < 40; i++)
         if (i % 4 == 1)
             expect_no_copy(pair, i);
@@ -631,6 +635,7 @@ static void the_cluster_may_stop_first(void **state)
     stop_cluster(pair);
     replicator_stop(pair->replicator);
     assert_int_equal(stats_of(pair).done, 0);
+    journal_stop(pair->b->journal);
     replicator_destroy(&pair->replicator);
     node_close(pair->b, true);
     assert_int_equal(tmp_files(pair), 0);
