@@ -2,9 +2,9 @@
  * GET of an object whose body is on other nodes only (or damaged here), after the look-up in
  * public_get.c has rendered the header lines and made the plan:
  *
- *   small  peer_body: fetched whole, once for all who ask; verified; into the RAM tier; answered
- * from memory, ranges too large  peer_source: streamed as it arrives; the header goes out with the
- * first bytes
+ * - small: peer_body; fetched whole, once for all who ask; verified; into the RAM tier; answered
+ * from memory, ranges too
+ * - large: peer_source; streamed as it arrives; the header goes out with the first bytes
  *
  * Nobody has it or answers in time: 503 no_holder, as the object exists all the same. Nobody's copy
  * is good: 500 body_damaged.
