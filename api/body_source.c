@@ -14,10 +14,10 @@
  */
 #include "api/body_source.h"
 
+#include "base/container.h"
+
 #include <assert.h>
 #include <stdlib.h>
-
-#define container_of(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 
 struct body_source {
     struct http_source http; /* first: the core hands it back */

@@ -5,6 +5,7 @@
  */
 #include "api/control.h"
 
+#include "base/container.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "base/pool.h"
@@ -19,8 +20,6 @@
 #define MAX_BODY       (16 * KIB)
 #define MAX_PATH_BYTES 4096
 #define MAX_ANSWER     (1 * MIB)
-
-#define container_of(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 
 struct control {
     struct stats_source stats;

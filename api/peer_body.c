@@ -15,6 +15,8 @@
  */
 #include "api/peer_body.h"
 
+#include "base/container.h"
+
 #include <assert.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -23,8 +25,6 @@
 
 /* The cluster has at most LIMIT_FETCHES under way. */
 #define BUCKETS 64
-
-#define container_of(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 
 struct peer_body {
     struct cluster_reader reader;

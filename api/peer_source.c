@@ -18,6 +18,7 @@
  */
 #include "api/peer_source.h"
 
+#include "base/container.h"
 #include "base/log.h"
 #include "journal/ulid.h"
 
@@ -30,8 +31,6 @@
 #define TELL_BYTES (BODY_WINDOW_BYTES / 4)
 /* So much is handed to the core at once, and hashed for it. */
 #define PIECE_BYTES (2 * BLOCK_BYTES)
-
-#define container_of(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 
 enum wait { WAIT_NONE, WAIT_DATA, WAIT_OVER };
 

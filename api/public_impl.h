@@ -7,6 +7,7 @@
 #include "api/multipart.h"
 #include "api/peer_body.h"
 #include "api/public.h"
+#include "base/container.h"
 
 #include <assert.h>
 #include <stddef.h>
@@ -88,8 +89,6 @@ struct public_request {
     struct buf head; /* an answer's, where they differ */
     struct buf text; /* an answer's body, or saved header values */
 };
-
-#define container_of(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 
 /* A request with all buffers empty, attached to HTTP; NULL: no memory (answered already). */
 struct public_request *public_take(struct public_api *api, struct http_request *http);

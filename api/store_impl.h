@@ -3,6 +3,7 @@
 #define API_STORE_IMPL_H
 
 #include "api/store.h"
+#include "base/container.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -32,7 +33,5 @@ struct store {
 
 /* Free the idle puts. */
 void store_put_drain(struct store *store);
-
-#define container_of(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 
 #endif

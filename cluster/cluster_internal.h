@@ -3,6 +3,7 @@
 #ifndef CLUSTER_CLUSTER_INTERNAL_H
 #define CLUSTER_CLUSTER_INTERNAL_H
 
+#include "base/container.h"
 #include "base/pool.h"
 #include "cluster/cluster.h"
 #include "cluster/fetch.h"
@@ -180,7 +181,5 @@ void bodies_take(struct cluster *cluster);
 void bodies_failed(struct cluster *cluster);
 /* End every fetch with ERR_CLOSED. */
 void bodies_close(struct cluster *cluster);
-
-#define container_of(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 
 #endif

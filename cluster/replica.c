@@ -16,6 +16,8 @@
  */
 #include "cluster/replica.h"
 
+#include "base/container.h"
+
 #include <assert.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -54,12 +56,12 @@ struct replica {
 
 static struct replica *of_reader(struct cluster_reader *reader)
 {
-    return (struct replica *)(void *)((char *)reader - offsetof(struct replica, reader));
+    return container_of(reader, struct replica, reader);
 }
 
 static struct replica *of_job(struct job *job)
 {
-    return (struct replica *)(void *)((char *)job - offsetof(struct replica, job));
+    return container_of(job, struct replica, job);
 }
 
 /* The last thing that anybody does to it here. */
