@@ -219,7 +219,10 @@ static int decide(struct opening *opening)
             return refuse(opening, ERR_WRONG_STORE,
                           "%s '%s' holds files but no STORE: it is not one of ours, or lost it",
                           side_names[i], opening->sides[i].path);
-    if (!state->has_store && !files->has_store) {
+    /* The files' STORE is written first. Where that is all there is, the very first start did not
+     * get as far as the state's, let alone to a log. */
+    bool unfinished = files->has_store && files->generation == 1 && !files->has_others;
+    if (!state->has_store && (!files->has_store || unfinished)) {
         if (opening->inspect)
             return refuse(opening, ERR_WRONG_STORE, "there is no store in '%s' and '%s'",
                           state->path, files->path);

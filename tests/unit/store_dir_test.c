@@ -256,6 +256,27 @@ static void a_lost_side_is_noticed_and_lost_files_can_be_accepted(void **state)
     assert_int_equal(start(fixture), 4);
 }
 
+/* Ended between its two STORE files, by a crash or a disk that failed even the clean-up, the very
+ * first start is made again; what may have held data is never taken for that. */
+static void a_first_start_that_never_ended_is_made_again(void **state)
+{
+    struct fixture *fixture = *state;
+
+    starts(fixture, 1);
+    assert_int_equal(run("rm '%s'/STORE", fixture->state), 0);
+    assert_int_equal(open_with(fixture, false), 0);
+    assert_true(fixture->dirs.fresh);
+    assert_int_equal(fixture->dirs.generation, 1);
+    store_dirs_close(&fixture->dirs);
+
+    assert_int_equal(run("rm '%s'/STORE && mkdir '%s'/log", fixture->state, fixture->files), 0);
+    refuses(fixture, ERR_WRONG_STORE); /* it has had a log */
+    assert_int_equal(run("rmdir '%s'/log", fixture->files), 0);
+    starts(fixture, 2);
+    assert_int_equal(run("rm '%s'/STORE", fixture->state), 0);
+    refuses(fixture, ERR_WRONG_STORE); /* it has started before */
+}
+
 static void an_older_side_is_noticed(void **state)
 {
     struct fixture *fixture = *state;
@@ -544,6 +565,7 @@ int main(void)
         TEST(one_directory_cannot_be_both),
         TEST(directories_of_different_stores_are_told_apart),
         TEST(a_lost_side_is_noticed_and_lost_files_can_be_accepted),
+        TEST(a_first_start_that_never_ended_is_made_again),
         TEST(an_older_side_is_noticed),
         TEST(a_start_that_ends_before_it_began_leaves_the_generation),
         TEST(a_damaged_or_newer_file_is_refused),
