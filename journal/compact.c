@@ -2,12 +2,12 @@
  * Writing a snapshot, and when.
  *
  * Happy path: state, vector and position of one read transaction → chunks with the vector, then all
- * rows in id order, the outbox, the garbage, each read in transactions of its own and each
+ * rows in id order, holders, members, the outbox, the garbage, each read in transactions of its own and each
  * committed as a record of the log → once all are durable the end chunk → the applier takes note,
  * and removes what is covered (trim.c). Rows that are read late know more than the position says;
  * the records from the position on are merged into them, and merge does not mind.
  *
- *   idle ─► origins ─► rows ─► outbox ─► garbage ─► end ─► wait ─► idle
+ *   idle ─► origins ─► rows ─► holders ─► members ─► outbox ─► garbage ─► end ─► wait ─► idle
  *
  * When: once the events in the database take more than the last snapshot did and at least a
  * minimum, so that all snapshots together cost no more than the events they replace; or when
@@ -52,7 +52,9 @@ void compact_release(struct compactor *compactor)
         snapshot_writer_release(&compactor->writer);
     digest_destroy(&compactor->digest);
     free(compactor->origins);
+    free(compactor->members);
     compactor->origins = NULL;
+    compactor->members = NULL;
     compactor->ready = false;
 }
 
@@ -86,7 +88,9 @@ static void end(struct journal *journal, int rc)
     }
     c->phase = COMPACT_IDLE;
     free(c->origins);
+    free(c->members);
     c->origins = NULL;
+    c->members = NULL;
     atomic_store(&c->last_rc, rc);
     atomic_store(&c->ended, atomic_load(&c->begun));
 }
@@ -165,6 +169,13 @@ static int add_row(void *arg, const struct object *object)
     return full_is_one(snapshot_add_row(&c->writer, object));
 }
 
+static int add_holder(void *arg, const struct snapshot_holder *holder)
+{
+    struct compactor *c = arg;
+
+    return full_is_one(snapshot_add_holder(&c->writer, holder));
+}
+
 static int add_owed(void *arg, const struct id128 *id, uint64_t since_ms)
 {
     struct snapshot_owed owed = {.id = *id, .since_ms = since_ms};
@@ -208,8 +219,41 @@ static int fill_rows(struct compactor *c, struct db_reader *reader)
     int rc = db_each_row(reader, &c->row, ITEMS_PER_CHUNK, add_row, c);
 
     if (rc == 0 && c->row.done)
-        c->phase = COMPACT_OUTBOX;
+        c->phase = COMPACT_HOLDERS;
     return rc;
+}
+
+static int fill_holders(struct compactor *c, struct db_reader *reader)
+{
+    int rc = db_each_holder(reader, &c->holder, ITEMS_PER_CHUNK, add_holder, c);
+
+    if (rc == 0 && c->holder.done)
+        c->phase = COMPACT_MEMBERS;
+    return rc;
+}
+
+static int fill_members(struct compactor *c, struct db_reader *reader)
+{
+    if (!c->members) {
+        int rc = db_reader_members(reader, &c->members, &c->member_count);
+
+        if (rc)
+            return rc;
+    }
+    for (; c->member_next < c->member_count; c->member_next++) {
+        const struct db_member *m = &c->members[c->member_next];
+        const struct snapshot_member member = {
+            .node = m->node,
+            .state = m->state,
+            .at = m->at,
+            .address = {m->address, (uint32_t)strlen(m->address)}};
+        int rc = snapshot_add_member(&c->writer, &member);
+
+        if (rc)
+            return rc == ERR_FULL ? 0 : rc;
+    }
+    c->phase = COMPACT_OUTBOX;
+    return 0;
 }
 
 static int fill_outbox(struct compactor *c, struct db_reader *reader)
@@ -266,6 +310,14 @@ static int write_chunk(struct journal *journal)
         snapshot_begin_chunk(&c->writer, SNAPSHOT_ROWS);
         rc = fill_rows(c, reader);
         break;
+    case COMPACT_HOLDERS:
+        snapshot_begin_chunk(&c->writer, SNAPSHOT_HOLDERS);
+        rc = fill_holders(c, reader);
+        break;
+    case COMPACT_MEMBERS:
+        snapshot_begin_chunk(&c->writer, SNAPSHOT_MEMBERS);
+        rc = fill_members(c, reader);
+        break;
     case COMPACT_OUTBOX:
         snapshot_begin_chunk(&c->writer, SNAPSHOT_OUTBOX);
         rc = fill_outbox(c, reader);
@@ -314,6 +366,8 @@ static int begin(struct journal *journal)
     c->begun_ms = env_mono_ms(journal->env);
     c->origin_next = 0;
     c->row = (struct db_cursor){.begun = false};
+    c->holder = (struct db_holder_cursor){.begun = false};
+    c->member_count = c->member_next = 0;
     c->owed = (struct id128){{0}};
     c->garbage = 0;
     c->chunks = 0;

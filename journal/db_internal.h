@@ -7,7 +7,7 @@
 #include <sqlite3.h>
 
 #define DB_APPLICATION_ID 0x4F424A53 /* "OBJS" */
-#define DB_USER_VERSION   3
+#define DB_USER_VERSION   4
 
 /* Every statement there is; db_schema.c has their text. */
 enum statement {
@@ -61,6 +61,7 @@ enum statement {
     STATEMENT_WANTED,
     STATEMENT_MEMBERS,
     STATEMENT_HOLDERS,
+    STATEMENT_EACH_HOLDER,
     STATEMENT_AUTHOR,
     STATEMENT_RUN,
     STATEMENT_COUNT

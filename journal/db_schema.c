@@ -110,6 +110,10 @@ static const char want_replicas[] =
             "objects_more") "UPDATE state SET (wanted, wanted_bytes) = "
                             "(SELECT count(*), coalesce(sum(size), 0) FROM outbox WHERE kind = 2);";
 
+/* To version 4: the snapshots of version 3 lack holders and members, so they cover no hold, drop or
+ * member event: the next ones do. */
+static const char forget_snapshots[] = "DELETE FROM snapshots; DELETE FROM cuts;";
+
 static const char *const texts[STATEMENT_COUNT] = {
     [STATEMENT_FIND] = "SELECT " OBJECT_COLUMNS " FROM objects WHERE key = ?1",
     [STATEMENT_FIND_MORE] = "SELECT " OBJECT_COLUMNS " FROM objects_more WHERE id = ?1",
@@ -195,6 +199,10 @@ static const char *const texts[STATEMENT_COUNT] = {
     [STATEMENT_HOLDERS] =
         "SELECT m.node, h.held, h.stamp, h.origin FROM holders h JOIN members m ON m.no = h.member "
         "WHERE h.id = ?1 AND h.sha256 = ?2",
+    [STATEMENT_EACH_HOLDER] =
+        "SELECT h.id, m.node, h.sha256, h.held, h.stamp, h.origin, h.member FROM holders h "
+        "CROSS JOIN members m ON m.no = h.member "
+        "WHERE (h.id, h.member, h.sha256) > (?1, ?2, ?3) ORDER BY h.id, h.member, h.sha256",
     [STATEMENT_AUTHOR] = "SELECT node FROM origins WHERE origin = ?1",
     [STATEMENT_RUN] = "SELECT no FROM origins WHERE origin = ?1",
     [STATEMENT_GARBAGE] = "SELECT file, freed_at FROM garbage WHERE freed_at > ?1 AND "
@@ -378,20 +386,25 @@ int conn_identify(struct conn *conn)
         return ERR_FORMAT;
     if (version == DB_USER_VERSION)
         return 0;
-    return version == OLDEST_VERSION ? ERR_AGAIN : ERR_CORRUPT;
+    return version >= OLDEST_VERSION ? ERR_AGAIN : ERR_CORRUPT;
 }
 
 int conn_upgrade(struct conn *conn)
 {
     char version[48];
+    int64_t from;
 
     snprintf(version, sizeof version, "PRAGMA user_version = %d", DB_USER_VERSION);
     int rc = conn_exec(conn, "BEGIN IMMEDIATE");
     if (rc)
         return rc;
-    rc = conn_exec(conn, peer_schema);
-    if (!rc)
+    rc = conn_number(conn, "PRAGMA user_version", &from);
+    if (!rc && from < 3)
+        rc = conn_exec(conn, peer_schema);
+    if (!rc && from < 3)
         rc = conn_exec(conn, want_replicas);
+    if (!rc && from < 4)
+        rc = conn_exec(conn, forget_snapshots);
     if (!rc)
         rc = conn_exec(conn, version);
     if (!rc)

@@ -139,10 +139,14 @@ bool fold_concerns_row(const struct event *event)
     }
 }
 
+bool fold_is_peer_fact(uint32_t kind)
+{
+    return kind == EVENT_HOLD || kind == EVENT_DROP || kind == EVENT_MEMBER;
+}
+
 bool fold_is_covered(const struct event *event)
 {
-    /* Who holds what is in no snapshot. */
-    return event->kind != EVENT_HOLD && event->kind != EVENT_DROP && fold_concerns_row(event);
+    return fold_is_peer_fact(event->kind) || fold_concerns_row(event);
 }
 
 static int fold_row(struct entry *entry, const struct object *before, const struct event *event,
@@ -155,6 +159,12 @@ static int fold_row(struct entry *entry, const struct object *before, const stru
         return rc;
     drop_body(entry->object, event, raw, raw_bytes, header, place, self);
     take_body(entry->object, before, event, raw, raw_bytes, header, place);
+    fold_changes(entry, before);
+    return 0;
+}
+
+void fold_changes(struct entry *entry, const struct object *before)
+{
     if (before && !place_is_none(&before->place) &&
         !place_equal(&before->place, &entry->object->place)) {
         entry->place_moved = true;
@@ -172,7 +182,6 @@ static int fold_row(struct entry *entry, const struct object *before, const stru
         wanted != entry->wanted_after ||
         (wanted && memcmp(before->sha256, entry->object->sha256, SHA256_BYTES) != 0);
     fold_delta(&entry->delta, before, entry->object);
-    return 0;
 }
 
 int fold_event(struct entry **out, const struct object *before, const struct event *event,

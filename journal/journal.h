@@ -42,7 +42,8 @@ struct change {
 
     /* CHANGE_PEER: events of other nodes as one wants them from a peer, each with its length before
      * it (4 bytes, little-endian); lent until DONE. In order of each origin. What is committed
-     * already is passed over. */
+     * already is passed over.
+     * CHANGE_MERGE: chunks of a merge (merge_chunk.h), laid out likewise. */
     const uint8_t *events;
     size_t events_bytes;
     /* CHANGE_FACT: kind and payload of an event without an object; lent until DONE. */
@@ -55,7 +56,8 @@ struct change {
     int rc;                /* PEER: ERR_AGAIN, events before one of them are missing here;
                               ERR_CONFLICT, one does not fit its origin's chain (a fork, our own
                               current run): in both cases those before it are committed;
-                              ERR_INVALID: it is none. Else 0, decide()'s refusals, ERR_READ_ONLY, ERR_NO_SPACE,
+                              ERR_INVALID: it is none; MERGE likewise, ERR_CONFLICT where it would
+                              adopt more of our own run than we wrote. Else 0, decide()'s refusals, ERR_READ_ONLY, ERR_NO_SPACE,
                               ERR_NO_MEMORY */
     enum verdict verdict;  /* where rc is 0 */
     lsn_t lsn;             /* of the record written, the last of several; 0: none */

@@ -196,9 +196,9 @@ static void foreign_and_newer_databases_are_refused_untouched(void **state)
         {"PRAGMA application_id = 5; CREATE TABLE t(a)", ERR_FORMAT},
         {"CREATE TABLE t(a)", ERR_FORMAT},
         {"PRAGMA user_version = 1", ERR_FORMAT},
-        {"PRAGMA application_id = 1329744467; PRAGMA user_version = 4", ERR_FORMAT},
+        {"PRAGMA application_id = 1329744467; PRAGMA user_version = 5", ERR_FORMAT},
         {"PRAGMA application_id = 1329744467; CREATE TABLE t(a)", ERR_CORRUPT},
-        {"PRAGMA application_id = 1329744467; PRAGMA user_version = 3", ERR_CORRUPT},
+        {"PRAGMA application_id = 1329744467; PRAGMA user_version = 4", ERR_CORRUPT},
     };
     struct place_on_disk *at = *state;
     struct db_reader *reader;
