@@ -179,8 +179,7 @@ int db_reader_members(struct db_reader *reader, struct db_member **out, size_t *
     return 0;
 }
 
-/* Columns of STATEMENT_EACH_HOLDER. */
-static int read_holder(sqlite3_stmt *row, struct snapshot_holder *out, int64_t *member)
+int holder_from_row(sqlite3_stmt *row, struct snapshot_holder *out, int64_t *member)
 {
     const void *sha256 = sqlite3_column_blob(row, 2);
 
@@ -217,7 +216,7 @@ int db_each_holder(struct db_reader *reader, struct db_holder_cursor *cursor, un
             cursor->done = rc == 0;
             break;
         }
-        rc = read_holder(select, &holder, &member);
+        rc = holder_from_row(select, &holder, &member);
         if (rc == 0)
             rc = each(arg, &holder);
         if (rc)
