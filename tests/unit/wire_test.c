@@ -196,6 +196,7 @@ static void each_type_has_a_name(void **state)
         "probe",     "probe-ack",   "probe-for",   "probe-saw",   "sync-ask",
         "sync-more", "sync-vector", "sync-events", "sync-credit", "sync-end",
         "body-ask",  "body-data",   "body-credit", "body-end",    "note",
+"merge-ask","merge-vector","merge-chunk","merge-credit","merge-sums-ask","merge-sums","merge-end","merge-cut-ask","merge-cut-known",
     };
 
     (void)state;
