@@ -138,6 +138,7 @@
 #define SYNC_REFUSED_MS           60000 /* events that do not fit are not tried again */
 
 /* Merging with another node's rows. Times in milliseconds. */
+#define LIMIT_SHARED_EVENT_BYTES (1 * GIB) /* of events, that are kept for live members who lack some */
 #define LIMIT_MERGE_SERVED      4         /* sessions in which this node is asked, at once */
 #define LIMIT_MERGE_GUESTS      LIMIT_MEMBERS
 #define LIMIT_MERGE_FLIGHTS     64        /* chunks on their way into the log */

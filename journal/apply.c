@@ -529,7 +529,10 @@ static void give_back(struct journal *journal, struct entry *first, struct entry
 void applier_tell(struct journal *journal)
 {
     struct applier *a = &journal->applier;
-    struct journal_news news = {.digest = a->state.digest, .events = a->state.events};
+    struct journal_news news = {.digest = a->state.digest,
+                                .events = a->state.events,
+                                .event_bytes = a->state.event_bytes,
+                                .rows = a->state.objects + a->state.deleted};
 
     if (!journal->listener)
         return;

@@ -31,6 +31,7 @@
 #define CHUNKS_PER_STEP 4
 #define RETRY_MS        60000
 #define STEP_WAIT_MS    20
+#define HELD_WAIT_MS    10000 /* for others to have the events that are to go */
 
 /* One chunk on its way. */
 struct chunk {
@@ -385,7 +386,7 @@ static bool is_due(struct journal *journal)
     uint64_t least = journal->config.compact_bytes ? journal->config.compact_bytes : COMPACT_BYTES;
     uint64_t last = 0;
 
-    if (atomic_load(&journal->read_only) || atomic_load(&journal->keeps_events))
+    if (atomic_load(&journal->read_only))
         return false;
     if (atomic_load(&c->wanted))
         return true;
@@ -453,7 +454,20 @@ static bool is_over(struct journal *journal, uint64_t number)
     struct compactor *c = &journal->compactor;
 
     return atomic_load(&c->ended) >= number &&
-           (atomic_load(&c->last_rc) != 0 || !atomic_load(&journal->trimming));
+           (atomic_load(&c->last_rc) != 0 || !atomic_load(&journal->trimming) ||
+            (!journal->threaded && atomic_load(&journal->held_back)));
+}
+
+/* Whether to wait on: for company to have the events, not for long. *HELD_MS: since when. */
+static bool is_patient(struct journal *journal, uint64_t number, uint64_t *held_ms)
+{
+    uint64_t now_ms = env_mono_ms(journal->env);
+
+    if (atomic_load(&journal->compactor.ended) < number || !atomic_load(&journal->held_back))
+        return true;
+    if (!*held_ms)
+        *held_ms = now_ms;
+    return now_ms - *held_ms < HELD_WAIT_MS;
 }
 
 /* The steps of all threads, where there are none. */
@@ -472,22 +486,46 @@ static int take_steps(struct journal *journal, uint64_t number)
     return 0;
 }
 
-void journal_keep_events(struct journal *journal)
+void journal_share_events(struct journal *journal)
 {
-    atomic_store(&journal->keeps_events, true);
+    pthread_mutex_lock(&journal->lock);
+    if (!atomic_exchange(&journal->shares_events, true))
+        atomic_store(&journal->held_back, true); /* also what an earlier run left */
+    pthread_mutex_unlock(&journal->lock);
+}
+
+bool journal_waits(struct journal *journal, struct id128 *snapshot)
+{
+    pthread_mutex_lock(&journal->lock);
+    bool waits = atomic_load(&journal->held_back) && atomic_load(&journal->trimming) &&
+                 journal->snapshots_known > 0;
+
+    if (waits)
+        *snapshot = journal->snapshots[0].id;
+    pthread_mutex_unlock(&journal->lock);
+    return waits;
+}
+
+void journal_let_go(struct journal *journal, const struct id128 *snapshot)
+{
+    pthread_mutex_lock(&journal->lock);
+    if (journal->snapshots_known && id_equal(&journal->snapshots[0].id, snapshot)) {
+        atomic_store(&journal->held_back, false);
+        pthread_cond_signal(&journal->work);
+    }
+    pthread_mutex_unlock(&journal->lock);
 }
 
 int journal_compact(struct journal *journal, struct journal_compact_result *out)
 {
     struct compactor *c = &journal->compactor;
     uint64_t number = atomic_load(&c->begun) + 1, before = atomic_load(&journal->compacted_events);
+    uint64_t held_ms = 0;
     int rc = 0;
 
     memset(out, 0, sizeof *out);
     if (atomic_load(&journal->read_only))
         return ERR_READ_ONLY;
-    if (atomic_load(&journal->keeps_events))
-        return ERR_UNSUPPORTED;
     atomic_store(&c->wanted, true);
     if (!journal->threaded)
         rc = take_steps(journal, number);
@@ -497,11 +535,12 @@ int journal_compact(struct journal *journal, struct journal_compact_result *out)
             rc = ERR_CLOSED;
         else if (atomic_load(&journal->read_only))
             rc = ERR_READ_ONLY;
-        else if (atomic_load(&journal->keeps_events) && atomic_load(&c->begun) < number)
-            rc = ERR_UNSUPPORTED; /* company came in between */
-        else
+        else if (is_patient(journal, number, &held_ms))
             journal_wait(journal, &journal->upkeep, STEP_WAIT_MS);
+        else
+            break;
     }
+    out->waiting = atomic_load(&journal->held_back) && atomic_load(&journal->trimming);
     out->event_bytes = journal->acked.event_bytes;
     pthread_mutex_unlock(&journal->lock);
     if (rc == 0)

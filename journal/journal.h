@@ -91,7 +91,7 @@ struct journal_news {
     bool own;                       /* the run is this process's */
     bool members;                   /* at the end: a member event was among them */
     struct hash128 digest;
-    uint64_t events;
+    uint64_t events, event_bytes, rows; /* rows: objects and tombstones */
 };
 /* Have LISTENER called from the applier's thread after each transaction that added events. Before
  * journal_start; it must not block. */
@@ -173,17 +173,23 @@ unsigned journal_apply_step(struct journal *journal);
  * True where there is more to do at once. */
 bool journal_upkeep_step(struct journal *journal);
 
-/* From now on no event leaves the database or the log: a node with company gives them to whoever
- * lacks them. Any thread; for this run. */
-void journal_keep_events(struct journal *journal);
+/* This node has company, which may lack events: from now on what a snapshot covers leaves the
+ * database only once journal_let_go says so of that snapshot. Any thread; for this run. */
+void journal_share_events(struct journal *journal);
+/* Whether a snapshot's events wait for that; *SNAPSHOT is the newest one. Any thread. */
+bool journal_waits(struct journal *journal, struct id128 *snapshot);
+/* Nobody needs the events that SNAPSHOT covers any more. Without effect where a newer one is there.
+ * Any thread. */
+void journal_let_go(struct journal *journal, const struct id128 *snapshot);
 
 struct journal_compact_result {
     uint64_t chunks, snapshot_bytes;
     uint64_t events, event_bytes; /* that left the database; that are still in it */
+    bool waiting; /* covered events stay until company has them, too */
 };
 /* Write a snapshot now and remove the events that it covers, and wait for it. With threads: from
- * any other thread; without: takes all steps itself. ERR_CLOSED: the journal is stopping;
- * ERR_UNSUPPORTED: journal_keep_events. */
+ * any other thread; without: takes all steps itself. In company it waits for a while that the
+ * others have the events, too. ERR_CLOSED: the journal is stopping. */
 int journal_compact(struct journal *journal, struct journal_compact_result *out) MUST_CHECK;
 
 /* ---- Offline ---- */

@@ -162,7 +162,8 @@ struct journal {
     int rotated;                /* how that went; to be read once `rotate` is false again */
     _Atomic uint32_t holds;     /* backups under way: nothing is removed */
     _Atomic lsn_t covered;      /* events below need not stay in the log: the older snapshot's */
-    _Atomic bool keeps_events;  /* nothing new is compacted */
+    _Atomic bool shares_events; /* covered events leave only once they are let go */
+    _Atomic bool held_back;     /* … and those of the newest snapshot are not yet */
     _Atomic bool trimming; /* events that the newest snapshot covers are still in the database */
     _Atomic uint64_t snapshot_count, compacted_events;
     _Atomic uint64_t bad_blocks, repaired, lost, conflicts, clock_faults, refused;

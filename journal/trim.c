@@ -114,10 +114,13 @@ int applier_load_snapshots(struct journal *journal)
     a->snapshots_changed = false;
     free(a->trim.cuts);
     a->trim = (struct trim){.cuts = NULL};
-    atomic_store(&journal->trimming, count > 0); /* before anybody hears of the snapshot */
     pthread_mutex_lock(&journal->lock);
+    if (count && !(journal->snapshots_known &&
+                   id_equal(&journal->snapshots[0].id, &found[0].id)))
+        atomic_store(&journal->held_back, atomic_load(&journal->shares_events));
     memcpy(journal->snapshots, found, sizeof found);
     journal->snapshots_known = count;
+    atomic_store(&journal->trimming, count > 0);
     pthread_mutex_unlock(&journal->lock);
     /* Two of them hold what is below: should one rot, the other and what follows it tell all. */
     atomic_store(&journal->covered, count == DB_SNAPSHOTS ? found[count - 1].position : 0);
@@ -220,7 +223,8 @@ bool applier_trim(struct journal *journal)
     uint64_t now_ms = env_mono_ms(journal->env);
     int rc;
 
-    if (!atomic_load(&journal->trimming) || a->failures || now_ms < a->trim.after_ms)
+    if (!atomic_load(&journal->trimming) || atomic_load(&journal->held_back) || a->failures ||
+        now_ms < a->trim.after_ms)
         return false;
     assert(journal->snapshots_known > 0);
     rc = trim_some(journal);
