@@ -82,8 +82,7 @@ static void tell_run(struct cluster *cluster, const struct vector_run *run, bool
     struct sync_input input = {.kind = SYNC_LOCAL, .local = {.run = *run, .own = own}};
 
     if (own)
-        cluster_merge(cluster,
-                      &(struct merge_input){.kind = MERGE_OWN, .own = run->origin});
+        cluster_merge(cluster, &(struct merge_input){.kind = MERGE_OWN, .own = run->origin});
     if (run->seq > 0) /* else it is known by name alone, as one that another follows */
         cluster_sync(cluster, &input);
 }
@@ -353,9 +352,9 @@ static void commit_events(struct cluster *cluster, const struct sync_commit *com
                                                          .rc = ERR_NO_MEMORY}});
         return;
     }
-    *job = (struct events_commit){.job = {.change = {.request.kind = CHANGE_PEER},
-                                          .delivery.run = events_committed},
-                                  .commit = *commit};
+    *job = (struct events_commit){
+        .job = {.change = {.request.kind = CHANGE_PEER}, .delivery.run = events_committed},
+        .commit = *commit};
     memcpy(job->data, commit->data.ptr, commit->data.len);
     job->job.change.events = job->data;
     job->job.change.events_bytes = commit->data.len;
@@ -428,8 +427,8 @@ static void perform(struct cluster *cluster, const struct sync_output *output)
                  "sends events that contradict those that are here: its copy of a run is another");
         return;
     case SYNC_BEHIND:
-        cluster_merge(cluster, &(struct merge_input){.kind = MERGE_BEHIND,
-                                                     .behind = output->behind.peer});
+        cluster_merge(cluster,
+                      &(struct merge_input){.kind = MERGE_BEHIND, .behind = output->behind.peer});
         return;
     }
 }

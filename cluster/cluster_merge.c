@@ -1,10 +1,11 @@
 /*
- * Between merging and the rest of the node: ranges of rows and their sums are read by the pool, what
- * came is committed as CHANGE_MERGE, and events are kept or let go.
+ * Between merging and the rest of the node: ranges of rows and their sums are read by the pool,
+ * what came is committed as CHANGE_MERGE, and events are kept or let go.
  *
- * Letting go: once a snapshot is complete, the runs that it cuts are read, every live member is asked
- * whether it knows them (cut), and when all do, or the events take more than LIMIT_SHARED_EVENT_BYTES,
- * the journal may remove them; never while somebody is about to adopt a vector that was given to it.
+ * Letting go: once a snapshot is complete, the runs that it cuts are read, every live member is
+ * asked whether it knows them (cut), and when all do, or the events take more than
+ * LIMIT_SHARED_EVENT_BYTES, the journal may remove them; never while somebody is about to adopt a
+ * vector that was given to it.
  */
 #include "cluster/cluster_internal.h"
 
@@ -157,9 +158,9 @@ static void commit_chunks(struct cluster *cluster, uint64_t token, struct text d
 
     if (!job)
         return;
-    *job = (struct merge_job){.job = {.change = {.request.kind = CHANGE_MERGE},
-                                      .delivery.run = chunks_committed},
-                              .token = token};
+    *job = (struct merge_job){
+        .job = {.change = {.request.kind = CHANGE_MERGE}, .delivery.run = chunks_committed},
+        .token = token};
     memcpy(job->data, data.ptr, data.len);
     job->job.change.events = job->data;
     job->job.change.events_bytes = data.len;

@@ -383,12 +383,12 @@ static void summary_came(struct cluster *cluster, const struct probe_output *out
                                .summary = {.node = output->node, .summary = *theirs}};
 
     if (peer && hash128_equal(&own.hash, &theirs->vector))
-        cluster_merge(cluster, &(struct merge_input){
-                                   .kind = MERGE_COMPARE,
-                                   .compare = {.node = output->node,
-                                               .equal = hash128_equal(&cluster->digest,
-                                                                      &theirs->digest),
-                                               .rows = cluster->rows}});
+        cluster_merge(cluster,
+                      &(struct merge_input){
+                          .kind = MERGE_COMPARE,
+                          .compare = {.node = output->node,
+                                      .equal = hash128_equal(&cluster->digest, &theirs->digest),
+                                      .rows = cluster->rows}});
     if (peer)
         peer->digest_equal = hash128_equal(&own.hash, &theirs->vector) &&
                              hash128_equal(&cluster->digest, &theirs->digest);

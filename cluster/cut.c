@@ -109,8 +109,8 @@ static void ask(struct cut *cut, struct asked *asked, struct cut_question *out)
     cut->dice = cut->dice * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
     asked->nonce = cut->dice ? cut->dice : 1;
     asked->next_ms = cut->now_ms + ANSWER_MS;
-    *out = (struct cut_question){
-        .to = asked->node, .ask = {.nonce = asked->nonce, .runs = page_at(cut, asked->page)}};
+    *out = (struct cut_question){.to = asked->node,
+                                 .ask = {.nonce = asked->nonce, .runs = page_at(cut, asked->page)}};
 }
 
 bool cut_step(struct cut *cut, uint64_t now_ms, const struct cut_peer *peers, size_t count,

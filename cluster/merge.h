@@ -1,6 +1,6 @@
 /*
- * Merging: what this node takes of another one's rows where events cannot help. Pure: no I/O, clock,
- * thread or randomness of its own; everything it remembers is bounded by base/limits.h.
+ * Merging: what this node takes of another one's rows where events cannot help. Pure: no I/O,
+ * clock, thread or randomness of its own; everything it remembers is bounded by base/limits.h.
  *
  * Two reasons. *Behind the cut*: a peer has compacted events that this node lacks (sync says so);
  * then it takes all that the peer knows, id range after id range, and at the end, when all of it is
@@ -8,16 +8,17 @@
  * digests at equal vectors*: the two compare sums of ranges, descend to where they differ, and each
  * takes those rows of the other. Rows are joined (journal/merge.h), so nothing is ever lost by it.
  *
- * The other side of it: this node gives what is asked of it, and has its caller keep the events that
- * lie above a vector that it gave, until the asker has adopted it or was silent for MERGE_GUEST_MS.
+ * The other side of it: this node gives what is asked of it, and has its caller keep the events
+ * that lie above a vector that it gave, until the asker has adopted it or was silent for
+ * MERGE_GUEST_MS.
  *
  * How a caller drives it: as sync (cluster/sync.h): one thread, merge_step for every input, the
- * list done in order, MERGE_TICK while there is more and at least every 100 ms. Texts in outputs are
- * lent until the next step.
+ * list done in order, MERGE_TICK while there is more and at least every 100 ms. Texts in outputs
+ * are lent until the next step.
  *
- * What the caller owes: one MERGE_READ_DONE for each MERGE_READ, one MERGE_SUMMED for each MERGE_SUM,
- * however they ended; one MERGE_COMMITTED for each MERGE_COMMIT, in their order; late ones are
- * harmless. Reads see at least what the vector of the configuration shows.
+ * What the caller owes: one MERGE_READ_DONE for each MERGE_READ, one MERGE_SUMMED for each
+ * MERGE_SUM, however they ended; one MERGE_COMMITTED for each MERGE_COMMIT, in their order; late
+ * ones are harmless. Reads see at least what the vector of the configuration shows.
  */
 #ifndef CLUSTER_MERGE_H
 #define CLUSTER_MERGE_H
@@ -130,8 +131,8 @@ struct merge_output {
         bool hold;
         struct {
             struct id128 peer;
-            bool repair; /* of rows that differ; else: behind the cut */
-            bool done;   /* ENDED: all of it */
+            bool repair;    /* of rows that differ; else: behind the cut */
+            bool done;      /* ENDED: all of it */
             uint64_t bytes; /* ENDED: of chunks that became durable */
         } job;
     };

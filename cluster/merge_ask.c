@@ -4,17 +4,17 @@
  *   WAIT -> VECTOR -> CHUNKS -> LAND -> ADOPT -> over        behind the cut
  *   WAIT -> CHUNKS -> LAND -> WAIT -> …                      a range (merge_repair.c has the rest)
  *
- * Chunks go into the journal as they come, in order; `durable` is the id up to which all of them are
- * on the disk. Credit goes back as they get there, so no more than MERGE_CREDIT_BYTES are ever under
- * way. The vector that is adopted is the one that the peer had *before* its first chunk was read, and
- * only once the last chunk is durable: before that, events that a row not yet merged rests on would
- * count as known.
+ * Chunks go into the journal as they come, in order; `durable` is the id up to which all of them
+ * are on the disk. Credit goes back as they get there, so no more than MERGE_CREDIT_BYTES are ever
+ * under way. The vector that is adopted is the one that the peer had *before* its first chunk was
+ * read, and only once the last chunk is durable: before that, events that a row not yet merged
+ * rests on would count as known.
  *
- * Failure. A message that was lost, a peer that is slow or gone, a batch that did not become durable:
- * the session is dropped, and another one goes on behind `durable`, with the same peer; what is
- * adopted is then what both its vectors know. After some failures another peer is asked, from the
- * first id on. A restart forgets all of it but the rows. What brings nothing again and again is
- * given up, until sync says anew that we are behind.
+ * Failure. A message that was lost, a peer that is slow or gone, a batch that did not become
+ * durable: the session is dropped, and another one goes on behind `durable`, with the same peer;
+ * what is adopted is then what both its vectors know. After some failures another peer is asked,
+ * from the first id on. A restart forgets all of it but the rows. What brings nothing again and
+ * again is given up, until sync says anew that we are behind.
  */
 #include "cluster/merge_internal.h"
 
@@ -189,8 +189,7 @@ static void take_page(struct merge *core, const struct wire_merge_vector *page)
     for (size_t i = 0; i < count; i++) {
         struct wire_merge_run run = wire_merge_run_at(page->runs, i);
 
-        if ((pages->count &&
-             id_compare(&pages->runs[pages->count - 1].origin, &run.origin) >= 0) ||
+        if ((pages->count && id_compare(&pages->runs[pages->count - 1].origin, &run.origin) >= 0) ||
             list_add(pages, &run) != 0) {
             merge_ask_retry(core);
             return;
@@ -524,10 +523,10 @@ static bool is_late(const struct merge *core)
 {
     const struct asking *a = &core->ask;
     /* Our own reads and writes are slower than messages now and then. */
-    uint64_t patience = a->phase == PHASE_VECTOR || a->phase == PHASE_CHUNKS ||
-                                a->phase == PHASE_COMPARE
-                            ? MERGE_DEADLINE_MS
-                            : 6 * MERGE_DEADLINE_MS;
+    uint64_t patience =
+        a->phase == PHASE_VECTOR || a->phase == PHASE_CHUNKS || a->phase == PHASE_COMPARE
+            ? MERGE_DEADLINE_MS
+            : 6 * MERGE_DEADLINE_MS;
 
     return core->now_ms - a->progress_ms >= patience;
 }

@@ -9,9 +9,9 @@
  *   ROWS -> over                           a range
  *   SUMS -> over
  *
- * Who was given a vector is a guest: our caller keeps the events above it (merge.c's hold) until the
- * guest says that it has adopted it (END, done), wants no more (cancel), or is silent too long. A
- * session may end, or be lost, long before that.
+ * Who was given a vector is a guest: our caller keeps the events above it (merge.c's hold) until
+ * the guest says that it has adopted it (END, done), wants no more (cancel), or is silent too long.
+ * A session may end, or be lost, long before that.
  *
  * Nothing from the asker for MERGE_SERVE_MS: the session is dropped. A read that fails ends it.
  */
@@ -187,8 +187,8 @@ void merge_give_read_done(struct merge *core, const struct merge_read_done *done
         return;
     g->reading = false;
     if (done->rc || done->data.len > LIMIT_WIRE_MERGE_BYTES) {
-        end(core, g, done->rc == ERR_FULL || done->rc == ERR_NO_MEMORY ? WIRE_END_BUSY
-                                                                       : WIRE_END_DAMAGED);
+        end(core, g,
+            done->rc == ERR_FULL || done->rc == ERR_NO_MEMORY ? WIRE_END_BUSY : WIRE_END_DAMAGED);
         return;
     }
     bool members = g->state == GIVE_MEMBERS;
@@ -196,10 +196,8 @@ void merge_give_read_done(struct merge *core, const struct merge_read_done *done
     uint64_t charge = merge_charge(done->data.len);
     struct wire_message *message = merge_send(core, &g->peer, WIRE_MERGE_CHUNK);
 
-    message->merge_chunk = (struct wire_merge_chunk){.session = g->session,
-                                                     .number = g->number++,
-                                                     .last = last,
-                                                     .data = done->data};
+    message->merge_chunk = (struct wire_merge_chunk){
+        .session = g->session, .number = g->number++, .last = last, .data = done->data};
     if (!members)
         message->merge_chunk.through = done->last;
     g->credit -= charge < g->credit ? charge : g->credit;

@@ -16,8 +16,8 @@ struct mate {
 enum job { JOB_NONE, JOB_ADOPT, JOB_REPAIR };
 
 enum phase {
-    PHASE_WAIT,    /* for its time, and for batches on their way */
-    PHASE_VECTOR,  /* pages */
+    PHASE_WAIT,   /* for its time, and for batches on their way */
+    PHASE_VECTOR, /* pages */
     PHASE_CHUNKS,
     PHASE_LAND,    /* all came: until all are durable */
     PHASE_ADOPT,   /* the vector, likewise */

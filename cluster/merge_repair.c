@@ -1,9 +1,9 @@
 /*
  * Finding which rows differ, where two nodes know the same events and have unequal digests.
  *
- * All ids are one range to begin with. A range is cut into ranges of about as many rows of ours each
- * (SPLIT: our own pool reads and sums them), the peer is asked for its sums between the same ids
- * (COMPARE), and those that differ are looked at more closely: a small one is taken as it is
+ * All ids are one range to begin with. A range is cut into ranges of about as many rows of ours
+ * each (SPLIT: our own pool reads and sums them), the peer is asked for its sums between the same
+ * ids (COMPARE), and those that differ are looked at more closely: a small one is taken as it is
  * (merge_ask.c), a large one is cut again. So the cost is one scan of each side and some kilobytes
  * for each row that differs. What the peer lacks it takes from us, by itself, as it sees the same
  * difference.
@@ -60,8 +60,7 @@ void merge_repair_begin(struct merge *core)
     a->backoff_ms = a->bytes = 0;
     a->pulling = false;
     a->range_count = a->fence_count = a->fence_next = 0;
-    push_range(core, &(struct range){
-                         .after = zero, .through = db_last_id, .rows = core->rows});
+    push_range(core, &(struct range){.after = zero, .through = db_last_id, .rows = core->rows});
     merge_ask_wait(core, 0);
     struct merge_output *out = merge_emit(core, MERGE_BEGUN);
     out->job.peer = worst->node;
@@ -72,8 +71,7 @@ static void compare(struct merge *core)
 {
     struct asking *a = &core->ask;
     struct buf *list = merge_list(core);
-    struct id128 after =
-        a->fence_next ? a->fences[a->fence_next - 1].id : a->split.after;
+    struct id128 after = a->fence_next ? a->fences[a->fence_next - 1].id : a->split.after;
 
     if (!list) {
         merge_ask_wait(core, 0); /* in the next step */
@@ -87,8 +85,8 @@ static void compare(struct merge *core)
     }
     struct wire_message *message = merge_send(core, &a->peer, WIRE_MERGE_SUMS_ASK);
 
-    message->merge_sums_ask = (struct wire_merge_sums_ask){
-        a->session, after, {list->data, (uint32_t)list->len}};
+    message->merge_sums_ask =
+        (struct wire_merge_sums_ask){a->session, after, {list->data, (uint32_t)list->len}};
     a->number = 0; /* of the first sum */
     a->phase = PHASE_COMPARE;
 }
@@ -103,10 +101,8 @@ static void split(struct merge *core)
         rows = MERGE_LEAF_ROWS / 2;
     if (rows > MERGE_FENCE_ROWS)
         rows = MERGE_FENCE_ROWS;
-    *sum = (struct merge_sum){.session = a->session,
-                              .after = a->split.after,
-                              .through = a->split.through,
-                              .rows = rows};
+    *sum = (struct merge_sum){
+        .session = a->session, .after = a->split.after, .through = a->split.through, .rows = rows};
     a->phase = PHASE_SPLIT;
 }
 

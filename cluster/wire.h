@@ -9,8 +9,8 @@
  * - probe: is anybody there, and what do you know? From every node to every member, each second.
  * - sync: which events do you have that I lack? The one that lacks asks.
  * - body: the bytes of one object from an offset on. The one that lacks asks.
- * - merge: what your rows say, of ranges of ids; for whoever lacks what was compacted, and where two
- *   nodes know the same events and yet differ. The one that lacks asks.
+ * - merge: what your rows say, of ranges of ids; for whoever lacks what was compacted, and where
+ * two nodes know the same events and yet differ. The one that lacks asks.
  * - note: a message that reaches every live node once. Gossip, never an event.
  *
  * Nothing here is trusted: whoever has the cluster's secret may still be of another version, or
@@ -172,8 +172,8 @@ struct wire_note {
 
 /* WIRE_MERGE_ASK: what is known of ids in (after, through]. */
 struct wire_merge_ask {
-    uint64_t session;           /* drawn by the asker, never 0 */
-    uint8_t whole;              /* the vector, too, before all chunks; members where AFTER is zero */
+    uint64_t session; /* drawn by the asker, never 0 */
+    uint8_t whole;    /* the vector, too, before all chunks; members where AFTER is zero */
     struct id128 after, through; /* AFTER is below THROUGH */
     uint64_t credit_bytes;
 };
@@ -193,7 +193,8 @@ struct wire_merge_vector {
     uint64_t session;
     uint32_t page; /* from 0 */
     uint8_t last;
-    struct text runs; /* WIRE_MERGE_RUN_BYTES each, at most LIMIT_WIRE_MERGE_RUNS, strictly sorted */
+    struct text
+        runs; /* WIRE_MERGE_RUN_BYTES each, at most LIMIT_WIRE_MERGE_RUNS, strictly sorted */
 };
 
 /* WIRE_MERGE_CHUNK: all there is of ids behind the chunk before, up to THROUGH. */

@@ -222,7 +222,8 @@ static int put_row(struct journal *journal, const struct entry *entry)
     const struct object *object = entry->object;
     int rc = db_object_set(a->db, object);
 
-    if (rc == 0 && object->flags & OBJECT_DELETED && (entry->is_merge || entry->kind == EVENT_DELETE))
+    if (rc == 0 && object->flags & OBJECT_DELETED &&
+        (entry->is_merge || entry->kind == EVENT_DELETE))
         rc = db_holders_remove(a->db, &object->id);
     if (rc == 0 && entry->owed_before != entry->owed_after)
         rc = db_outbox_set(a->db, OUTBOX_UPLOAD, &object->id, object->size,

@@ -2,10 +2,10 @@
  * The applier's side of a merge: who holds what, who is a member, and runs that are adopted. (Rows
  * take the way of all rows.)
  *
- * Adopting a run makes its head what the other node's vector said, with the anchor there: the events
- * up to it are not here, what they said is. A record may be met again, later than events that follow
- * it (cleaning moves it, a rebuild replays it): then only the anchor is raised, where the event that
- * it names is not here.
+ * Adopting a run makes its head what the other node's vector said, with the anchor there: the
+ * events up to it are not here, what they said is. A record may be met again, later than events
+ * that follow it (cleaning moves it, a rebuild replays it): then only the anchor is raised, where
+ * the event that it names is not here.
  */
 #include "base/log.h"
 #include "journal/db_peers.h"

@@ -2,10 +2,10 @@
  * Writing a snapshot, and when.
  *
  * Happy path: state, vector and position of one read transaction → chunks with the vector, then all
- * rows in id order, holders, members, the outbox, the garbage, each read in transactions of its own and each
- * committed as a record of the log → once all are durable the end chunk → the applier takes note,
- * and removes what is covered (trim.c). Rows that are read late know more than the position says;
- * the records from the position on are merged into them, and merge does not mind.
+ * rows in id order, holders, members, the outbox, the garbage, each read in transactions of its own
+ * and each committed as a record of the log → once all are durable the end chunk → the applier
+ * takes note, and removes what is covered (trim.c). Rows that are read late know more than the
+ * position says; the records from the position on are merged into them, and merge does not mind.
  *
  *   idle ─► origins ─► rows ─► holders ─► members ─► outbox ─► garbage ─► end ─► wait ─► idle
  *

@@ -49,7 +49,7 @@ struct db_origin {
     uint64_t anchor_seq;        /* verification starts above this one */
     uint8_t anchor_hash[SHA256_BYTES];
     bool ended;
-    bool changed; /* the applier's own: not said to the listener yet */
+    bool changed;     /* the applier's own: not said to the listener yet */
     uint64_t trimmed; /* … compaction has looked at all events up to here since the start */
 };
 

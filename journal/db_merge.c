@@ -2,9 +2,10 @@
  * Reading ranges of ids for a merge (db_merge.h).
  *
  * Rows lie in two tables, each in id order, holders in a third: they are read side by side, the
- * lowest id first, so that a chunk holds all there is about its ids. Sums are computed from the rows
- * when they are asked for; a scan is cut into transactions of SCAN_ROWS, so that checkpoints do not
- * wait for it, and ends where it has gone through SCAN_MOST, so that a pool's worker is free again.
+ * lowest id first, so that a chunk holds all there is about its ids. Sums are computed from the
+ * rows when they are asked for; a scan is cut into transactions of SCAN_ROWS, so that checkpoints
+ * do not wait for it, and ends where it has gone through SCAN_MOST, so that a pool's worker is free
+ * again.
  *
  * Failure: SQLite's, as db.c; OUT then holds what nobody should use.
  */
@@ -21,7 +22,7 @@
 #define SCAN_ROWS 4000   /* in one transaction */
 #define SCAN_MOST 100000 /* in one call */
 #define SOFT_BYTES                                                                                 \
-    (SNAPSHOT_CHUNK_BYTES - 32 * KIB) /* from here on a chunk takes no further id: any row, and     \
+    (SNAPSHOT_CHUNK_BYTES - 32 * KIB) /* from here on a chunk takes no further id: any row, and    \
                                          whoever holds it, still fits */
 #define FACT_FLAGS ((uint32_t)(OBJECT_PUT | OBJECT_DELETED | OBJECT_CLOUD))
 
@@ -46,8 +47,7 @@ static int advance(struct rows *rows, int which)
         rc = conn_step(rows->conn, rows->select[which]);
         if (rc == 1)
             rc = object_from_row(rows->select[which], &rows->next[which]);
-    } while (rc == 0 && rows->next[which] &&
-             id_compare(&rows->next[which]->id, &rows->after) <= 0);
+    } while (rc == 0 && rows->next[which] && id_compare(&rows->next[which]->id, &rows->after) <= 0);
     if (rc == 0 && rows->next[which] && id_compare(&rows->next[which]->id, &rows->through) > 0)
         object_destroy(&rows->next[which]);
     return rc;
@@ -64,8 +64,8 @@ static int rows_begin(struct rows *rows, struct conn *conn, const struct id128 *
     if (rc)
         return rc;
     int code = sqlite3_bind_int64(rows->select[0], 1, object_key(after) - 1);
-    code |= sqlite3_bind_blob(rows->select[1], 1, after->bytes, sizeof after->bytes,
-                              SQLITE_TRANSIENT);
+    code |=
+        sqlite3_bind_blob(rows->select[1], 1, after->bytes, sizeof after->bytes, SQLITE_TRANSIENT);
     if (code != SQLITE_OK)
         return ERR_NO_MEMORY;
     rc = advance(rows, 0);
@@ -153,8 +153,7 @@ static int begin_holders(struct conn *conn, struct filling *f, const struct id12
 
     if (rc)
         return rc;
-    int code =
-        sqlite3_bind_blob(f->select, 1, after->bytes, sizeof after->bytes, SQLITE_TRANSIENT);
+    int code = sqlite3_bind_blob(f->select, 1, after->bytes, sizeof after->bytes, SQLITE_TRANSIENT);
     code |= sqlite3_bind_int64(f->select, 2, INT64_MAX);
     code |= sqlite3_bind_blob(f->select, 3, "", 0, SQLITE_STATIC);
     return code == SQLITE_OK ? next_holder(conn, f) : ERR_NO_MEMORY;

@@ -201,8 +201,8 @@ int db_each_holder(struct db_reader *reader, struct db_holder_cursor *cursor, un
 
     if (rc)
         return rc;
-    int code = sqlite3_bind_blob(select, 1, cursor->id.bytes, sizeof cursor->id.bytes,
-                                 SQLITE_TRANSIENT);
+    int code =
+        sqlite3_bind_blob(select, 1, cursor->id.bytes, sizeof cursor->id.bytes, SQLITE_TRANSIENT);
     code |= sqlite3_bind_int64(select, 2, cursor->begun ? cursor->member : -1);
     code |= sqlite3_bind_blob(select, 3, cursor->sha256, SHA256_BYTES, SQLITE_TRANSIENT);
     if (code != SQLITE_OK)

@@ -57,8 +57,8 @@ struct change {
                               ERR_CONFLICT, one does not fit its origin's chain (a fork, our own
                               current run): in both cases those before it are committed;
                               ERR_INVALID: it is none; MERGE likewise, ERR_CONFLICT where it would
-                              adopt more of our own run than we wrote. Else 0, decide()'s refusals, ERR_READ_ONLY, ERR_NO_SPACE,
-                              ERR_NO_MEMORY */
+                              adopt more of our own run than we wrote. Else 0, decide()'s refusals, ERR_READ_ONLY,
+                              ERR_NO_SPACE,                ERR_NO_MEMORY */
     enum verdict verdict;  /* where rc is 0 */
     lsn_t lsn;             /* of the record written, the last of several; 0: none */
     bool stored;           /* the body given was taken: a large file belongs to the store now */
@@ -185,7 +185,7 @@ void journal_let_go(struct journal *journal, const struct id128 *snapshot);
 struct journal_compact_result {
     uint64_t chunks, snapshot_bytes;
     uint64_t events, event_bytes; /* that left the database; that are still in it */
-    bool waiting; /* covered events stay until company has them, too */
+    bool waiting;                 /* covered events stay until company has them, too */
 };
 /* Write a snapshot now and remove the events that it covers, and wait for it. With threads: from
  * any other thread; without: takes all steps itself. In company it waits for a while that the

@@ -189,7 +189,8 @@ void journal_wait(struct journal *journal, pthread_cond_t *condition, uint64_t t
 int fold_event(struct entry **out, const struct object *before, const struct event *event,
                const void *raw, size_t raw_bytes, const struct record_header *header,
                const struct place *place, const struct id128 *self) MUST_CHECK;
-/* What the step from BEFORE (NULL: unknown) to ENTRY's object, which is set, asks of the applier. */
+/* What the step from BEFORE (NULL: unknown) to ENTRY's object, which is set, asks of the applier.
+ */
 void fold_changes(struct entry *entry, const struct object *before);
 /* What the step from BEFORE to AFTER (NULL: unknown) changes in counters and digest. */
 void fold_delta(struct delta *d, const struct object *before, const struct object *after);
@@ -265,7 +266,7 @@ struct replay {
     struct journal *journal;
     lsn_t previous_end; /* of the record before */
     unsigned in_transaction;
-    lsn_t covered; /* rebuild: the rows know all records below … */
+    lsn_t covered;      /* rebuild: the rows know all records below … */
     bool without_peers; /* … but holds, drops and members */
     /* Rebuild: whether this snapshot is whole; NULL: all that end are. */
     bool (*is_whole)(void *arg, const struct id128 *snapshot);

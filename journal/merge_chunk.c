@@ -3,8 +3,8 @@
  * what lies in the log, and as the join of rows does not mind order and repetition, both arrive at
  * the same.
  *
- * What a peer says is looked at as closely as an event is (event_says_ok): a row that no event could
- * have made never gets into the log.
+ * What a peer says is looked at as closely as an event is (event_says_ok): a row that no event
+ * could have made never gets into the log.
  *
  * Failure: one bad item refuses the chunk; nothing of it is used.
  */
@@ -127,8 +127,8 @@ static int check_items(struct snapshot_reader *reader)
     do {
         if (reader->kind == SNAPSHOT_HOLDERS) {
             rc = snapshot_next_holder(reader, &holder);
-            if (rc == 1 && (id_is_zero(&holder.id) || id_is_zero(&holder.node) ||
-                            holder.at.stamp == 0))
+            if (rc == 1 &&
+                (id_is_zero(&holder.id) || id_is_zero(&holder.node) || holder.at.stamp == 0))
                 rc = ERR_INVALID;
         } else if (reader->kind == SNAPSHOT_MEMBERS) {
             rc = snapshot_next_member(reader, &member);

@@ -1,8 +1,8 @@
 /*
- * What comes of a merge with another node, as it lies in the log: chunks in the form of a snapshot's
- * (journal/snapshot.h). Rows, holders and members are joined into what is here (RECORD_MERGE); runs
- * are adopted (RECORD_VECTOR): from then on this node knows them up to there, without their events.
- * Pure, but for the look-up that the caller lends.
+ * What comes of a merge with another node, as it lies in the log: chunks in the form of a
+ * snapshot's (journal/snapshot.h). Rows, holders and members are joined into what is here
+ * (RECORD_MERGE); runs are adopted (RECORD_VECTOR): from then on this node knows them up to there,
+ * without their events. Pure, but for the look-up that the caller lends.
  */
 #ifndef JOURNAL_MERGE_CHUNK_H
 #define JOURNAL_MERGE_CHUNK_H
@@ -12,8 +12,8 @@
 
 struct entry;
 
-/* The newest row of ID into *OUT (NULL: there is none), as the caller's place in the commit path has
- * it. */
+/* The newest row of ID into *OUT (NULL: there is none), as the caller's place in the commit path
+ * has it. */
 typedef int merge_look_up(void *arg, const struct id128 *id, struct object **out);
 
 /*

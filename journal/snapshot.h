@@ -3,9 +3,10 @@
  * that the events below need not be kept. docs/JOURNAL.md has the format. Pure.
  *
  * A chunk is one msgpack array [2, snapshot bin16, index, kind, [item, …]]; the kinds say what the
- * items are (a snapshot of version 1 has no holders and members). Chunks are numbered from 0 without gaps; the end chunk names their count and a hash
- * over all of them, and a snapshot that lacks one of them does not count. The order in which they
- * are met says nothing, since cleaning may have moved some.
+ * items are (a snapshot of version 1 has no holders and members). Chunks are numbered from 0
+ * without gaps; the end chunk names their count and a hash over all of them, and a snapshot that
+ * lacks one of them does not count. The order in which they are met says nothing, since cleaning
+ * may have moved some.
  */
 #ifndef JOURNAL_SNAPSHOT_H
 #define JOURNAL_SNAPSHOT_H

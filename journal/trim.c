@@ -115,8 +115,7 @@ int applier_load_snapshots(struct journal *journal)
     free(a->trim.cuts);
     a->trim = (struct trim){.cuts = NULL};
     pthread_mutex_lock(&journal->lock);
-    if (count && !(journal->snapshots_known &&
-                   id_equal(&journal->snapshots[0].id, &found[0].id)))
+    if (count && !(journal->snapshots_known && id_equal(&journal->snapshots[0].id, &found[0].id)))
         atomic_store(&journal->held_back, atomic_load(&journal->shares_events));
     memcpy(journal->snapshots, found, sizeof found);
     journal->snapshots_known = count;

@@ -348,17 +348,18 @@ static void seed_merge_messages(void)
     }
     seed_message(NULL, &(struct wire_message){.type = WIRE_MERGE_ASK,
                                               .merge_ask = {9, 1, {{1}}, {{2}}, 1 << 20}});
-    seed_message(NULL, &(struct wire_message){
-                           .type = WIRE_MERGE_VECTOR,
-                           .merge_vector = {9, 2, 1, {runs.data, (uint32_t)runs.len}}});
+    seed_message(
+        NULL, &(struct wire_message){.type = WIRE_MERGE_VECTOR,
+                                     .merge_vector = {9, 2, 1, {runs.data, (uint32_t)runs.len}}});
     seed_message(NULL, &(struct wire_message){
                            .type = WIRE_MERGE_CHUNK,
                            .merge_chunk = {9, 3, {{2}}, 1, {chunks.data, (uint32_t)chunks.len}}});
     seed_message(NULL,
                  &(struct wire_message){.type = WIRE_MERGE_SUMS_ASK,
                                         .merge_sums_ask = {9, {{1}}, TEXT("abcdefghijklmnop")}});
-    seed_message(NULL, &(struct wire_message){.type = WIRE_MERGE_SUMS,
-                                              .merge_sums = {9, 4, {sums.data, (uint32_t)sums.len}}});
+    seed_message(NULL,
+                 &(struct wire_message){.type = WIRE_MERGE_SUMS,
+                                        .merge_sums = {9, 4, {sums.data, (uint32_t)sums.len}}});
     seed_message(NULL, &(struct wire_message){
                            .type = WIRE_MERGE_CUT_ASK,
                            .merge_cut = {.nonce = 5, .runs = {known.data, (uint32_t)known.len}}});

@@ -462,8 +462,8 @@ static void plant_row(int i, unsigned n)
     buf_release(&chunk);
 }
 
-/* Two nodes know the same events and have different rows, each of them some: what the probes show is
- * repaired, on both. */
+/* Two nodes know the same events and have different rows, each of them some: what the probes show
+ * is repaired, on both. */
 static void rows_that_differ_are_repaired(void **state)
 {
     struct db_reader *reader;

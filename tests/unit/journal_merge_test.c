@@ -30,8 +30,8 @@ static int setup_trio(void **state)
 static int teardown_trio(void **state)
 {
     struct trio *trio = *state;
-    int rc = teardown((void **)&trio->a) | teardown((void **)&trio->b) |
-             teardown((void **)&trio->c);
+    int rc =
+        teardown((void **)&trio->a) | teardown((void **)&trio->b) | teardown((void **)&trio->c);
 
     free(trio);
     return rc;
@@ -551,8 +551,8 @@ static void expect_sums(struct node *node, struct db_fence *fences, size_t count
     db_reader_close(&reader);
 }
 
-/* The sums of all ranges are the digest, however they are cut; equal ranges have equal sums, and one
- * that differs shows. */
+/* The sums of all ranges are the digest, however they are cut; equal ranges have equal sums, and
+ * one that differs shows. */
 static void sums_tell_where_rows_differ(void **state)
 {
     struct trio *trio = *state;
@@ -628,14 +628,10 @@ int main(void)
 {
 #define test(name) cmocka_unit_test_setup_teardown(name, setup_trio, teardown_trio)
     const struct CMUnitTest tests[] = {
-        test(a_joiner_gets_what_was_compacted),
-        test(what_was_merged_lasts),
-        test(who_was_away_honours_what_was_deleted),
-        test(merged_tombstones_free_bodies),
-        test(rows_that_cannot_be_are_refused),
-        test(a_failed_batch_adopts_nothing),
-        test(sums_tell_where_rows_differ),
-        test(ranges_are_read_in_whole_ids),
+        test(a_joiner_gets_what_was_compacted),      test(what_was_merged_lasts),
+        test(who_was_away_honours_what_was_deleted), test(merged_tombstones_free_bodies),
+        test(rows_that_cannot_be_are_refused),       test(a_failed_batch_adopts_nothing),
+        test(sums_tell_where_rows_differ),           test(ranges_are_read_in_whole_ids),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

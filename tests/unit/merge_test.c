@@ -557,7 +557,8 @@ static void joined_rows_are_those_of_all_events(void **state)
         bool may_delete = rand() % 2;
         for (size_t i = 0; i < count; i++)
             events[i] = random_event(may_delete);
-        unsigned all = (1u << count) - 1, of_a = (unsigned)rand() & all, of_b = (unsigned)rand() & all;
+        unsigned all = (1u << count) - 1, of_a = (unsigned)rand() & all,
+                 of_b = (unsigned)rand() & all;
         struct object *a = fold_some(events, count, of_a), *b = fold_some(events, count, of_b);
         struct object *c = fold_some(events, count, all & ~of_a);
         struct object *want = fold_some(events, count, of_a | of_b);

@@ -1,6 +1,7 @@
-/* Goal: whoever is behind the cut gets all rows of a peer, and never knows an event whose row it has
- * not, whatever is lost, doubled, late or restarted; nodes whose rows differ become equal for few
- * bytes; memory and credit are kept; events stay while somebody is about to adopt what precedes them.
+/* Goal: whoever is behind the cut gets all rows of a peer, and never knows an event whose row it
+ * has not, whatever is lost, doubled, late or restarted; nodes whose rows differ become equal for
+ * few bytes; memory and credit are kept; events stay while somebody is about to adopt what precedes
+ * them.
  *
  * Production cores over a lossy network in virtual time, from one seed; each message goes through
  * the codec. A row is the set of the events that it rests on. */
@@ -60,7 +61,7 @@ static struct {
     uint64_t length[RUNS]; /* events written of each run */
     struct task *tasks;
     size_t count, cap;
-    unsigned loss, twice, late_ms; /* per thousand */
+    unsigned loss, twice, late_ms;  /* per thousand */
     uint64_t arrival[NODES][NODES]; /* of the last message on that way */
     unsigned name_bytes;
     bool keep_going; /* events go on being written while nodes merge */
@@ -487,7 +488,8 @@ static void run_tasks(void)
         size_t best = w.count;
 
         for (size_t i = 0; i < w.count; i++)
-            if (w.tasks[i].at <= w.now && (best == w.count || is_before(&w.tasks[i], &w.tasks[best])))
+            if (w.tasks[i].at <= w.now &&
+                (best == w.count || is_before(&w.tasks[i], &w.tasks[best])))
                 best = i;
         if (best == w.count)
             return;
@@ -595,9 +597,8 @@ static void say(void)
             for (int run = 0; run < RUNS; run++)
                 equal &= w.node[i].known[run] == w.node[k].known[run];
             if (equal)
-                feed(i, (struct merge_input){
-                            .kind = MERGE_COMPARE,
-                            .compare = {node_id(k), same_rows(i, k), w.keys}});
+                feed(i, (struct merge_input){.kind = MERGE_COMPARE,
+                                             .compare = {node_id(k), same_rows(i, k), w.keys}});
         }
 }
 
@@ -649,8 +650,8 @@ static void fill_world(size_t events)
 
 /* ---- Tests ---- */
 
-/* Nothing goes wrong: one session, adopted once, all of it, within the credit; and the events of what
- * was written meanwhile are still there. */
+/* Nothing goes wrong: one session, adopted once, all of it, within the credit; and the events of
+ * what was written meanwhile are still there. */
 static void a_joiner_takes_all_and_then_adopts(void **state)
 {
     (void)state;
@@ -819,8 +820,8 @@ static void nonsense_is_left_alone(void **state)
         m->from = node_id((int)roll(4));
         switch (m->type) {
         case WIRE_MERGE_ASK:
-            m->merge_ask = (struct wire_merge_ask){session, (uint8_t)roll(2), {{0}}, {{9}},
-                                                   roll(UINT64_MAX)};
+            m->merge_ask =
+                (struct wire_merge_ask){session, (uint8_t)roll(2), {{0}}, {{9}}, roll(UINT64_MAX)};
             break;
         case WIRE_MERGE_VECTOR:
             m->merge_vector.session = session;

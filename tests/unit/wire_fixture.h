@@ -17,17 +17,18 @@
 #define TEXT(s) ((struct text){s, sizeof(s) - 1})
 
 static const enum wire_type types[] = {
-    WIRE_PROBE,     WIRE_PROBE_ACK,   WIRE_PROBE_FOR,   WIRE_PROBE_SAW,   WIRE_SYNC_ASK,
-    WIRE_SYNC_MORE, WIRE_SYNC_VECTOR, WIRE_SYNC_EVENTS, WIRE_SYNC_CREDIT, WIRE_SYNC_END,
-    WIRE_BODY_ASK,  WIRE_BODY_DATA,   WIRE_BODY_CREDIT, WIRE_BODY_END,    WIRE_NOTE,
-    WIRE_MERGE_ASK, WIRE_MERGE_VECTOR, WIRE_MERGE_CHUNK, WIRE_MERGE_CREDIT, WIRE_MERGE_SUMS_ASK,
-    WIRE_MERGE_SUMS, WIRE_MERGE_END, WIRE_MERGE_CUT_ASK, WIRE_MERGE_CUT_KNOWN,
+    WIRE_PROBE,        WIRE_PROBE_ACK,   WIRE_PROBE_FOR,     WIRE_PROBE_SAW,
+    WIRE_SYNC_ASK,     WIRE_SYNC_MORE,   WIRE_SYNC_VECTOR,   WIRE_SYNC_EVENTS,
+    WIRE_SYNC_CREDIT,  WIRE_SYNC_END,    WIRE_BODY_ASK,      WIRE_BODY_DATA,
+    WIRE_BODY_CREDIT,  WIRE_BODY_END,    WIRE_NOTE,          WIRE_MERGE_ASK,
+    WIRE_MERGE_VECTOR, WIRE_MERGE_CHUNK, WIRE_MERGE_CREDIT,  WIRE_MERGE_SUMS_ASK,
+    WIRE_MERGE_SUMS,   WIRE_MERGE_END,   WIRE_MERGE_CUT_ASK, WIRE_MERGE_CUT_KNOWN,
 };
 
 #define TYPES (sizeof types / sizeof *types)
 
 /* Two runs; two events of three and one bytes. */
-#define RUNS   TEXT("aaaaaaaaaaaaaaaa\1\0\0\0\0\0\0\0aaaaaaaaaaaaaaab\377\377\377\377\377\0\0\0")
+#define RUNS           TEXT("aaaaaaaaaaaaaaaa\1\0\0\0\0\0\0\0aaaaaaaaaaaaaaab\377\377\377\377\377\0\0\0")
 #define MERGE_RUN_TAIL "12345678901234567890123456789012"
 #define MERGE_RUNS                                                                                 \
     TEXT("aaaaaaaaaaaaaaaannnnnnnnnnnnnnnn\1\0\0\0\0\0\0\0" MERGE_RUN_TAIL "\0"                    \

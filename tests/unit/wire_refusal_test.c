@@ -388,7 +388,8 @@ static void changed_bytes_are_refused_or_another_message(void **state)
 /* What each message of merging must not say. */
 static void what_merging_cannot_mean_is_refused(void **state)
 {
-    static char long_list[(LIMIT_WIRE_FENCES + 1) * 24], long_runs[(LIMIT_WIRE_MERGE_RUNS + 1) * 73];
+    static char long_list[(LIMIT_WIRE_FENCES + 1) * 24],
+        long_runs[(LIMIT_WIRE_MERGE_RUNS + 1) * 73];
     struct wire_message m;
     char runs[2 * WIRE_MERGE_RUN_BYTES];
 
