@@ -6,9 +6,10 @@
  *   fault DEPTH|all [NAME]                 of scenarios named so, or of each
  *   fault replay SCENARIO WAY once|on K    one run, with the stack of the call that fails
  *
- * `all` is every k. Else one k is taken for each distinct stack from which a call came, at most
- * DEPTH times a mode's picks of them, evenly spread. Where several threads run, the k-th call is
- * not the same one in every run; in scenarios `store-…` it is.
+ * `all` is every k where one call fails; where all later ones fail too, one k for each distinct
+ * stack from which a call came. Else it is one k for each stack, at most DEPTH times a mode's picks
+ * of them, evenly spread. Where several threads run, the k-th call is not the same one in every
+ * run; in scenarios `store-…` it is.
  */
 #include "tests/fault/fault.h"
 
@@ -302,7 +303,7 @@ static void run_mode(const struct scenario *scenario, const struct mode *mode)
     unsigned *ks = calloc(calls + 1, sizeof *ks);
     if (!ks)
         die("memory");
-    if (runner.all)
+    if (runner.all && !mode->persistent)
         while (count < calls) {
             ks[count] = count + 1;
             count++;
