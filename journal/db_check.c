@@ -253,9 +253,9 @@ static int check_origins(struct conn *conn, struct report *report)
             finding(report, "origin %lld: a seq that no event has\n", (long long)o->no);
             continue;
         }
-        sqlite3_bind_int64(last, 1, event_key(o->no, 0));
-        sqlite3_bind_int64(last, 2, event_key(o->no, EVENT_SEQ_MAX));
-        rc = conn_step(conn, last);
+        code = sqlite3_bind_int64(last, 1, event_key(o->no, 0));
+        code |= sqlite3_bind_int64(last, 2, event_key(o->no, EVENT_SEQ_MAX));
+        rc = code == SQLITE_OK ? conn_step(conn, last) : ERR_NO_MEMORY;
         if (rc < 0)
             break;
         /* Without an event: all were compacted, up to the anchor. */

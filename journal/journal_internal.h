@@ -85,6 +85,7 @@ struct applier {
     unsigned failures;            /* in a row */
     bool stale; /* state, origins and sums are not the database's any more: read them again */
     bool snapshots_changed; /* a transaction has held an end chunk */
+    bool snapshots_failed;  /* and they could not be read since */
     bool members_changed;   /* … a member event; not said to the listener yet */
     struct trim trim;
 };
