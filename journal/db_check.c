@@ -25,8 +25,11 @@ static int copy(struct conn *from, struct conn *to)
 {
     sqlite3_backup *backup = sqlite3_backup_init(to->sql, "main", from->sql, "main");
 
-    if (!backup)
-        return conn_error(to, sqlite3_errcode(to->sql));
+    if (!backup) {
+        int why = sqlite3_errcode(to->sql);
+
+        return why == SQLITE_OK ? ERR_NO_MEMORY : conn_error(to, why);
+    }
     /* All at once: a copy in steps starts over whenever somebody commits in between. */
     int code = sqlite3_backup_step(backup, -1);
     int finished = sqlite3_backup_finish(backup);
