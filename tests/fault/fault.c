@@ -88,6 +88,14 @@ static struct {
     unsigned long calls, runs, injected, failures;
 } runner;
 
+/* Thousands of short processes: what is freed need not be kept apart for long. */
+const char *__asan_default_options(void);
+const char *__asan_default_options(void)
+{
+    return "quarantine_size_mb=1:thread_local_quarantine_size_kb=16:malloc_context_size=8:"
+           "max_malloc_fill_size=0";
+}
+
 static void die(const char *what)
 {
     fprintf(stderr, "fault: %s: %s\n", what, strerror(errno));
@@ -155,11 +163,10 @@ static void child(const struct scenario *scenario, const struct mode *mode, cons
 
 static void prepare(const struct scenario *scenario, const char *root)
 {
-    static struct fault_shared none;
     struct world world;
     char path[128];
 
-    fault_init(&none);
+    fault_init(runner.jobs[0].shared);
     log_configure(LOG_ERROR, LOG_TEXT);
     make_world(&world, root);
     scenario->prepare(&world);
