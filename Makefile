@@ -26,8 +26,13 @@ NODE_SRC := $(filter-out $(CTL_SRC) $(BOTH_SRC),$(wildcard cmd/*.c))
 UNIT_SRC := $(wildcard tests/unit/*$(ONE)*_test.c)
 HELP_SRC := $(filter-out %_test.c,$(wildcard tests/unit/*.c))
 SIM_SRC  := $(wildcard tests/sim/*.c)
-C_FILES  := $(LIB_SRC) $(wildcard cmd/*.c tests/unit/*.c tests/bench/*.c) $(SIM_SRC)
-H_FILES  := $(foreach dir,$(LIB_DIRS) cmd tests/unit tests/bench tests/sim,$(wildcard $(dir)/*.h))
+# The simulator of clusters: its disks and what it asks of a store are the other one's. It has the
+# link and the pool of its own, which the linker therefore does not take from the library.
+CLSIM_SRC  := $(wildcard tests/cluster_sim/*.c)
+CLSIM_PARTS := tests/sim/sim_disk.c tests/sim/sim_inode.c tests/sim/sim_check_store.c
+C_FILES  := $(LIB_SRC) $(wildcard cmd/*.c tests/unit/*.c tests/bench/*.c) $(SIM_SRC) $(CLSIM_SRC)
+H_FILES  := $(foreach dir,$(LIB_DIRS) cmd tests/unit tests/bench tests/sim tests/cluster_sim,\
+                $(wildcard $(dir)/*.h))
 
 # Debian's node-llhttp ships the parser as C sources.
 LLHTTP_DIR := /usr/share/llhttp
@@ -39,6 +44,7 @@ CTL   := $(BUILD)/objctl
 OBJ    = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 UNITS := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(UNIT_SRC))
 SIM   := $(BUILD)/sim/sim
+CLSIM := $(BUILD)/sim/cluster_sim
 VENV  := build/venv
 
 # --- flags ---------------------------------------------------------------------------------------
@@ -121,6 +127,11 @@ $(BUILD)/unit/%_test: $(BUILD)/obj/tests/unit/%_test.o $(call OBJ,$(HELP_SRC)) $
 	@$(CC) $(LINK) $(LDFLAGS) -o $@ $(filter %.o,$^) $(LIB) -lcmocka $(LIBS)
 
 $(SIM): $(call OBJ,$(SIM_SRC)) $(LIB)
+	@mkdir -p $(@D)
+	@echo '  LINK  $@'
+	@$(CC) $(LINK) $(LDFLAGS) -o $@ $(filter %.o,$^) $(LIB) $(LIBS)
+
+$(CLSIM): $(call OBJ,$(CLSIM_SRC) $(CLSIM_PARTS)) $(LIB)
 	@mkdir -p $(@D)
 	@echo '  LINK  $@'
 	@$(CC) $(LINK) $(LDFLAGS) -o $@ $(filter %.o,$^) $(LIB) $(LIBS)
