@@ -162,7 +162,7 @@ cluster: ## the same with three nodes that form one cluster, state under run/clu
 
 # --- testing -------------------------------------------------------------------------------------
 
-.PHONY: unit sim sim-mutants mutants integration test test-large asan tsan coverage bench
+.PHONY: unit sim sim-mutants cluster-sim cluster-sim-mutants mutants integration test test-large asan tsan coverage bench
 # How the programs under test are found; absolute, because tests change directory.
 export OBJSTORE_BIN := $(abspath $(NODE))
 export OBJCTL_BIN   := $(abspath $(CTL))
@@ -176,6 +176,13 @@ unit: units ## run the unit tests; ONE=name picks some
 
 sim: $(SIM) ## kill the simulated node at every call; SEEDS=A..B or a count for campaigns
 	@tests/sim/run.sh $(BUILD) $(SEEDS)
+
+cluster-sim: $(CLSIM) ## run 100 hours of a simulated cluster; SEEDS=A..B or a count, HOURS= of each; REPLAY=seed
+	@tests/cluster_sim/run.sh $(BUILD) '$(or $(REPLAY),$(SEEDS))' '$(HOURS)' $(if $(REPLAY),--seed=$(REPLAY) --verbose)
+
+cluster-sim-mutants: $(CLSIM) ## plant bugs one by one; the simulated cluster has to find each; ONE=name picks some
+	@$(PYTHON) tests/cluster_sim/mutants.py $(BUILD) '$(subst ','\'',$(CC) $(ALL_CFLAGS))' \
+	    '$(CC) $(LINK) $(LDFLAGS)' '$(LIBS)' '$(ONE)'
 
 sim-mutants: $(SIM) ## plant bugs one by one; the simulator has to find each; ONE=name picks some
 	@$(PYTHON) tests/sim/mutants.py $(BUILD) '$(subst ','\'',$(CC) $(ALL_CFLAGS))' \
