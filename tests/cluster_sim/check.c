@@ -11,6 +11,7 @@
 #include <stdlib.h>
 
 #define AGREE_WITHIN (15 * MINUTE)
+#define READS        40 /* through peers, in each check */
 
 static uint64_t looked_at, searched_at;
 
@@ -187,7 +188,7 @@ static void check_row(struct node *node, const struct key *key, const struct obj
     if (row->level > key->level_submitted)
         fail("node %u: %s has level %u, which nobody asked for", n, id, row->level);
     if (place_is_none(&row->place)) {
-        if (key->body_on[v] & 1u << n)
+        if (key_owes_body(key, n, v, row))
             fail("node %u: the bytes of %s are lost, which it has acknowledged", n, id);
         return;
     }
@@ -196,6 +197,63 @@ static void check_row(struct node *node, const struct key *key, const struct obj
         read_large(node, key, row, v);
     else
         read_inline(node, key, row, v);
+}
+
+/* One of the nodes that lack the bytes gets them from another. */
+static void read_elsewhere(struct key *key)
+{
+    unsigned first = (unsigned)dice(NODES), variant = VARIANTS, holders = 0;
+    struct node *asker = NULL;
+
+    for (unsigned i = 0; i < NODES; i++) {
+        struct node *node = &world.nodes[(first + i) % NODES];
+        struct object *row = row_of(node, key);
+
+        if (row && (row->flags & (OBJECT_PUT | OBJECT_DELETED)) == OBJECT_PUT) {
+            variant = key_variant(key, row->sha256);
+            holders += !place_is_none(&row->place);
+            asker = place_is_none(&row->place) ? node : asker;
+        }
+        object_destroy(&row);
+    }
+    if (asker && holders && key->size[variant])
+        clients_must_read(asker, key, variant);
+}
+
+static bool reads_are_over(void)
+{
+    for (unsigned i = 0; i < NODES; i++)
+        if (world.nodes[i].fetching)
+            return false;
+    return true;
+}
+
+static void check_reads(void)
+{
+    pass(world.now + MINUTE, reads_are_over); /* those of the run may fail */
+    for (unsigned i = 0; i < READS && world.key_count; i++)
+        read_elsewhere(&world.keys[dice(world.key_count)]);
+    pass(world.now + MINUTE, reads_are_over);
+    if (!reads_are_over())
+        fail("reads do not end");
+}
+
+/* Everybody sees everybody as it is. */
+static void check_views(void)
+{
+    struct cluster_member members[LIMIT_MEMBERS + 1];
+
+    for (unsigned i = 0; i < NODES; i++) {
+        size_t count = cluster_members(world.nodes[i].cluster, members, LIMIT_MEMBERS + 1);
+
+        for (size_t k = 0; k < count; k++)
+            for (unsigned n = 0; n < NODES; n++)
+                if (id_equal(&members[k].node, &world.nodes[n].self) &&
+                    (members[k].state != PROBE_ALIVE || !members[k].digest_equal))
+                    fail("node %u sees node %u as %s, its digest as %s", i, n,
+                         probe_state_name(members[k].state),
+                         members[k].digest_equal ? "its own" : "another");
+    }
 }
 
 static void check_keys(void)
@@ -250,6 +308,9 @@ void check_cluster(void)
         report_disagreement();
     world.doing = "the check";
     check_keys();
+    pass(world.now + 3 * SECOND, NULL);
+    check_views();
+    check_reads();
     for (unsigned i = 0; i < NODES; i++)
         check_journal(&world.nodes[i].sim);
     if (world.now >= world.until)

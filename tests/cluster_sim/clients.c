@@ -9,7 +9,7 @@
 
 #include <stdlib.h>
 
-#define BURST_EVERY (9 * MINUTE)
+#define BURST_EVERY (6 * MINUTE)
 #define RECENT      40 /* most requests are about the latest ids */
 
 struct asked {
@@ -29,6 +29,7 @@ struct fetching {
     struct key *key;
     unsigned variant;
     uint64_t at, end;
+    bool must; /* nothing is in its way */
 };
 
 static uint64_t roll(uint64_t below)
@@ -89,9 +90,21 @@ static void judge(const struct asked *asked)
         fail("node %u says deleted of an id that nobody deleted", asked->node->index);
     if (rc == ERR_NOT_FOUND && (key->exists_on & bit))
         fail("node %u does not know an id that it has acknowledged", asked->node->index);
+    bool failed = rc == ERR_IO || rc == ERR_NO_SPACE || rc == ERR_READ_ONLY;
     if (rc && rc != ERR_DELETED && rc != ERR_NOT_FOUND && rc != ERR_CONFLICT &&
-        rc != ERR_UNVERIFIED)
+        rc != ERR_UNVERIFIED && !(failed && asked->node->faulty))
         fail("node %u refuses a change: %s", asked->node->index, err_text(rc));
+}
+
+static void tell_answer(const struct asked *asked)
+{
+    static const char *const kinds[] = {"put", "meta", "delete"};
+    char id[ULID_TEXT_BYTES + 1];
+
+    ulid_format(id, &asked->key->id);
+    tell("%s of %s at node %u, body %u, level %u: %s", kinds[asked->change.request.kind], id,
+         asked->node->index, asked->variant, asked->level,
+         asked->change.rc ? err_text(asked->change.rc) : "done");
 }
 
 static void done(struct change *change)
@@ -103,10 +116,11 @@ static void done(struct change *change)
         return; /* nobody hears it; clients_forget frees it */
     judge(asked);
     note(100 + change->request.kind, n, (uint64_t)change->rc);
+    tell_answer(asked);
     if (change->rc) {
         atomic_fetch_add(&world.counts->refused, 1);
     } else if (change->request.kind == CHANGE_PUT) {
-        key_put(asked->key, n, asked->variant, asked->level);
+        key_put(asked->key, n, asked->variant, asked->level, change->object);
     } else if (change->request.kind == CHANGE_DELETE) {
         key_deleted(asked->key, n);
     } else if (change->request.fields & EVENT_HAS_LEVEL) {
@@ -151,7 +165,7 @@ static void submit(struct asked *asked)
     int rc = journal_submit(node->sim.journal, &asked->change);
     if (rc)
         forget(asked);
-    if (rc && rc != ERR_READ_ONLY && rc != ERR_FULL)
+    if (rc && !(rc == ERR_READ_ONLY && node->faulty))
         fail("node %u: a request was not queued: %s", node->index, err_text(rc));
     node_arm(node);
 }
@@ -171,7 +185,7 @@ static bool write_large(struct asked *asked)
     }
     if (rc == 0)
         rc = large_finish(asked->writer, &asked->change.file, &written, &asked->change.trailer);
-    if (rc && !asked->node->sim.disk->dead)
+    if (rc && !asked->node->sim.disk->dead && !asked->node->faulty)
         fail("a large body was not written: %s", err_text(rc));
     return rc == 0;
 }
@@ -269,6 +283,9 @@ static void fetch_done(struct cluster_reader *reader, int rc)
 
     if (rc == 0 && f->at != f->end && !f->node->sim.disk->dead)
         fail("node %u: a read ends before its end", f->node->index);
+    if (rc && f->must)
+        fail("node %u: nobody gives it the bytes that somebody has: %s", f->node->index,
+             err_text(rc));
     atomic_fetch_add(rc ? &world.counts->peer_read_failures : &world.counts->peer_reads, 1);
     note(120, f->node->index, (uint64_t)rc);
     while (*at != f)
@@ -277,35 +294,52 @@ static void fetch_done(struct cluster_reader *reader, int rc)
     free(f);
 }
 
-static void read_from_peers(struct node *node, struct key *key, unsigned variant)
+/* Begin to read the bytes from AT to END; NULL: it could not begin. */
+static struct fetching *begin_fetch(struct node *node, struct key *key, unsigned variant,
+                                    uint64_t at, uint64_t end)
 {
     struct fetching *f = calloc(1, sizeof *f);
-    uint64_t size = key->size[variant];
+    struct cluster_fetch fetch = {
+        .id = key->id, .size = key->size[variant], .offset = at, .length = end - at};
 
     if (!f)
         abort();
-    if (size == 0) {
-        free(f);
-        return;
-    }
     f->reader.data = fetch_data;
     f->reader.done = fetch_done;
     f->node = node;
     f->key = key;
     f->variant = variant;
-    f->at = roll(3) ? 0 : roll(size);
-    f->end = roll(3) ? size : f->at + 1 + roll(size - f->at);
-    struct cluster_fetch fetch = {
-        .id = key->id, .size = size, .offset = f->at, .length = f->end - f->at};
+    f->at = at;
+    f->end = end;
     memcpy(fetch.sha256, key->sha256[variant], SHA256_BYTES);
     f->next = node->fetching;
     node->fetching = f;
-    if (cluster_fetch_start(node->cluster, &fetch, &f->reader) != 0) {
-        node->fetching = f->next;
-        free(f);
-    } else if (roll(10) == 0) {
+    if (cluster_fetch_start(node->cluster, &fetch, &f->reader) == 0)
+        return f;
+    node->fetching = f->next;
+    free(f);
+    return NULL;
+}
+
+static void read_from_peers(struct node *node, struct key *key, unsigned variant)
+{
+    uint64_t size = key->size[variant];
+    uint64_t at = size == 0 || roll(3) ? 0 : roll(size);
+    uint64_t end = size == 0 || roll(3) ? size : at + 1 + roll(size - at);
+    struct fetching *f = size ? begin_fetch(node, key, variant, at, end) : NULL;
+
+    if (f && roll(10) == 0)
         cluster_fetch_cancel(node->cluster, &f->reader);
-    }
+}
+
+void clients_must_read(struct node *node, struct key *key, unsigned variant)
+{
+    struct fetching *f = begin_fetch(node, key, variant, 0, key->size[variant]);
+
+    if (!f)
+        fail("node %u: a read from peers cannot begin", node->index);
+    f->must = true;
+    atomic_fetch_add(&world.counts->must_reads, 1);
 }
 
 static void read_here(struct node *node, struct key *key, const struct object *object,

@@ -20,6 +20,7 @@ struct key {
     uint8_t body_on[VARIANTS]; /* these bytes */
     uint8_t level_on[3];       /* at least this level, acknowledged */
     uint8_t deleted_on;        /* an acknowledged delete */
+    struct reg put_at[8];      /* what decided when that node acknowledged a put last */
     uint8_t backup[5];         /* of the nodes' last backups: exists, bodies, deleted */
     uint8_t backup_level[3];
     uint64_t random;                  /* what its bodies are drawn from */
@@ -33,8 +34,12 @@ void key_body(const struct key *key, unsigned variant, uint64_t offset, void *ou
 /* The variant that has this SHA-256; VARIANTS: none. */
 unsigned key_variant(const struct key *key, const uint8_t sha256[SHA256_BYTES]);
 
-/* Acknowledged at node N. */
-void key_put(struct key *key, unsigned n, unsigned variant, unsigned level);
+/* Acknowledged at node N; a put with the row after it. */
+void key_put(struct key *key, unsigned n, unsigned variant, unsigned level,
+             const struct object *row);
+/* Whether node N, which has ROW of these bytes, has to have the bytes. Others under the same id may
+ * have taken their place for a while: then who put what won has them. */
+bool key_owes_body(const struct key *key, unsigned n, unsigned variant, const struct object *row);
 void key_level(struct key *key, unsigned n, unsigned level);
 void key_deleted(struct key *key, unsigned n);
 /* Node N has this row (NULL: none). */

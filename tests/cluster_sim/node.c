@@ -50,10 +50,21 @@ static enum sim_fate gate(struct sim_disk *disk, enum sim_op op, const char *pat
 {
     struct node *node = disk->arg;
 
-    (void)path, (void)rc;
+    (void)path;
     if (op != SIM_READ && node->die_at && disk->calls >= node->die_at) {
         disk->kind = node->death;
         return SIM_DIE;
+    }
+    if (!node->up)
+        return SIM_PASS;
+    bool grows = op == SIM_WRITE || op == SIM_CREATE || op == SIM_LINK;
+    bool syncs = op == SIM_FDATASYNC || op == SIM_FSYNC;
+    if ((grows && world.now < node->full_until && dice(3) == 0) || (syncs && node->fail_sync)) {
+        *rc = grows ? ERR_NO_SPACE : ERR_IO;
+        node->fail_sync &= !syncs;
+        node->faulty = true;
+        atomic_fetch_add(&world.counts->faults, 1);
+        return SIM_FAIL;
     }
     return SIM_PASS;
 }
@@ -131,9 +142,34 @@ static void release(struct node *node)
         node->due[i] = NEVER;
 }
 
+/* Whoever told others of an event has it for good: nothing leaves a node before its sync. */
+static void check_told(struct node *node)
+{
+    const struct vector *own = sync_vector(node->cluster->sync);
+
+    for (unsigned i = 0; i < NODES; i++) {
+        const struct node *other = &world.nodes[i];
+        const struct vector_run *run = NULL;
+
+        if (other == node || !other->up)
+            continue;
+        const struct vector *theirs = sync_vector(other->cluster->sync);
+        while ((run = vector_after(theirs, run ? &run->origin : NULL, VECTOR_ALL)) != NULL) {
+            const struct vector_run *mine = vector_find(own, &run->origin);
+
+            if (id_equal(&run->node, &node->self) && (!mine || mine->seq < run->seq))
+                fail("node %u has lost events of its own that node %u knows: %llu of %llu",
+                     node->index, i, (unsigned long long)(mine ? mine->seq : 0),
+                     (unsigned long long)run->seq);
+        }
+    }
+}
+
 void node_start(struct node *node)
 {
     world.at = node;
+    node->faulty = node->fail_sync = false;
+    node->full_until = 0;
     node->life++;
     node->start_at = NEVER;
     node->stalled_until = 0;
@@ -149,6 +185,9 @@ void node_start(struct node *node)
     node->accept_loss = false;
     node->up = true;
     node->self = journal_node(node->sim.journal);
+    if (!node->fresh_disk)
+        check_told(node);
+    node->fresh_disk = false;
     node->due[STEP_TURN] = world.now + dice(20 * MS);
     node->due[STEP_REPLICATE] = world.now + dice(20 * MS);
     node->due[STEP_UPKEEP] = world.now + dice(200 * MS);

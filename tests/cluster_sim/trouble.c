@@ -2,12 +2,13 @@
  * What goes wrong: each seed has its own mixture, and a time between two troubles. Everything ends
  * by itself after a while, or is ended by trouble_heal before a check.
  */
+#include "journal/journal_internal.h"
 #include "journal/ulid.h"
 #include "tests/cluster_sim/world.h"
 
 #include <stdlib.h>
 
-#define TROUBLE_EVERY (6 * MINUTE)
+#define TROUBLE_EVERY (4 * MINUTE)
 
 static struct {
     uint64_t cut_until, rough_until;
@@ -76,6 +77,33 @@ static void slow(void)
     struct node *node = &world.nodes[dice(NODES)];
 
     node->slow_disk = !node->slow_disk;
+}
+
+/* Calls fail for a while; or one sync does, and what it was to make durable is in doubt. */
+static void break_disk(void)
+{
+    struct node *node = some_up();
+
+    if (!node)
+        return;
+    if (dice(3))
+        node->full_until = world.now + around(20 * SECOND);
+    else
+        node->fail_sync = true;
+    tell("trouble: node %u's disk %s", node->index,
+         node->fail_sync ? "fails a sync" : "refuses to write");
+}
+
+/* An operator restarts a node that takes no more writes. */
+static void help_read_only(void)
+{
+    for (unsigned i = 0; i < NODES; i++) {
+        struct node *node = &world.nodes[i];
+
+        if (node->up && node->faulty && atomic_load(&node->sim.journal->read_only) &&
+            (world.quiet || dice(2)))
+            node_kill(node, dice(2) ? SIM_POWER : SIM_KILL, false);
+    }
 }
 
 /* What the other nodes have of what is about to be lost here. */
@@ -161,6 +189,7 @@ static void wipe(void)
     trouble.wipes++;
     trouble.wipe_after = world.now + 20 * MINUTE;
     node->start_at = world.now + SECOND + around(MINUTE);
+    node->fresh_disk = true;
     if (node->backup && dice(2)) {
         tell("trouble: node %u goes back to an old backup", node->index);
         keys_restore(node->index);
@@ -273,7 +302,7 @@ static const struct {
     unsigned weight;
 } troubles[] = {
     {kill_one, 30}, {kill_many, 3}, {restart, 10}, {stall, 6},  {slow, 4},
-    {wipe, 8},      {back_up, 4},   {cut, 22},     {rough, 15}, {jump, 10},
+    {wipe, 8},      {back_up, 6},   {cut, 22},     {rough, 15}, {jump, 10}, {break_disk, 8},
 };
 
 void trouble_step(void)
@@ -281,6 +310,7 @@ void trouble_step(void)
     unsigned total = 0, at = 0;
 
     mend(false);
+    help_read_only();
     for (size_t i = 0; i < sizeof troubles / sizeof *troubles; i++)
         total += troubles[i].weight;
     uint64_t drawn = dice(total);
@@ -294,11 +324,14 @@ void trouble_step(void)
 void trouble_heal(void)
 {
     mend(true);
+    help_read_only();
     for (unsigned i = 0; i < NODES; i++) {
         struct node *node = &world.nodes[i];
 
         node->die_at = 0;
         node->stalled_until = 0;
+        node->full_until = 0;
+        node->fail_sync = false;
         node->slow_disk = false;
         if (!node->up)
             node->start_at = world.now + 1 + dice(SECOND);

@@ -51,6 +51,10 @@ struct node {
     uint64_t start_at;      /* of a node that is down; NEVER: somebody starts it */
     bool accept_loss;       /* at the next start */
     bool slow_disk;
+    uint64_t full_until; /* writes fail now and then */
+    bool fail_sync;      /* the next sync fails */
+    bool faulty;         /* something has failed since its start: refusals are in order */
+    bool fresh_disk;     /* the last start found another disk than the run before had left */
     int64_t skew_ns; /* of its wall clock */
     int64_t drift_ppm;
     uint64_t die_at; /* it dies in the disk's call of this number; 0: not */
@@ -83,9 +87,9 @@ struct frame {
 
 struct world_counts {
     atomic_uint_fast64_t runs, failures, sim_s, frames, lost, doubled, turns, puts, deletes, metas,
-        refused, reads, peer_reads, peer_read_failures, replicas, kills, powers, stops, wipes,
-        restores, cuts, jumps, checks, key_checks, body_checks, events, rebuilds, stalls, conflicts,
-        compactions, trace, maybe_lost, forgotten;
+        refused, reads, peer_reads, peer_read_failures, kills, powers, stops, wipes, restores, cuts,
+        jumps, checks, key_checks, body_checks, events, stalls, conflicts,
+        faults, must_reads, trace, forgotten;
 };
 
 struct world_options {
@@ -170,6 +174,8 @@ void workers_take(struct node *node);
 
 void clients_step(void);
 void clients_forget(struct node *node); /* its process is gone */
+/* Node NODE, which lacks them, reads the whole bytes from whoever has them; it is to succeed. */
+void clients_must_read(struct node *node, struct key *key, unsigned variant);
 uint64_t clients_next(void);
 
 /* ---- trouble.c ---- */
