@@ -18,6 +18,7 @@
 #include <stdlib.h>
 
 #define DISK_BYTES  (4 * GIB)
+#define COMPACTS    false
 #define LIVELY      (4 * SECOND)
 #define UPKEEP_IDLE (60 * SECOND)
 #define MAX_STEPS   100000
@@ -94,14 +95,22 @@ void node_init(struct node *node)
 
 /* ---- Starting ---- */
 
+/* Of events, from which on they are compacted. While no snapshot can be merged with, nobody may:
+ * not even a node that is alone at first. */
+static uint64_t compact_bytes(void)
+{
+    static const uint64_t choice[] = {2000, 20000, 400, 100000};
+
+    return COMPACTS ? choice[world.seed % 4] : GIB;
+}
+
 static int open_journal(struct node *node)
 {
-    static const uint64_t compact_bytes[] = {2000, 20000, 400, 100000};
     struct sim *sim = &node->sim;
     struct journal_config config = {.dirs = &sim->dirs,
                                     .sync = true,
                                     .segment_bytes = 512 * KIB,
-                                    .compact_bytes = compact_bytes[world.seed % 4]};
+                                    .compact_bytes = compact_bytes()};
     int rc = store_dirs_open(&sim->dirs, &sim->env, SIM_STATE, SIM_FILES, node->accept_loss,
                              sim->message, sizeof sim->message);
 

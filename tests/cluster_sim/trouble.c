@@ -199,6 +199,7 @@ static void wipe(void)
     }
     tell("trouble: node %u loses its disk", node->index);
     keys_wipe(node->index);
+    sim_disk_destroy(&node->backup); /* of a node that is forgotten now */
     struct sim_disk *fresh = sim_disk_create(dice(NEVER), node->sim.disk->total_bytes);
     fresh->gate = node->sim.disk->gate;
     fresh->arg = node;
