@@ -104,6 +104,7 @@ static void tick(struct cluster *cluster)
     }
 }
 
+/* How long the link may be waited for. */
 static unsigned patience_ms(struct cluster *cluster)
 {
     uint64_t now_ms = cluster_now(cluster), next_ms = probe_next_ms(cluster->probe);
@@ -115,8 +116,7 @@ static unsigned patience_ms(struct cluster *cluster)
     return next_ms - now_ms < TURN_MS ? (unsigned)(next_ms - now_ms) : TURN_MS;
 }
 
-/* One turn; false where the link is no more. */
-static bool turn(struct cluster *cluster)
+bool cluster_step(struct cluster *cluster)
 {
     take_deliveries(cluster);
     cluster_submit(cluster);
@@ -128,23 +128,35 @@ static bool turn(struct cluster *cluster)
     return link_poll(cluster->link, patience_ms(cluster)) >= 0;
 }
 
+void cluster_leave(struct cluster *cluster)
+{
+    cluster->leaving = true;
+    peer_local(cluster);
+    bodies_close(cluster);
+    cluster_submit(cluster);
+}
+
+bool cluster_leave_step(struct cluster *cluster)
+{
+    assert(cluster->leaving);
+    take_deliveries(cluster);
+    pthread_mutex_lock(&cluster->lock);
+    bool idle = cluster->under_way == 0;
+    pthread_mutex_unlock(&cluster->lock);
+    return idle;
+}
+
 /* Say that we leave, end what is under way and wait for what was given away. */
 static void finish(struct cluster *cluster)
 {
     uint64_t begun_ms = cluster_now(cluster);
     uint64_t farewell_ms = cluster->peer_count > 0 ? FAREWELL_MS : 0;
 
-    cluster->leaving = true;
-    peer_local(cluster);
-    bodies_close(cluster);
-    cluster_submit(cluster);
+    cluster_leave(cluster);
     for (;;) {
-        take_deliveries(cluster);
+        bool idle = cluster_leave_step(cluster);
         uint64_t passed_ms = cluster_now(cluster) - begun_ms;
 
-        pthread_mutex_lock(&cluster->lock);
-        bool idle = cluster->under_way == 0;
-        pthread_mutex_unlock(&cluster->lock);
         if ((idle && passed_ms >= farewell_ms) || passed_ms >= STOP_MS)
             break;
         if (link_poll(cluster->link, 10) < 0 && idle)
@@ -157,7 +169,7 @@ static void *run(void *arg)
     struct cluster *cluster = arg;
 
     while (!atomic_load(&cluster->stopping))
-        if (!turn(cluster)) {
+        if (!cluster_step(cluster)) {
             log_error("cluster: the link to other nodes has failed; this node runs alone until it "
                       "is restarted");
             break;

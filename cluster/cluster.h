@@ -45,6 +45,18 @@ void cluster_stop(struct cluster *cluster);
 /* After journal_stop: its last news may come until then. */
 void cluster_close(struct cluster **cluster);
 
+/*
+ * Without cluster_start (the simulator) the caller takes the steps of its thread: from one thread,
+ * and beside those of the replicator (cluster/replicator.h) and of the pool.
+ */
+/* One turn of the loop, which may wait for frames as link_poll does; false where the link is no
+ * more. */
+bool cluster_step(struct cluster *cluster);
+/* Begin to leave, after the replicator's stop: no more cluster_step from then on, but … */
+void cluster_leave(struct cluster *cluster);
+/* … this, until it says that nothing is under way any more. */
+bool cluster_leave_step(struct cluster *cluster) MUST_CHECK;
+
 /* host:port of the listening socket. */
 const char *cluster_address(const struct cluster *cluster);
 

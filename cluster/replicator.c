@@ -272,11 +272,12 @@ static void wait_until(struct replicator *r, uint64_t until_ms)
     (void)queue_wait(r->ended, (int64_t)wait);
 }
 
-static void go_on(struct replicator *r)
+uint64_t replicator_step(struct replicator *r)
 {
     struct wanted_step step;
     struct repair repair;
 
+    take_ended(r);
     if (may_repair(r) && repairs_take(r->repairs, &repair))
         start_repair(r, &repair);
     if (atomic_exchange(&r->news, false))
@@ -292,9 +293,31 @@ static void go_on(struct replicator *r)
         start(r, &step.id);
         break;
     case WANTED_WAIT:
-        wait_until(r, step.until_ms);
-        break;
+        return step.until_ms;
     }
+    return 0;
+}
+
+bool replicator_is_due(struct replicator *r)
+{
+    return atomic_load(&r->news) || atomic_load(&r->revived) || queue_length(r->ended) > 0 ||
+           may_repair(r);
+}
+
+void replicator_cancel(struct replicator *r)
+{
+    take_ended(r);
+    for (size_t i = 0; i < r->flight_count; i++)
+        replica_cancel(r->flights[i]);
+}
+
+bool replicator_close_step(struct replicator *r)
+{
+    take_ended(r);
+    if (r->flight_count > 0)
+        return false;
+    db_reader_close(&r->reader);
+    return true;
 }
 
 static void *run(void *arg)
@@ -302,16 +325,14 @@ static void *run(void *arg)
     struct replicator *r = arg;
 
     while (!atomic_load(&r->stopping)) {
-        take_ended(r);
-        go_on(r);
+        uint64_t until_ms = replicator_step(r);
+
+        if (until_ms)
+            wait_until(r, until_ms);
     }
-    take_ended(r);
-    for (size_t i = 0; i < r->flight_count; i++)
-        replica_cancel(r->flights[i]);
-    while (r->flight_count > 0) {
+    replicator_cancel(r);
+    while (!replicator_close_step(r))
         (void)queue_wait(r->ended, REPLICA_BACKOFF_MS);
-        take_ended(r);
-    }
     return NULL;
 }
 
@@ -342,14 +363,23 @@ int replicator_create(struct replicator **out, struct journal *journal, struct c
     return rc;
 }
 
-int replicator_start(struct replicator *r)
+int replicator_open(struct replicator *r)
 {
-    sigset_t all, before;
     int rc = journal_reader_open(r->host.journal, &r->reader);
 
     assert(!r->started);
     if (rc == 0)
         rc = pool_start(&r->host.pool, "replica", POOL_WORKERS, FLIGHTS, NULL);
+    if (rc)
+        db_reader_close(&r->reader);
+    return rc;
+}
+
+int replicator_start(struct replicator *r)
+{
+    sigset_t all, before;
+    int rc = replicator_open(r);
+
     if (rc == 0) {
         (void)sigfillset(&all); /* signals are the main thread's */
         (void)pthread_sigmask(SIG_SETMASK, &all, &before);
@@ -375,7 +405,6 @@ void replicator_stop(struct replicator *r)
     int rc = pthread_join(r->thread, NULL);
     assert(rc == 0);
     (void)rc;
-    db_reader_close(&r->reader);
     r->started = false;
 }
 
