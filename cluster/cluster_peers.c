@@ -627,6 +627,8 @@ void peer_view(struct cluster *cluster)
                                             .served_bytes = serve.bytes,
                                             .frames_in = link.frames_in,
                                             .frames_out = link.frames_out,
+                                            .link_bytes_in = link.bytes_in,
+                                            .link_bytes_out = link.bytes_out,
                                             .malformed = cluster->malformed + link.malformed,
                                             .other_tag = cluster->other_tag,
                                             .refused = cluster->refused + link.handshake_failures};
