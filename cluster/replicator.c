@@ -36,6 +36,7 @@ struct replicator {
     struct db_reader *reader;
     struct replica *flights[LIMIT_REPLICAS];
     size_t flight_count;
+    uint64_t flight_bytes; /* in memory, at most */
     bool full_said;
     /* For others to see. */
     _Atomic uint64_t flying, done, bytes, failures, corrupt;
@@ -124,6 +125,7 @@ static void take_ended(struct replicator *r)
             at++;
         assert(at < r->flight_count);
         r->flights[at] = r->flights[--r->flight_count];
+        r->flight_bytes -= replica_memory(replica);
         replica_result(replica, &result);
         replica_destroy(&replica);
         settle(r, &result);
@@ -176,6 +178,7 @@ static int start_copy(struct replicator *r, const struct object *object)
         return rc;
     assert(r->flight_count < LIMIT_REPLICAS);
     r->flights[r->flight_count++] = replica;
+    r->flight_bytes += replica_memory(replica);
     atomic_store(&r->flying, r->flight_count);
     return 0;
 }
@@ -227,6 +230,10 @@ static void go_on(struct replicator *r)
 {
     struct wanted_step step;
 
+    if (r->flight_bytes >= REPLICA_BYTES) {
+        (void)queue_wait(r->ended, REPLICA_SWEEP_MAX_MS); /* one ends, or is told to */
+        return;
+    }
     if (atomic_exchange(&r->news, false))
         wanted_news(r->wanted, env_wall_ms(r->env));
     if (atomic_exchange(&r->revived, false))
