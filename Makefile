@@ -219,10 +219,10 @@ coverage: ## run all tests and print the line coverage (at least 85 %)
 	@scripts/setup.sh build test coverage
 	@COVERAGE=1 scripts/coverage.sh build/coverage
 
-bench: ## measure side by side with nginx (minutes; not a test)
+bench: ## measure side by side with nginx (minutes; not a test); ONE=case,… picks
 	@scripts/setup.sh build test bench
 	@$(MAKE) --no-print-directory build $(VENV)/ready
-	@$(VENV)/bin/python tests/bench/run.py $(BENCH)
+	@$(VENV)/bin/python tests/bench/run.py $(if $(ONE),--only $(ONE)) $(BENCH)
 
 $(VENV)/ready: tests/requirements.txt
 	@echo '  VENV  $(VENV)'

@@ -149,6 +149,8 @@ void stats_cluster_json(struct buf *out, const struct stats_cluster *it)
     figures_begin(out, "link");
     figures_number(out, "frames_in", f->frames_in);
     figures_number(out, "frames_out", f->frames_out);
+    figures_number(out, "bytes_in", f->link_bytes_in);
+    figures_number(out, "bytes_out", f->link_bytes_out);
     figures_number(out, "malformed", f->malformed);
     figures_number(out, "other_tag", f->other_tag);
     figures_number(out, "refused", f->refused);
@@ -238,6 +240,10 @@ void stats_cluster_metrics(struct buf *out, const struct stats_cluster *it)
          FIGURE_COUNTER, f->replicated},
         {"objstore_link_received_frames_total", "Frames from peers", FIGURE_COUNTER, f->frames_in},
         {"objstore_link_sent_frames_total", "Frames to peers", FIGURE_COUNTER, f->frames_out},
+        {"objstore_link_received_bytes_total", "Their bytes, before encryption", FIGURE_COUNTER,
+         f->link_bytes_in},
+        {"objstore_link_sent_bytes_total", "Their bytes, before encryption", FIGURE_COUNTER,
+         f->link_bytes_out},
         {"objstore_link_malformed_total", "Frames that made no sense, dropped", FIGURE_COUNTER,
          f->malformed},
         {"objstore_link_other_tag_total", "Frames of another cluster, dropped", FIGURE_COUNTER,

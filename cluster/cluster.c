@@ -125,6 +125,7 @@ bool cluster_step(struct cluster *cluster)
     bodies_take(cluster);
     cluster_news(cluster);
     tick(cluster);
+    pack_flush_all(cluster);
     return link_poll(cluster->link, patience_ms(cluster)) >= 0;
 }
 
@@ -159,6 +160,7 @@ static void finish(struct cluster *cluster)
 
         if ((idle && passed_ms >= farewell_ms) || passed_ms >= STOP_MS)
             break;
+        pack_flush_all(cluster);
         if (link_poll(cluster->link, 10) < 0 && idle)
             break;
     }
@@ -326,6 +328,7 @@ int cluster_open(struct cluster **out, const struct cluster_config *config, char
     cluster->alone = true;
     pthread_mutex_init(&cluster->lock, NULL);
     buf_init(&cluster->frame, LIMIT_WIRE_BYTES);
+    buf_init(&cluster->pack_frame, LIMIT_WIRE_BYTES);
     cluster->peers = calloc(LIMIT_PEERS, sizeof *cluster->peers);
     if (!cluster->peers)
         goto out;
@@ -371,6 +374,9 @@ void cluster_close(struct cluster **cluster_ptr)
     link_close(&cluster->link);
     secret_release(&cluster->secret);
     buf_release(&cluster->frame);
+    buf_release(&cluster->pack_frame);
+    for (size_t i = 0; i < cluster->peer_count; i++)
+        buf_release(&cluster->peers[i].pack);
     free(cluster->peers);
     free(cluster->news);
     pthread_mutex_destroy(&cluster->lock);

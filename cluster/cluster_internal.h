@@ -35,6 +35,8 @@ struct peer {
     bool alive; /* as sync knows it */
     bool digest_equal;
     uint64_t heard_ms; /* guests: when they are forgotten */
+    struct buf pack;   /* small messages to it, of this turn */
+    unsigned packed;   /* how many */
 };
 
 /* Something done on another thread, on its way back to ours. */
@@ -71,7 +73,7 @@ struct cluster {
     struct peer *peers;
     size_t peer_count;
     const struct link_from *current; /* whose frame is being looked at */
-    struct buf frame;
+    struct buf frame, pack_frame;
     struct hash128 digest; /* of the rows that the journal told of last */
     uint64_t events;
     bool fact_under_way; /* our own member event */
@@ -136,6 +138,9 @@ void peer_send(struct cluster *cluster, const struct id128 *node,
 void peer_probe(struct cluster *cluster, struct probe_input *input);
 /* A frame came: link's callback. */
 void peer_receive(void *arg, const struct link_from *from, const uint8_t *data, size_t len);
+/* Send LEN bytes to PEER over our own connection to it, or the one on which it came to us. What does
+ * not go is counted. */
+void peer_transmit(struct cluster *cluster, struct peer *peer, const void *data, size_t len);
 void peer_link_changed(void *arg, link_peer peer, enum link_state state);
 /* Members as the database has them, to the cores. */
 void peer_members(struct cluster *cluster, const struct db_member *rows, size_t count);
@@ -149,6 +154,15 @@ void peer_view(struct cluster *cluster);
 void peer_local(struct cluster *cluster);
 /* The other nodes that answer, for a body that a member may have: up to MAX into OUT. */
 size_t peer_alive(struct cluster *cluster, struct id128 *out, size_t max);
+
+/* ---- cluster_pack.c ---- */
+
+/* Send FRAME, a message, to PEER by the best way there is; a small one together with others of this
+ * turn. The order is kept. */
+void pack_send(struct cluster *cluster, struct peer *peer, const struct buf *frame);
+/* Send what waits: at the end of each turn, and before PEER is forgotten. */
+void pack_flush(struct cluster *cluster, struct peer *peer);
+void pack_flush_all(struct cluster *cluster);
 
 /* ---- cluster_journal.c ---- */
 

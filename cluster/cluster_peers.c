@@ -96,32 +96,39 @@ static const struct buf *encode(struct cluster *cluster, const struct wire_messa
     return buf_check(&cluster->frame) == 0 ? &cluster->frame : NULL;
 }
 
+void peer_transmit(struct cluster *cluster, struct peer *peer, const void *data, size_t len)
+{
+    int rc = ERR_CLOSED;
+
+    if (!peer->link || link_peer_state(cluster->link, peer->link) != LINK_UP) {
+        link_peer now = connection(cluster, peer->address);
+
+        /* It has moved: what is left of the old place is closed. */
+        if (now && peer->link && now != peer->link)
+            link_peer_close(cluster->link, peer->link);
+        if (now)
+            peer->link = now;
+    }
+    if (peer->link)
+        rc = link_send(cluster->link, peer->link, data, len);
+    if (rc == ERR_CLOSED && peer->has_back) {
+        rc = link_reply(cluster->link, &peer->back, data, len);
+        if (rc == ERR_CLOSED)
+            peer->has_back = false;
+    }
+    if (rc)
+        cluster->undelivered++;
+}
+
 void peer_send(struct cluster *cluster, const struct id128 *node,
                const struct wire_message *message)
 {
     struct peer *peer = peer_find(cluster, node);
     const struct buf *frame = peer ? encode(cluster, message) : NULL;
-    int rc = ERR_CLOSED;
 
-    if (frame) {
-        if (!peer->link || link_peer_state(cluster->link, peer->link) != LINK_UP) {
-            link_peer now = connection(cluster, peer->address);
-
-            /* It has moved: what is left of the old place is closed. */
-            if (now && peer->link && now != peer->link)
-                link_peer_close(cluster->link, peer->link);
-            if (now)
-                peer->link = now;
-        }
-        if (peer->link)
-            rc = link_send(cluster->link, peer->link, frame->data, frame->len);
-        if (rc == ERR_CLOSED && peer->has_back) {
-            rc = link_reply(cluster->link, &peer->back, frame->data, frame->len);
-            if (rc == ERR_CLOSED)
-                peer->has_back = false;
-        }
-    }
-    if (rc)
+    if (frame)
+        pack_send(cluster, peer, frame);
+    else
         cluster->undelivered++;
 }
 
@@ -175,6 +182,7 @@ static struct peer *peer_need(struct cluster *cluster, const struct id128 *node)
         return NULL;
     peer = &cluster->peers[cluster->peer_count++];
     *peer = (struct peer){.node = *node, .heard_ms = cluster_now(cluster)};
+    buf_init(&peer->pack, LIMIT_WIRE_PACK_BYTES);
     journal_keep_events(cluster->journal);
     pthread_mutex_lock(&cluster->lock);
     cluster->alone = false;
@@ -185,6 +193,8 @@ static struct peer *peer_need(struct cluster *cluster, const struct id128 *node)
 static void forget(struct cluster *cluster, struct peer *peer)
 {
     set_alive(cluster, peer, false);
+    pack_flush(cluster, peer);
+    buf_release(&peer->pack);
     if (peer->link)
         link_peer_close(cluster->link, peer->link);
     *peer = cluster->peers[--cluster->peer_count];
@@ -540,21 +550,37 @@ void peer_link_changed(void *arg, link_peer peer, enum link_state state)
                  cluster->secret.count ? "another one" : "none");
 }
 
-void peer_receive(void *arg, const struct link_from *from, const uint8_t *data, size_t len)
+/* One message; PACKED: out of a pack, which holds no packs. */
+static void receive(struct cluster *cluster, const struct link_from *from, const void *data,
+                    size_t len, bool packed)
 {
-    struct cluster *cluster = arg;
     struct wire_message message;
 
-    if (wire_decode(&message, data, len) != 0) {
+    if (wire_decode(&message, data, len) != 0 || (packed && message.type == WIRE_PACK)) {
         cluster->malformed++;
         return;
     }
-    cluster->current = from;
     if (message.tag.len != strlen(cluster->tag) ||
-        memcmp(message.tag.ptr, cluster->tag, message.tag.len) != 0)
+        memcmp(message.tag.ptr, cluster->tag, message.tag.len) != 0) {
         refuse_tag(cluster, from, &message);
-    else
+        return;
+    }
+    if (message.type != WIRE_PACK) {
         dispatch(cluster, from, &message);
+        return;
+    }
+    struct text part;
+    size_t offset = 0;
+    while (wire_next_event(message.pack.data, &offset, &part))
+        receive(cluster, from, part.ptr, part.len, true);
+}
+
+void peer_receive(void *arg, const struct link_from *from, const uint8_t *data, size_t len)
+{
+    struct cluster *cluster = arg;
+
+    cluster->current = from;
+    receive(cluster, from, data, len, false);
     cluster->current = NULL;
 }
 
@@ -627,6 +653,8 @@ void peer_view(struct cluster *cluster)
                                             .served_bytes = serve.bytes,
                                             .frames_in = link.frames_in,
                                             .frames_out = link.frames_out,
+                                            .link_bytes_in = link.bytes_in,
+                                            .link_bytes_out = link.bytes_out,
                                             .malformed = cluster->malformed + link.malformed,
                                             .other_tag = cluster->other_tag,
                                             .refused = cluster->refused + link.handshake_failures};

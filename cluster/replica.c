@@ -360,6 +360,11 @@ out:
     return rc;
 }
 
+uint64_t replica_memory(const struct replica *replica)
+{
+    return replica->large ? BODY_BACKGROUND_WINDOW_BYTES : replica->change.request.size;
+}
+
 void replica_cancel(struct replica *replica)
 {
     if (replica->change.request.size > 0)

@@ -39,6 +39,7 @@ struct replicator {
     struct db_reader *reader;
     struct replica *flights[FLIGHTS];
     size_t flight_count, repairing; /* of them, repairs */
+    uint64_t flight_bytes;          /* in memory, at most */
     bool full_said;
     /* For others to see. */
     _Atomic uint64_t flying, done, bytes, failures, corrupt;
@@ -147,6 +148,7 @@ static void take_ended(struct replicator *r)
             at++;
         assert(at < r->flight_count);
         r->flights[at] = r->flights[--r->flight_count];
+        r->flight_bytes -= replica_memory(replica);
         replica_result(replica, &result);
         replica_destroy(&replica);
         if (result.repair)
@@ -202,6 +204,7 @@ static int start_copy(struct replicator *r, const struct object *object)
         return rc;
     assert(r->flight_count < FLIGHTS);
     r->flights[r->flight_count++] = replica;
+    r->flight_bytes += replica_memory(replica);
     atomic_store(&r->flying, r->flight_count);
     return 0;
 }
@@ -284,6 +287,8 @@ uint64_t replicator_step(struct replicator *r)
         wanted_news(r->wanted, env_wall_ms(r->env));
     if (atomic_exchange(&r->revived, false))
         wanted_revive(r->wanted, now_ms(r));
+    if (r->flight_bytes >= REPLICA_BYTES)
+        return now_ms(r) + REPLICA_SWEEP_MAX_MS; /* one ends, or is told to */
     wanted_step(r->wanted, now_ms(r), &step);
     switch (step.act) {
     case WANTED_READ:

@@ -32,6 +32,7 @@ _Static_assert(LIMIT_WIRE_EVENT_BYTES + REST_BYTES <= LIMIT_WIRE_BYTES &&
                    LIMIT_WIRE_CHUNK_BYTES + REST_BYTES <= LIMIT_WIRE_BYTES &&
                    LIMIT_WIRE_RUNS * WIRE_RUN_BYTES + REST_BYTES <= LIMIT_WIRE_BYTES &&
                    LIMIT_WIRE_NOTE_BYTES + REST_BYTES <= LIMIT_WIRE_BYTES &&
+                   LIMIT_WIRE_PACK_BYTES + REST_BYTES <= LIMIT_WIRE_BYTES &&
                    LIMIT_WIRE_TAG_BYTES + 2 * LIMIT_WIRE_ADDR_BYTES + 200 <= REST_BYTES,
                "what keeps the limits of its members fits a message");
 _Static_assert(LIMIT_EVENT_BYTES + LENGTH_BYTES <= LIMIT_WIRE_EVENT_BYTES,
@@ -194,6 +195,20 @@ static bool body_data_ok(const struct wire_message *message)
 static bool note_ok(const struct wire_message *message)
 {
     return message->note.data.len <= LIMIT_WIRE_NOTE_BYTES;
+}
+
+static bool pack_ok(const struct wire_message *message)
+{
+    struct text data = message->pack.data, part;
+    size_t offset = 0;
+
+    if (data.len == 0 || data.len > LIMIT_WIRE_PACK_BYTES)
+        return false;
+    while (wire_next_event(data, &offset, &part)) {
+        if (part.len == 0)
+            return false;
+    }
+    return offset == data.len;
 }
 
 static bool is_fine(const struct wire_message *message)
@@ -479,6 +494,16 @@ static void read_note(struct unpack *in, struct wire_message *out)
     out->note.data = take_data(in);
 }
 
+static void write_pack(struct buf *out, const struct wire_message *message)
+{
+    pack_data(out, message->pack.data);
+}
+
+static void read_pack(struct unpack *in, struct wire_message *out)
+{
+    out->pack.data = take_data(in);
+}
+
 /* ---- Messages ---- */
 
 static const struct {
@@ -503,6 +528,7 @@ static const struct {
     [WIRE_BODY_CREDIT] = {"body-credit", 2, write_flow, read_flow, is_fine},
     [WIRE_BODY_END] = {"body-end", 2, write_flow, read_flow, end_ok},
     [WIRE_NOTE] = {"note", 2, write_note, read_note, note_ok},
+    [WIRE_PACK] = {"pack", 1, write_pack, read_pack, pack_ok},
 };
 
 static bool is_known(uint64_t type)

@@ -9,6 +9,7 @@
  * - probe: is anybody there, and what do you know? From every node to every member, each second.
  * - sync: which events do you have that I lack? The one that lacks asks.
  * - body: the bytes of one object from an offset on. The one that lacks asks.
+ * - pack: several small messages, which travel as one.
  * - note: a message that reaches every live node once. Gossip, never an event.
  *
  * Nothing here is trusted: whoever has the cluster's secret may still be of another version, or
@@ -49,6 +50,8 @@ enum wire_type {
     WIRE_BODY_END = 23,    /* from the holder: no more, and why; from the asker: stop */
 
     WIRE_NOTE = 30,
+
+    WIRE_PACK = 80,
 };
 
 /* What a node knows, in few bytes: equal summaries, equal states. */
@@ -157,6 +160,12 @@ struct wire_note {
     struct text data;  /* at most LIMIT_WIRE_NOTE_BYTES */
 };
 
+/* WIRE_PACK. */
+struct wire_pack {
+    struct text data; /* messages, each laid out as events are, at most LIMIT_WIRE_PACK_BYTES; none
+                         of them is a pack */
+};
+
 struct wire_message {
     enum wire_type type;
     struct text tag;   /* UTF-8 without control characters, at most LIMIT_WIRE_TAG_BYTES */
@@ -171,6 +180,7 @@ struct wire_message {
         struct wire_body_ask body_ask;
         struct wire_body_data body_data;
         struct wire_note note;
+        struct wire_pack pack;
     };
 };
 
@@ -195,7 +205,7 @@ size_t wire_run_count(struct text runs);
 /* Callers keep the order. */
 void wire_run_add(struct buf *out, const struct wire_run *run);
 
-/* Events out of wire_sync_events.data, one call each, from *OFFSET = 0 on: false at the end. After
+/* Events out of wire_sync_events.data, messages out of wire_pack.data, one call each, from *OFFSET = 0 on: false at the end. After
  * wire_decode the lengths are known to fit. */
 bool wire_next_event(struct text data, size_t *offset, struct text *event);
 /* LEN: 1 to LIMIT_EVENT_BYTES. Whole, or (see OUT's error) not at all. */

@@ -341,7 +341,8 @@ static int commit_peer_event(struct journal *journal, struct change *change, con
         return ERR_NO_MEMORY;
     if ((rc = fits_chain(c, head, &event)) != 0)
         return rc == ERR_EXISTS ? 0 : rc;
-    if (fold_concerns_row(&event) && (rc = newest_row(journal, &event.id, &before)) != 0)
+    if (fold_needs_row(&event, &journal->node) &&
+        (rc = newest_row(journal, &event.id, &before)) != 0)
         return rc;
     header.id = event.id;
     rc = fold_event(&entry, before, &event, raw, len, &header, &place, &journal->node);

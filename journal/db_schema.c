@@ -167,9 +167,10 @@ static const char *const texts[STATEMENT_COUNT] = {
     [STATEMENT_COMPACTION_END] = "DELETE FROM compaction",
     [STATEMENT_EVENTS_REMOVE] = "DELETE FROM events WHERE key BETWEEN ?1 AND ?2",
 
+    [STATEMENT_MEMBER_NO] = "SELECT no FROM members WHERE node = ?1",
     [STATEMENT_MEMBER_ADD] =
         "INSERT INTO members(node, address, state, stamp, origin) VALUES(?1, '', 0, 0, x'') "
-        "ON CONFLICT(node) DO UPDATE SET node = node RETURNING no",
+        "RETURNING no",
     [STATEMENT_MEMBER_SET] = "UPDATE members SET address = ?2, state = ?3, stamp = ?4, "
                              "origin = ?5 WHERE no = ?1 AND (stamp, origin) < (?4, ?5)",
     [STATEMENT_HOLDER_SET] =

@@ -205,7 +205,9 @@ static void make_cluster(struct stats_cluster *it)
                                          .frames_out = 1014,
                                          .malformed = 1015,
                                          .other_tag = 1016,
-                                         .refused = 1017};
+                                         .refused = 1017,
+                                         .link_bytes_in = 1018,
+                                         .link_bytes_out = 1019};
 }
 
 static void members_are_listed_with_the_state_that_this_node_sees(void **state)
@@ -251,7 +253,8 @@ static void members_are_listed_with_the_state_that_this_node_sees(void **state)
         {"transfer", "fetches"},   {"transfer", "bytes_in"},   {"transfer", "failures"},
         {"transfer", "bytes_out"}, {"replication", "pending"}, {"replication", "copied"},
         {"link", "frames_in"},     {"link", "frames_out"},     {"link", "malformed"},
-        {"link", "other_tag"},     {"link", "refused"},
+        {"link", "other_tag"},     {"link", "refused"},       {"link", "bytes_in"},
+        {"link", "bytes_out"},
     };
     for (size_t i = 0; i < sizeof figures / sizeof *figures; i++)
         assert_int_equal(figure(json, figures[i].section, figures[i].key), 1001 + i);
