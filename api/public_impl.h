@@ -78,6 +78,10 @@ struct public_request {
     bool is_head;
     bool level_sent;
     enum ack ack;
+    uint32_t timeout_ms;  /* what the client is ready to wait … */
+    uint64_t deadline_ms; /* … after its last byte */
+    struct copies_wait wait;
+    struct db_copies copies; /* of the object, as far as they were counted */
     struct store_result result;
     struct store_job job;
     struct peer_waiter waiter; /* for peer_body */
@@ -121,5 +125,11 @@ void public_delete(struct public_api *api, struct http_request *http, const stru
 void public_put(struct public_api *api, struct http_request *http, const struct id128 *id);
 void public_put_body(struct public_request *request, const uint8_t *data, size_t len);
 void public_put_end(struct public_request *request);
+
+/* Answer with OBJECT's document and request->copies. */
+void public_answer_document(struct public_request *request, const struct object *object,
+                            unsigned status);
+/* request->result is durable (rc 0): wait for what was asked for, and answer. */
+void public_wait(struct public_request *request);
 
 #endif

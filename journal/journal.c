@@ -529,6 +529,14 @@ void journal_listen(struct journal *journal,
     journal->listener_arg = arg;
 }
 
+void journal_listen_copies(struct journal *journal,
+                           void (*listener)(void *arg, const uint8_t *event, size_t len), void *arg)
+{
+    assert(!journal->threaded);
+    journal->copies_listener = listener;
+    journal->copies_arg = arg;
+}
+
 int journal_submit(struct journal *journal, struct change *change)
 {
     assert(change->done);
