@@ -100,6 +100,8 @@ struct public_request *public_take(struct public_api *api, struct http_request *
 uint8_t *public_scratch(struct public_request *request);
 
 void public_refuse(struct http_request *http, const struct refusal *refusal);
+/* Why this node takes no changes from clients now; NULL: it does. */
+const struct refusal *public_forbids_changes(struct public_api *api);
 /* Answer what the store said; OPERATION tells apart what one code means for it. */
 void public_fail(struct http_request *http, int rc, enum operation operation,
                  const struct id128 *id);

@@ -160,6 +160,8 @@ void public_put(struct public_api *api, struct http_request *http, const struct 
 
     (void)id;
     if (!refusal)
+        refusal = public_forbids_changes(api);
+    if (!refusal)
         request = public_take(api, http);
     if (request) {
         request->operation = OPERATION_PUT;
@@ -248,8 +250,10 @@ void public_meta_set(struct public_api *api, struct http_request *http, const st
     struct meta_headers headers;
     const struct header_source source = headers_of(http);
     const struct refusal *refusal = headers_parse(&headers, &source, HEADERS_FOR_META);
-    struct public_request *request = refusal ? NULL : public_take(api, http);
 
+    if (!refusal)
+        refusal = public_forbids_changes(api);
+    struct public_request *request = refusal ? NULL : public_take(api, http);
     if (refusal)
         public_refuse(http, refusal);
     if (request) {
@@ -284,6 +288,8 @@ void public_delete(struct public_api *api, struct http_request *http, const stru
     /* A tombstone is for ever: not for ids that no put can bear. */
     if (!refusal && ulid_check_time(id) != 0)
         refusal = &bad_id_time;
+    if (!refusal)
+        refusal = public_forbids_changes(api);
     struct public_request *request = refusal ? NULL : public_take(api, http);
     if (refusal)
         public_refuse(http, refusal);

@@ -136,6 +136,16 @@ bool store_is_alone(struct store *store)
     return !store->cluster || cluster_is_alone(store->cluster);
 }
 
+enum probe_health store_health(struct store *store)
+{
+    return store->cluster ? cluster_health(store->cluster) : PROBE_GOOD;
+}
+
+bool store_clock_is_skewed(struct store *store)
+{
+    return store->cluster && cluster_clock_is_skewed(store->cluster);
+}
+
 struct db_copies store_own_copy(struct store *store, const struct object *object)
 {
     unsigned members = store_is_alone(store) ? 1 : cluster_joined(store->cluster);

@@ -50,6 +50,10 @@ uint64_t store_max_body(const struct store *store);
 struct copies *store_copies(struct store *store);
 /* This node never had others. */
 bool store_is_alone(struct store *store);
+/* How this node stands among others: PROBE_GOOD, DEGRADED or BAD. */
+enum probe_health store_health(struct store *store);
+/* Its clock is too wrong for changes of clients. */
+bool store_clock_is_skewed(struct store *store);
 /* What is known without looking: this node's copy, and how many members there are. */
 struct db_copies store_own_copy(struct store *store, const struct object *object);
 /* How many durable copies OBJECT has. Blocks. READER: the pool thread's. */
