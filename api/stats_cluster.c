@@ -109,6 +109,12 @@ static void add_cluster(struct buf *out, const struct stats_cluster *it)
     figures_number(out, "joined", sum.joined);
     figures_number(out, "alive", sum.alive);
     figures_number(out, "unequal", sum.unequal);
+    figures_key(out, "clock_behind_ms");
+    if (it->figures.clock_judged)
+        buf_format(out, "%lld", (long long)it->figures.clock_behind_ms);
+    else
+        buf_text(out, "null");
+    figures_boolean(out, "clock_skew", it->figures.clock_is_skewed);
     figures_key(out, "members");
     buf_char(out, '[');
     for (size_t i = 0; i < it->count; i++) {
@@ -144,6 +150,13 @@ void stats_cluster_json(struct buf *out, const struct stats_cluster *it)
     figures_begin(out, "replication");
     figures_number(out, "pending", f->wanted);
     figures_number(out, "copied", f->replicated);
+    figures_end(out);
+
+    figures_begin(out, "acks");
+    figures_number(out, "waiting", f->acks.waiting);
+    figures_number(out, "fulfilled", f->acks.fulfilled);
+    figures_number(out, "late", f->acks.late);
+    figures_number(out, "refused", f->acks.refused);
     figures_end(out);
 
     figures_begin(out, "link");
@@ -212,6 +225,21 @@ static void metrics_states(struct buf *out, const struct stats_cluster *it)
                    (unsigned long long)states[i].count);
 }
 
+static void metrics_clock(struct buf *out, const struct stats_cluster *it)
+{
+    int64_t ms = it->figures.clock_behind_ms;
+
+    if (!it->figures.clock_judged)
+        return;
+    figures_head(out, "objstore_cluster_clock_behind_seconds",
+                 "This node's clock behind the members' median; negative: ahead of it", "gauge");
+    buf_text(out, "objstore_cluster_clock_behind_seconds ");
+    if (ms < 0)
+        buf_char(out, '-');
+    figures_seconds(out, (uint64_t)(ms < 0 ? -ms : ms) * 1000);
+    buf_char(out, '\n');
+}
+
 void stats_cluster_metrics(struct buf *out, const struct stats_cluster *it)
 {
     const struct cluster_stats *f = &it->figures;
@@ -238,6 +266,17 @@ void stats_cluster_metrics(struct buf *out, const struct stats_cluster *it)
          f->wanted},
         {"objstore_replication_copied_total", "Bodies of level 2 that it has copied",
          FIGURE_COUNTER, f->replicated},
+        {"objstore_cluster_clock_skew",
+         "1 while this node's clock is more than 60 s off the others' median, and clients can "
+         "change nothing here",
+         FIGURE_GAUGE, f->clock_is_skewed},
+        {"objstore_acks_waiting", "Requests that wait for copies on other nodes", FIGURE_GAUGE,
+         f->acks.waiting},
+        {"objstore_acks_fulfilled_total", "Such waits that ended with enough copies",
+         FIGURE_COUNTER, f->acks.fulfilled},
+        {"objstore_acks_late_total", "Such waits that ended without", FIGURE_COUNTER, f->acks.late},
+        {"objstore_acks_refused_total", "Requests that could not wait, as too many did",
+         FIGURE_COUNTER, f->acks.refused},
         {"objstore_link_received_frames_total", "Frames from peers", FIGURE_COUNTER, f->frames_in},
         {"objstore_link_sent_frames_total", "Frames to peers", FIGURE_COUNTER, f->frames_out},
         {"objstore_link_received_bytes_total", "Their bytes, before encryption", FIGURE_COUNTER,
@@ -253,6 +292,7 @@ void stats_cluster_metrics(struct buf *out, const struct stats_cluster *it)
     };
 
     metrics_states(out, it);
+    metrics_clock(out, it);
     metrics_members(out, it);
     figures_metrics(out, metrics, sizeof metrics / sizeof *metrics);
 }

@@ -355,6 +355,7 @@ static void finish(struct store_put *put, int rc)
     const struct store_result result = {
         .rc = rc,
         .created = rc == 0 && put->change.stored,
+        .first = rc == 0 && put->change.first,
         .object = put->change.object,
     };
 

@@ -107,6 +107,11 @@
 #define REPLICA_SWEEP_MIN_MS   500   /* between the ends of sweeps and the next, with news … */
 #define REPLICA_SWEEP_MAX_MS   60000 /* … and without */
 
+/* Requests that wait until other nodes have copies of what they put. */
+#define LIMIT_COPY_WAITS     10000
+#define ACK_TIMEOUT_MS       10000 /* unless X-Meta-Timeout says otherwise, … */
+#define LIMIT_ACK_TIMEOUT_MS (3600 * 1000) /* … at most so long */
+
 /* The link: sockets between nodes. Bytes and frames are per peer. */
 #define LIMIT_LINK_PEERS      (2 * LIMIT_MEMBERS)
 #define LIMIT_LINK_BYTES_OUT  (8 * MIB)

@@ -97,6 +97,7 @@ static void tick(struct cluster *cluster)
         serve_tick(cluster->serve, now_ms);
         peer_tick(cluster, now_ms);
         peer_join(cluster);
+        peer_standing(cluster);
     }
     if (now_ms - cluster->view_ms >= VIEW_MS) {
         cluster->view_ms = now_ms;
@@ -193,8 +194,10 @@ int cluster_start(struct cluster *cluster)
         return ERR_NO_MEMORY;
     pthread_setname_np(cluster->thread, "cluster");
     cluster->running = true;
-    int rc = replicator_start(cluster->replicator);
+    int rc = copies_start(cluster->copies);
 
+    if (rc == 0)
+        rc = replicator_start(cluster->replicator);
     if (rc)
         cluster_stop(cluster);
     return rc;
@@ -204,6 +207,7 @@ void cluster_stop(struct cluster *cluster)
 {
     if (!cluster || !cluster->running)
         return;
+    copies_stop(cluster->copies);
     replicator_stop(cluster->replicator);
     atomic_store(&cluster->stopping, true);
     link_wake(cluster->link);
@@ -333,6 +337,8 @@ int cluster_open(struct cluster **out, const struct cluster_config *config, char
     if (!cluster->peers)
         goto out;
     rc = replicator_create(&cluster->replicator, cluster->journal, cluster, cluster->env);
+    if (rc == 0)
+        rc = copies_create(&cluster->copies, cluster->journal);
     if (rc)
         goto out;
     const struct pool_context context = {open_reader, close_reader, cluster};
@@ -345,6 +351,8 @@ int cluster_open(struct cluster **out, const struct cluster_config *config, char
         goto out;
     journal_listen(config->journal, cluster_listen, cluster);
     journal_on_damage(config->journal, cluster_damage, cluster);
+    journal_listen_copies(config->journal, copies_news, cluster->copies);
+    peer_standing(cluster);
     peer_view(cluster);
     *out = cluster;
     return 0;
@@ -363,6 +371,7 @@ void cluster_close(struct cluster **cluster_ptr)
         return;
     assert(!cluster->running);
     replicator_destroy(&cluster->replicator);
+    copies_destroy(&cluster->copies);
     pool_stop(&cluster->pool);
     take_deliveries(cluster);
     probe_destroy(&cluster->probe);
@@ -401,6 +410,7 @@ void cluster_stats(struct cluster *cluster, struct cluster_stats *out)
     replicator_stats(cluster->replicator, &replicator);
     out->wanted = replicator.wanted;
     out->replicated = replicator.done;
+    copies_stats(cluster->copies, &out->acks);
 }
 
 size_t cluster_members(struct cluster *cluster, struct cluster_member *out, size_t max)
@@ -420,4 +430,24 @@ bool cluster_is_alone(struct cluster *cluster)
 
     pthread_mutex_unlock(&cluster->lock);
     return alone;
+}
+
+struct copies *cluster_copies(struct cluster *cluster)
+{
+    return cluster->copies;
+}
+
+enum probe_health cluster_health(struct cluster *cluster)
+{
+    return (enum probe_health)atomic_load_explicit(&cluster->health, memory_order_relaxed);
+}
+
+bool cluster_clock_is_skewed(struct cluster *cluster)
+{
+    return atomic_load_explicit(&cluster->clock_is_skewed, memory_order_relaxed);
+}
+
+unsigned cluster_joined(struct cluster *cluster)
+{
+    return atomic_load_explicit(&cluster->joined, memory_order_relaxed);
 }

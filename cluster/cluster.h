@@ -14,6 +14,7 @@
 #ifndef CLUSTER_CLUSTER_H
 #define CLUSTER_CLUSTER_H
 
+#include "cluster/copies.h"
 #include "cluster/probe.h"
 #include "cluster/members.h"
 #include "journal/journal.h"
@@ -120,6 +121,9 @@ struct cluster_stats {
     uint64_t wanted, replicated; /* copies that this node lacks of level 2, that it has made */
     uint64_t frames_in, frames_out, malformed, other_tag, refused;
     uint64_t link_bytes_in, link_bytes_out; /* of those frames, before encryption */
+    struct copies_stats acks;
+    bool clock_judged, clock_is_skewed;
+    int64_t clock_behind_ms; /* as struct standing says it */
 };
 
 void cluster_stats(struct cluster *cluster, struct cluster_stats *out);
@@ -127,5 +131,17 @@ void cluster_stats(struct cluster *cluster, struct cluster_stats *out);
 size_t cluster_members(struct cluster *cluster, struct cluster_member *out, size_t max);
 /* Whether this node has, or ever had, other members: else it runs alone. */
 bool cluster_is_alone(struct cluster *cluster);
+
+/* Who waits for copies of a body; NULL where nobody can. */
+struct copies *cluster_copies(struct cluster *cluster);
+
+/* How this node stands, as of some tens of milliseconds ago. Any thread; they take no lock. */
+
+/* By joined members that answer: PROBE_GOOD for a node that has no others. */
+enum probe_health cluster_health(struct cluster *cluster);
+/* This node's clock is too wrong for changes of clients. */
+bool cluster_clock_is_skewed(struct cluster *cluster);
+/* Nodes that have joined and neither left nor been forgotten, this one included. */
+unsigned cluster_joined(struct cluster *cluster);
 
 #endif

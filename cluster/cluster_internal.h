@@ -11,6 +11,7 @@
 #include "cluster/places.h"
 #include "cluster/replicator.h"
 #include "cluster/serve.h"
+#include "cluster/standing.h"
 #include "cluster/sync.h"
 #include "journal/db_peers.h"
 
@@ -95,6 +96,11 @@ struct cluster {
 
     struct pool *pool; /* reads of the journal and of bodies; the resolver */
     struct replicator *replicator;
+    struct copies *copies;
+    struct standing standing; /* the thread's own; and for others: */
+    _Atomic int health;       /* enum probe_health */
+    _Atomic bool clock_is_skewed;
+    _Atomic unsigned joined;
     pthread_t thread;
     bool running;
     atomic_bool stopping;
@@ -138,8 +144,8 @@ void peer_send(struct cluster *cluster, const struct id128 *node,
 void peer_probe(struct cluster *cluster, struct probe_input *input);
 /* A frame came: link's callback. */
 void peer_receive(void *arg, const struct link_from *from, const uint8_t *data, size_t len);
-/* Send LEN bytes to PEER over our own connection to it, or the one on which it came to us. What does
- * not go is counted. */
+/* Send LEN bytes to PEER over our own connection to it, or the one on which it came to us. What
+ * does not go is counted. */
 void peer_transmit(struct cluster *cluster, struct peer *peer, const void *data, size_t len);
 void peer_link_changed(void *arg, link_peer peer, enum link_state state);
 /* Members as the database has them, to the cores. */
@@ -148,7 +154,9 @@ void peer_members(struct cluster *cluster, const struct db_member *rows, size_t 
 void peer_join(struct cluster *cluster);
 /* Guests that fell silent are forgotten. */
 void peer_tick(struct cluster *cluster, uint64_t now_ms);
-/* How this node stands, for other threads. */
+/* How this node stands: said to other threads and, where that changes, in the log. */
+void peer_standing(struct cluster *cluster);
+/* The figures, for other threads. */
 void peer_view(struct cluster *cluster);
 /* What this node says of itself. */
 void peer_local(struct cluster *cluster);

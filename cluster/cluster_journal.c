@@ -70,6 +70,8 @@ void cluster_listen(void *arg, const struct journal_news *news)
     bool whole = cluster->news_whole;
     pthread_mutex_unlock(&cluster->lock);
     if (whole) {
+        if (news->members)
+            copies_members(cluster->copies);
         link_wake(cluster->link);
         replicator_poke(cluster->replicator);
     }

@@ -586,6 +586,51 @@ void peer_receive(void *arg, const struct link_from *from, const uint8_t *data, 
 
 /* ---- For other threads ---- */
 
+static void say_clock(const struct standing *now)
+{
+    double off_s = (double)(now->behind_ms < 0 ? -now->behind_ms : now->behind_ms) / 1000;
+
+    if (now->clock_is_skewed)
+        log_error("cluster: this node's clock is %.1f s %s those of the others: clients can change "
+                  "nothing here until it is right",
+                  off_s, now->behind_ms < 0 ? "ahead of" : "behind");
+    else if (now->clock_judged)
+        log_info("cluster: this node's clock is right again (%.1f s %s): clients can change things",
+                 off_s, now->behind_ms < 0 ? "ahead" : "behind");
+    else
+        log_info("cluster: too few members answer to tell whether this node's clock is wrong: "
+                 "clients can change things");
+}
+
+static unsigned joined(struct cluster *cluster)
+{
+    size_t rows = members_count(cluster->members);
+    unsigned count = 1; /* this node, unless it is out */
+
+    for (size_t i = 0; i < rows; i++) {
+        const struct member *row = members_at(cluster->members, i);
+
+        if (id_equal(&row->node, &cluster->self))
+            count -= row->state != MEMBER_JOINED;
+        else
+            count += row->state == MEMBER_JOINED;
+    }
+    return count;
+}
+
+void peer_standing(struct cluster *cluster)
+{
+    struct standing now = standing_of(cluster->probe);
+
+    if (now.clock_is_skewed != cluster->standing.clock_is_skewed)
+        say_clock(&now);
+    cluster->standing = now;
+    atomic_store_explicit(&cluster->health, (int)now.health, memory_order_relaxed);
+    atomic_store_explicit(&cluster->clock_is_skewed, now.clock_is_skewed, memory_order_relaxed);
+    atomic_store_explicit(&cluster->joined, joined(cluster), memory_order_relaxed);
+    copies_others(cluster->copies, now.others);
+}
+
 static struct cluster_member view_of(struct cluster *cluster, const struct member *row)
 {
     struct cluster_member view = {.node = row->node,
@@ -640,7 +685,10 @@ void peer_view(struct cluster *cluster)
     pthread_mutex_lock(&cluster->lock);
     memcpy(cluster->view, view, count * sizeof *view);
     cluster->view_count = count;
-    cluster->stats = (struct cluster_stats){.health = probe_health(cluster->probe),
+    cluster->stats = (struct cluster_stats){.health = cluster->standing.health,
+                                            .clock_judged = cluster->standing.clock_judged,
+                                            .clock_is_skewed = cluster->standing.clock_is_skewed,
+                                            .clock_behind_ms = cluster->standing.behind_ms,
                                             .events_in = sync->events_in,
                                             .bytes_in = sync->bytes_in,
                                             .events_out = sync->events_out,

@@ -155,6 +155,9 @@ enum probe_health {
  */
 enum probe_health probe_health(const struct probe *probe);
 
+/* The members that answer, by the same rule, this node not counted. */
+size_t probe_answering(const struct probe *probe);
+
 /*
  * How far this node's wall clock is behind its members' median (negative: ahead), in milliseconds.
  * False where fewer than three, this one included, answer and have been measured. Of an even number

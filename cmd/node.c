@@ -430,6 +430,7 @@ static int open_doors(struct node *node, unsigned loops, uint64_t started_ms,
                   .operations = public_operations,
                   .operation_count = PUBLIC_OPERATIONS},
         .anonymous = (enum anonymous)options->anonymous,
+        .refuse_isolated = options->isolated == ISOLATED_REFUSE,
         .loops = loops};
     rc = public_create(&node->api, &api);
     if (rc) {

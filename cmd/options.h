@@ -27,6 +27,7 @@ enum exit_code {
 };
 
 enum options_action { OPTIONS_RUN, OPTIONS_SHOW_HELP, OPTIONS_SHOW_VERSION };
+enum options_isolated { ISOLATED_SERVE, ISOLATED_REFUSE };
 enum options_durability { DURABILITY_FULL, DURABILITY_ASYNC };
 
 /* Texts are owned by the options; never NULL unless it says so. */
@@ -44,6 +45,7 @@ struct options {
     uint64_t memory_bytes, max_body_bytes;               /* max_body_bytes: 0 = unlimited */
     uint64_t durability;                                 /* enum options_durability */
     uint64_t anonymous;                                  /* enum anonymous of api/guard.h */
+    uint64_t isolated;                                   /* enum options_isolated */
     uint64_t log_format;                                 /* enum log_format */
     uint64_t scrub_interval_ms;                          /* 0 = off */
     uint64_t workers;                                    /* 0 = one per CPU */

@@ -135,6 +135,10 @@ const struct option_spec option_specs[OPTION_COUNT] = {
     {.name = "anonymous", .argument = "none|read|write", .standard = "none", .kind = KIND_WORD,
      .words = "none|read|write", AT(anonymous),
      .help = "What clients beyond this machine may do"},
+    {.name = "isolated", .argument = "serve|refuse", .standard = "serve", .kind = KIND_WORD,
+     .words = "serve|refuse", AT(isolated),
+     .help = "What a node does that hears less than half of its cluster: serve what it knows, or "
+             "refuse, as that may be outdated"},
     {.name = "config", .argument = "FILE", .standard = "", .kind = KIND_TEXT, .check = check_any,
      AT(config), .help = "File of lines 'option = value'"},
     {.name = "log-format", .argument = "text|json", .standard = "text", .kind = KIND_WORD,

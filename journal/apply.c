@@ -202,6 +202,26 @@ static int put_peer_fact(struct journal *journal, const struct entry *entry)
     return rc;
 }
 
+/* The hold that the other of two puts of the same bytes implies: it has to have a row, as the
+ * object's names one put alone. */
+static int put_implied_hold(struct journal *journal, const struct entry *entry)
+{
+    struct applier *a = &journal->applier;
+    const struct object *object = entry->object;
+    struct event_item item = {.id = object->id};
+    struct event event = {.kind = EVENT_HOLD,
+                          .stamp = entry->also_put_at.stamp,
+                          .origin = entry->also_put_at.origin};
+
+    memcpy(item.sha256, object->sha256, SHA256_BYTES);
+    for (size_t i = a->origin_count; i-- > 0;)
+        if (id_equal(&a->origins[i].origin, &event.origin)) {
+            event.node = a->origins[i].node;
+            return db_holder_fold(a->db, &event, &item);
+        }
+    return 0; /* a run of which nothing but rows is known: nobody knows whose it was */
+}
+
 static int remember_large(struct applier *a, uint64_t file)
 {
     if (a->settle_count == a->settle_cap) {
@@ -261,6 +281,8 @@ int applier_put(struct journal *journal, const struct entry *entry)
         rc = put_peer_fact(journal, entry);
     if (rc == 0 && entry->object)
         rc = put_row(journal, entry);
+    if (rc == 0 && added && entry->also_put)
+        rc = put_implied_hold(journal, entry);
     if (rc == 0 && entry->inline_volume)
         rc = applier_add_sums(a, entry->inline_volume, entry->inline_bytes, 0, 0);
     if (rc)
@@ -553,8 +575,20 @@ static void tell(struct journal *journal)
     journal->listener(journal->listener_arg, &news);
 }
 
+/* The same of copies; while the entries are still there. */
+static void tell_copies(struct journal *journal, const struct entry *first)
+{
+    if (!journal->copies_listener)
+        return;
+    for (const struct entry *entry = first; entry; entry = entry->next)
+        if (entry->adds_event && (entry->kind == EVENT_PUT || entry->kind == EVENT_HOLD ||
+                                  entry->kind == EVENT_DROP || entry->kind == EVENT_DELETE))
+            journal->copies_listener(journal->copies_arg, entry->event, entry->event_bytes);
+}
+
 static void applied(struct journal *journal, struct entry *first)
 {
+    tell_copies(journal, first);
     for (struct entry *entry = first, *next; entry; entry = next) {
         next = entry->next;
         pending_remove(journal->pending, entry);

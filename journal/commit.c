@@ -203,6 +203,7 @@ static int commit_client_change(struct journal *journal, struct change *change)
 
     if (!change->fresh && (rc = newest_row(journal, &change->request.id, &before)) != 0)
         return rc;
+    change->first = !before;
     rc = decide(&d, before, &change->request);
     if (rc == 0) {
         change->verdict = d.verdict;

@@ -196,6 +196,9 @@ static const char *const texts[STATEMENT_COUNT] = {
     [STATEMENT_HOLDERS] =
         "SELECT m.node, h.held, h.stamp, h.origin FROM holders h JOIN members m ON m.no = h.member "
         "WHERE h.id = ?1 AND h.sha256 = ?2",
+    [STATEMENT_COPIES] =
+        "SELECT m.node, m.state, h.held, h.stamp FROM members m LEFT JOIN holders h "
+        "ON h.id = ?1 AND h.member = m.no AND h.sha256 = ?2 WHERE m.state = 1 OR m.node = ?3",
     [STATEMENT_AUTHOR] = "SELECT node FROM origins WHERE origin = ?1",
     [STATEMENT_RUN] = "SELECT no FROM origins WHERE origin = ?1",
     [STATEMENT_GARBAGE] = "SELECT file, freed_at FROM garbage WHERE freed_at > ?1 AND "

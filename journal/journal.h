@@ -60,6 +60,7 @@ struct change {
     enum verdict verdict;  /* where rc is 0 */
     lsn_t lsn;             /* of the record written, the last of several; 0: none */
     bool stored;           /* the body given was taken: a large file belongs to the store now */
+    bool first;            /* PUT: nothing was known of the id before */
     struct object *object; /* the row after it (rc 0), or the row that refused it (may be NULL);
                               the caller destroys it */
 
@@ -101,6 +102,12 @@ void journal_listen(struct journal *journal,
  * journal_start. */
 void journal_on_damage(struct journal *journal,
                        void (*listener)(void *arg, const struct object *object), void *arg);
+/* Have LISTENER called from the applier's thread with each event (LEN bytes, encoded; lent for the
+ * call) that may have changed who has copies of what: put, hold, drop, delete. It is in SQLite
+ * then. Before journal_start; it must not block. */
+void journal_listen_copies(struct journal *journal,
+                           void (*listener)(void *arg, const uint8_t *event, size_t len),
+                           void *arg);
 
 /* Start committer, applier and janitor. Without it (tests, the simulator, tools) the caller takes
  * their steps itself, all from one thread; journal_stop then takes the last ones. */

@@ -161,6 +161,30 @@ void cluster_stats(struct cluster *cluster, struct cluster_stats *out)
     memset(out, 0, sizeof *out);
 }
 
+struct copies *cluster_copies(struct cluster *cluster)
+{
+    (void)cluster;
+    return NULL;
+}
+
+enum probe_health cluster_health(struct cluster *cluster)
+{
+    (void)cluster;
+    return PROBE_GOOD;
+}
+
+bool cluster_clock_is_skewed(struct cluster *cluster)
+{
+    (void)cluster;
+    return false;
+}
+
+unsigned cluster_joined(struct cluster *cluster)
+{
+    (void)cluster;
+    return 1;
+}
+
 size_t cluster_members(struct cluster *cluster, struct cluster_member *out, size_t max)
 {
     (void)cluster;
