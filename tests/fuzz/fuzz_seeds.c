@@ -352,7 +352,12 @@ static void seed_bodies(void)
     seed_message(NULL, &(struct wire_message){.type = WIRE_BODY_CREDIT, .flow = flow});
     seed_message(NULL, &(struct wire_message){.type = WIRE_BODY_END, .flow = flow});
     seed_message(NULL,
-                 &(struct wire_message){.type = WIRE_NOTE, .note = {{{8}}, TEXT("hello, nodes")}});
+                 &(struct wire_message){.type = WIRE_NOTE,
+                                        .note = {{{8}}, TEXT("hello, nodes"), {{9}}, 70000}});
+    seed_message(NULL, &(struct wire_message){.type = WIRE_NOTE_IDS,
+                                              .note_ids = {TEXT("aaaaaaaaaaaaaaaa"),
+                                                           {NULL, 0},
+                                                           TEXT("bbbbbbbbbbbbbbbb")}});
 }
 
 /* ---- Segments, and logs of them ---- */
