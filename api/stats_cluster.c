@@ -146,6 +146,12 @@ void stats_cluster_json(struct buf *out, const struct stats_cluster *it)
     figures_number(out, "copied", f->replicated);
     figures_end(out);
 
+    figures_begin(out, "notes");
+    figures_number(out, "said", f->notes_said);
+    figures_number(out, "received", f->notes_received);
+    figures_number(out, "refused", f->notes_refused);
+    figures_end(out);
+
     figures_begin(out, "link");
     figures_number(out, "frames_in", f->frames_in);
     figures_number(out, "frames_out", f->frames_out);
@@ -236,6 +242,12 @@ void stats_cluster_metrics(struct buf *out, const struct stats_cluster *it)
          f->wanted},
         {"objstore_replication_copied_total", "Bodies of level 2 that it has copied",
          FIGURE_COUNTER, f->replicated},
+        {"objstore_notes_said_total", "Messages that this node was given for all", FIGURE_COUNTER,
+         f->notes_said},
+        {"objstore_notes_received_total", "Messages of other nodes for all", FIGURE_COUNTER,
+         f->notes_received},
+        {"objstore_notes_refused_total", "Of both: too many at once, dropped", FIGURE_COUNTER,
+         f->notes_refused},
         {"objstore_link_received_frames_total", "Frames from peers", FIGURE_COUNTER, f->frames_in},
         {"objstore_link_sent_frames_total", "Frames to peers", FIGURE_COUNTER, f->frames_out},
         {"objstore_link_malformed_total", "Frames that made no sense, dropped", FIGURE_COUNTER,

@@ -95,6 +95,7 @@ static void tick(struct cluster *cluster)
         cluster_sync(cluster, &input);
         fetch_tick(cluster->fetches, now_ms);
         serve_tick(cluster->serve, now_ms);
+        orders_tick(cluster, now_ms);
         peer_tick(cluster, now_ms);
         peer_join(cluster);
     }
@@ -123,6 +124,7 @@ static bool turn(struct cluster *cluster)
     cluster_failed(cluster);
     bodies_failed(cluster);
     bodies_take(cluster);
+    orders_take(cluster);
     cluster_news(cluster);
     tick(cluster);
     return link_poll(cluster->link, patience_ms(cluster)) >= 0;
@@ -137,6 +139,7 @@ static void finish(struct cluster *cluster)
     cluster->leaving = true;
     peer_local(cluster);
     bodies_close(cluster);
+    orders_close(cluster);
     cluster_submit(cluster);
     for (;;) {
         take_deliveries(cluster);
@@ -160,6 +163,7 @@ static void *run(void *arg)
         if (!turn(cluster)) {
             log_error("cluster: the link to other nodes has failed; this node runs alone until it "
                       "is restarted");
+            orders_close(cluster);
             break;
         }
     while (!atomic_load(&cluster->stopping)) {
@@ -250,7 +254,7 @@ static int open_link(struct cluster *cluster, const struct cluster_config *confi
 
 static int open_cores(struct cluster *cluster)
 {
-    uint64_t seeds[3];
+    uint64_t seeds[4];
     int rc;
 
     cluster->env->random(cluster->env, seeds, sizeof seeds);
@@ -262,7 +266,7 @@ static int open_cores(struct cluster *cluster)
         .address = {cluster->advertise, (uint32_t)strlen(cluster->advertise)}};
     if ((rc = sync_create(&cluster->sync, &sync)) == 0 &&
         (rc = probe_create(&cluster->probe, &probe, cluster_now(cluster))) == 0 &&
-        (rc = members_create(&cluster->members)) == 0)
+        (rc = members_create(&cluster->members)) == 0 && (rc = orders_open(cluster, seeds[3])) == 0)
         rc = bodies_open(cluster);
     return rc;
 }
@@ -353,6 +357,7 @@ void cluster_close(struct cluster **cluster_ptr)
     sync_destroy(&cluster->sync);
     fetch_destroy(&cluster->fetches);
     serve_destroy(&cluster->serve);
+    notes_destroy(&cluster->notes);
     members_destroy(&cluster->members);
     places_destroy(&cluster->places);
     link_close(&cluster->link);
