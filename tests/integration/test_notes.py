@@ -14,9 +14,14 @@ from wire import Client
 ALL = [bytes([byte]) for byte in range(256)]
 
 
+@pytest.fixture(scope="module")
+def cluster(shared):
+    return Cluster(shared, options=["--debug-addr", "127.0.0.1:0"])
+
+
 @pytest.fixture
-def trio(nodes):
-    return Cluster(nodes, options=["--debug-addr", "127.0.0.1:0"]).start()
+def trio(cluster):
+    return cluster.repair()
 
 
 def door(member):
@@ -65,25 +70,27 @@ def test_a_message_reaches_every_live_node_once(trio):
 def test_a_paused_node_hears_in_time_and_a_dead_one_never(trio):
     """One that stands still for a moment gets what was said meanwhile; who comes later does not."""
     trio[2].pause()
-    note = say(trio[0], "while you slept")
-    wait_for(lambda: [m["id"] for m in heard(trio[1])] == [note], "the other one to hear")
+    note = say(trio[1], "while you slept")
+    wait_for(lambda: heard(trio[0])[-1]["id"] == note, "the other one to hear")
     trio[2].resume()
-    wait_for(lambda: [m["id"] for m in heard(trio[2])] == [note], "the one that was paused to hear")
+    wait_for(lambda: heard(trio[2])[-1]["id"] == note, "the one that was paused to hear")
+    assert [m["id"] for m in heard(trio[2])].count(note) == 1
     trio[2].kill()
-    later = say(trio[0], "too late")
-    wait_for(lambda: [m["id"] for m in heard(trio[1])] == [note, later], "the other one to hear")
+    later = say(trio[1], "too late")
+    wait_for(lambda: heard(trio[0])[-1]["id"] == later, "the other one to hear")
 
 
 def test_hostile_messages_are_refused(trio):
     """Too large, empty, too many, from another site's page, by a wrong method: nothing reaches anybody."""
+    before = len(heard(trio[1]))
     assert ask(trio[0], "POST", "message", b"x" * 8192).status == 200
     assert ask(trio[0], "POST", "message", b"x" * 8193).status == 413
     assert ask(trio[0], "POST", "message", b"").status == 400
     assert ask(trio[0], "PUT", "message", b"x").status == 405
     assert ask(trio[0], "POST", "message", b"x", **{"Sec-Fetch-Site": "cross-site"}).status == 403
     statuses = [ask(trio[0], "POST", "message", b"flood").status for _ in range(60)]
-    assert set(statuses) == {200, 429} and statuses.count(200) >= 31
-    wait_for(lambda: len(heard(trio[1])) == 1 + statuses.count(200), "what was taken to come")
+    assert set(statuses) == {200, 429} and 20 <= statuses.count(200) <= 33
+    wait_for(lambda: len(heard(trio[1])) == before + 1 + statuses.count(200), "what was taken to come")
     assert trio[1].stats()["notes"]["refused"] == 0
     for query in ("addr=", "addr=a%20b", "addr=a%00", "other=1", "addr=a&addr=b", "addr", "addr=" + "x" * 300):
         assert ask(trio[0], "POST", f"announce?{query}").status == 400, query
@@ -135,5 +142,5 @@ def test_a_stop_answers_what_is_under_way(trio):
     wait_for(lambda: trio[0].stats()["http"]["in_flight"] >= 2, "the order to be under way")
     trio[0].stop()
     thread.join()
-    assert replies[0].status in (200, 503) and json.loads(replies[0].body)
     trio[2].resume()
+    assert replies[0].status in (200, 503) and json.loads(replies[0].body)
