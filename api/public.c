@@ -86,6 +86,8 @@ static void give_back(struct public_request *request)
     store_put_destroy(&request->put);
     store_change_destroy(&request->change);
     peer_body_release(&request->peer_body);
+    free(request->order);
+    request->order = NULL;
     assert(!request->source);
     if (loop->idle_count == KEEP_REQUESTS) {
         free_request(request);

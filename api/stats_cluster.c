@@ -159,6 +159,12 @@ void stats_cluster_json(struct buf *out, const struct stats_cluster *it)
     figures_number(out, "refused", f->acks.refused);
     figures_end(out);
 
+    figures_begin(out, "notes");
+    figures_number(out, "said", f->notes_said);
+    figures_number(out, "received", f->notes_received);
+    figures_number(out, "refused", f->notes_refused);
+    figures_end(out);
+
     figures_begin(out, "link");
     figures_number(out, "frames_in", f->frames_in);
     figures_number(out, "frames_out", f->frames_out);
@@ -277,6 +283,12 @@ void stats_cluster_metrics(struct buf *out, const struct stats_cluster *it)
         {"objstore_acks_late_total", "Such waits that ended without", FIGURE_COUNTER, f->acks.late},
         {"objstore_acks_refused_total", "Requests that could not wait, as too many did",
          FIGURE_COUNTER, f->acks.refused},
+        {"objstore_notes_said_total", "Messages that this node was given for all", FIGURE_COUNTER,
+         f->notes_said},
+        {"objstore_notes_received_total", "Messages of other nodes for all", FIGURE_COUNTER,
+         f->notes_received},
+        {"objstore_notes_refused_total", "Of both: too many at once, dropped", FIGURE_COUNTER,
+         f->notes_refused},
         {"objstore_link_received_frames_total", "Frames from peers", FIGURE_COUNTER, f->frames_in},
         {"objstore_link_sent_frames_total", "Frames to peers", FIGURE_COUNTER, f->frames_out},
         {"objstore_link_received_bytes_total", "Their bytes, before encryption", FIGURE_COUNTER,

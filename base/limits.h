@@ -70,6 +70,8 @@
 #define LIMIT_WIRE_PACK_BYTES  (128 * KIB) /* of small messages that travel as one */
 #define PACK_MESSAGE_BYTES     (16 * KIB)  /* larger ones travel alone */
 #define LIMIT_VECTOR_RUNS      1000000     /* a run is one life of one process, which wrote */
+#define LIMIT_WIRE_NOTE_IDS    256         /* in one list of a message */
+#define LIMIT_VECTOR_RUNS      1000000     /* a run is one life of one process, which wrote */
 
 /* Runs (origins) that a node keeps apart: every start of every node that wrote. */
 #define LIMIT_RUNS (1u << 20)
@@ -109,7 +111,7 @@
 
 /* Requests that wait until other nodes have copies of what they put. */
 #define LIMIT_COPY_WAITS     10000
-#define ACK_TIMEOUT_MS       10000 /* unless X-Meta-Timeout says otherwise, … */
+#define ACK_TIMEOUT_MS       10000         /* unless X-Meta-Timeout says otherwise, … */
 #define LIMIT_ACK_TIMEOUT_MS (3600 * 1000) /* … at most so long */
 
 /* The link: sockets between nodes. Bytes and frames are per peer. */
@@ -145,6 +147,24 @@
 #define SYNC_BACKOFF_MAX_MS       8000
 #define SYNC_REPAIR_MS            30000 /* a random peer that differs is asked, news or not */
 #define SYNC_REFUSED_MS           60000 /* events that do not fit are not tried again */
+
+/* Notes to all nodes. Times in milliseconds. A note is taken while it is young, and remembered for
+ * much longer; so it is not taken twice. */
+#define LIMIT_NOTES_KEPT       256   /* with their bytes, to be read and passed on … */
+#define LIMIT_NOTES_KEPT_BYTES MIB   /* … and those, all together */
+#define LIMIT_NOTES_SEEN       4096  /* ids remembered */
+#define NOTE_LIFE_MS           10000 /* it is passed on for so long */
+#define NOTE_SEEN_MS           60000 /* its id is remembered for so long */
+#define NOTE_ROUND_MS          200   /* between offers … */
+#define NOTE_FANOUT            4     /* … to so many nodes each */
+#define LIMIT_NOTE_SENDS       16    /* of one note to one node */
+#define NOTE_WANT_MS           400   /* a note asked for may take so long to come */
+#define NOTE_OWN_RATE          4     /* that this node says in a second … */
+#define NOTE_OWN_BURST         32    /* … and at once */
+#define NOTE_AUTHOR_RATE       8     /* that are taken of one other node */
+#define NOTE_AUTHOR_BURST      64
+#define NOTE_RATE              50 /* … and of all together */
+#define NOTE_BURST             256
 
 /* The pool for work that may wait for the disk. */
 #define POOL_THREADS     4

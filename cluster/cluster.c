@@ -95,6 +95,7 @@ static void tick(struct cluster *cluster)
         cluster_sync(cluster, &input);
         fetch_tick(cluster->fetches, now_ms);
         serve_tick(cluster->serve, now_ms);
+        orders_tick(cluster, now_ms);
         peer_tick(cluster, now_ms);
         peer_join(cluster);
         peer_standing(cluster);
@@ -124,6 +125,7 @@ bool cluster_step(struct cluster *cluster)
     cluster_failed(cluster);
     bodies_failed(cluster);
     bodies_take(cluster);
+    orders_take(cluster);
     cluster_news(cluster);
     tick(cluster);
     pack_flush_all(cluster);
@@ -135,6 +137,7 @@ void cluster_leave(struct cluster *cluster)
     cluster->leaving = true;
     peer_local(cluster);
     bodies_close(cluster);
+    orders_close(cluster);
     cluster_submit(cluster);
 }
 
@@ -175,6 +178,7 @@ static void *run(void *arg)
         if (!cluster_step(cluster)) {
             log_error("cluster: the link to other nodes has failed; this node runs alone until it "
                       "is restarted");
+            orders_close(cluster);
             break;
         }
     while (!atomic_load(&cluster->stopping)) {
@@ -268,7 +272,7 @@ static int open_link(struct cluster *cluster, const struct cluster_config *confi
 
 static int open_cores(struct cluster *cluster)
 {
-    uint64_t seeds[3];
+    uint64_t seeds[4];
     int rc;
 
     cluster->env->random(cluster->env, seeds, sizeof seeds);
@@ -280,7 +284,7 @@ static int open_cores(struct cluster *cluster)
         .address = {cluster->advertise, (uint32_t)strlen(cluster->advertise)}};
     if ((rc = sync_create(&cluster->sync, &sync)) == 0 &&
         (rc = probe_create(&cluster->probe, &probe, cluster_now(cluster))) == 0 &&
-        (rc = members_create(&cluster->members)) == 0)
+        (rc = members_create(&cluster->members)) == 0 && (rc = orders_open(cluster, seeds[3])) == 0)
         rc = bodies_open(cluster);
     return rc;
 }
@@ -378,6 +382,7 @@ void cluster_close(struct cluster **cluster_ptr)
     sync_destroy(&cluster->sync);
     fetch_destroy(&cluster->fetches);
     serve_destroy(&cluster->serve);
+    notes_destroy(&cluster->notes);
     members_destroy(&cluster->members);
     places_destroy(&cluster->places);
     link_close(&cluster->link);

@@ -119,6 +119,7 @@ struct cluster_stats {
     uint64_t fetches, fetch_bytes, fetch_failures; /* bodies that came from peers */
     uint64_t served_bytes;                         /* bodies that went to peers */
     uint64_t wanted, replicated; /* copies that this node lacks of level 2, that it has made */
+    uint64_t notes_said, notes_received, notes_refused; /* those of too many: either way */
     uint64_t frames_in, frames_out, malformed, other_tag, refused;
     uint64_t link_bytes_in, link_bytes_out; /* of those frames, before encryption */
     struct copies_stats acks;

@@ -8,6 +8,7 @@
 #include "cluster/cluster.h"
 #include "cluster/fetch.h"
 #include "cluster/link.h"
+#include "cluster/notes.h"
 #include "cluster/places.h"
 #include "cluster/replicator.h"
 #include "cluster/serve.h"
@@ -53,6 +54,7 @@ struct news {
 };
 
 struct commit_job;
+struct cluster_order;
 
 struct cluster {
     struct journal *journal;
@@ -69,6 +71,7 @@ struct cluster {
     struct sync *sync;
     struct fetches *fetches;
     struct serve *serve;
+    struct notes *notes;
     struct members *members;
     struct places *places;
     struct peer *peers;
@@ -86,6 +89,7 @@ struct cluster {
     struct commit_job *waiting, *waiting_last; /* events that the committer has no room for yet */
     struct cluster_reader *reading[LIMIT_FETCHES];
     size_t reading_count;
+    struct cluster_order *orders; /* under way */
     uint64_t last_number;
     uint64_t malformed, other_tag, refused, undelivered;
     /* What could not be given away for want of memory: said to the core that asked, next turn. */
@@ -109,6 +113,9 @@ struct cluster {
     struct delivery *delivered, *delivered_last;
     struct cluster_reader *readers, *readers_last; /* with something to say */
     bool closed;                                   /* no reader is taken any more */
+    struct cluster_order *ordered;                 /* not begun, the last one first */
+    size_t order_count;                            /* of those, and under way */
+    bool orders_closed;
     size_t reader_count;
     struct news *news;
     size_t news_count, news_cap;
@@ -140,8 +147,8 @@ struct peer *peer_find(struct cluster *cluster, const struct id128 *node);
  * lost; that is counted. */
 void peer_send(struct cluster *cluster, const struct id128 *node,
                const struct wire_message *message);
-/* One input for the probe core, and what comes of it. */
-void peer_probe(struct cluster *cluster, struct probe_input *input);
+/* One input for the probe core, and what comes of it; probe_step's errors. */
+int peer_probe(struct cluster *cluster, struct probe_input *input);
 /* A frame came: link's callback. */
 void peer_receive(void *arg, const struct link_from *from, const uint8_t *data, size_t len);
 /* Send LEN bytes to PEER over our own connection to it, or the one on which it came to us. What
@@ -193,6 +200,21 @@ void cluster_sync(struct cluster *cluster, struct sync_input *input);
 void say_seed(struct cluster *cluster, const char *address, enum link_state state);
 /* How many were not let in. */
 void say_strangers(struct cluster *cluster, const struct link_stats *link);
+
+/* ---- cluster_orders.c ---- */
+
+int orders_open(struct cluster *cluster, uint64_t seed) MUST_CHECK;
+/* What other threads have ordered since the last call. */
+void orders_take(struct cluster *cluster);
+/* Notes and orders, every TIMERS_MS. */
+void orders_tick(struct cluster *cluster, uint64_t now_ms);
+/* NODE is at the seed ADDRESS. */
+void orders_met(struct cluster *cluster, struct text address, const struct id128 *node);
+/* NODE has said what it knows. */
+void orders_summary(struct cluster *cluster, const struct id128 *node);
+struct notes_times orders_times(struct cluster *cluster);
+/* End all with ERR_CLOSED, and take no more. */
+void orders_close(struct cluster *cluster);
 
 /* ---- cluster_bodies.c ---- */
 

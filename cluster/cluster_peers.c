@@ -165,6 +165,7 @@ static void set_alive(struct cluster *cluster, struct peer *peer, bool alive)
     peer->alive = alive;
     cluster_sync(cluster, &input);
     fetch_peer(cluster->fetches, &peer->node, alive, cluster_now(cluster));
+    notes_peer(cluster->notes, &peer->node, alive);
     if (alive)
         replicator_revive(cluster->replicator);
     else
@@ -394,6 +395,7 @@ static void summary_came(struct cluster *cluster, const struct probe_output *out
         peer->digest_equal = hash128_equal(&own.hash, &theirs->vector) &&
                              hash128_equal(&cluster->digest, &theirs->digest);
     cluster_sync(cluster, &input);
+    orders_summary(cluster, &output->node);
 }
 
 static void perform(struct cluster *cluster, const struct probe_output *output)
@@ -416,11 +418,13 @@ static void perform(struct cluster *cluster, const struct probe_output *output)
 
         learn_address(cluster, output->met.seen);
         welcome(cluster, &output->node, where, NULL);
+        orders_met(cluster, output->address, &output->node);
         return;
     }
     case PROBE_SELF:
         log_info("cluster: seed %.*s is this node itself", (int)output->address.len,
                  output->address.ptr);
+        orders_met(cluster, output->address, &cluster->self);
         return;
     case PROBE_PEER_SUMMARY:
         summary_came(cluster, output);
@@ -429,7 +433,7 @@ static void perform(struct cluster *cluster, const struct probe_output *output)
 }
 
 /* Performing an output takes no step of the core: they are lent until then. */
-void peer_probe(struct cluster *cluster, struct probe_input *input)
+int peer_probe(struct cluster *cluster, struct probe_input *input)
 {
     const struct probe_output *outputs;
     size_t count;
@@ -439,10 +443,11 @@ void peer_probe(struct cluster *cluster, struct probe_input *input)
     int rc = probe_step(cluster->probe, input, &outputs, &count);
     if (rc) {
         log_error("cluster: a member or seed cannot be probed: %s", err_text(rc));
-        return;
+        return rc;
     }
     for (size_t i = 0; i < count; i++)
         perform(cluster, &outputs[i]);
+    return 0;
 }
 
 /* ---- Frames ---- */
@@ -533,8 +538,12 @@ static void dispatch(struct cluster *cluster, const struct link_from *from,
         else
             fetch_message(cluster->fetches, message, now_ms);
         return;
+    case WIRE_NOTE:
+    case WIRE_NOTE_IDS:
+        notes_message(cluster->notes, message, orders_times(cluster));
+        return;
     default:
-        cluster->refused++; /* notes: nothing to do with them yet */
+        cluster->refused++;
         return;
     }
 }
@@ -663,6 +672,7 @@ void peer_view(struct cluster *cluster)
     struct link_stats link;
     struct fetch_stats fetch;
     struct serve_stats serve;
+    struct notes_stats notes;
     const struct sync_stats *sync = sync_stats(cluster->sync);
     size_t count = 0, rows = members_count(cluster->members);
 
@@ -682,6 +692,7 @@ void peer_view(struct cluster *cluster)
     say_strangers(cluster, &link);
     fetch_stats(cluster->fetches, &fetch);
     serve_stats(cluster->serve, &serve);
+    notes_stats(cluster->notes, &notes);
     pthread_mutex_lock(&cluster->lock);
     memcpy(cluster->view, view, count * sizeof *view);
     cluster->view_count = count;
@@ -699,6 +710,9 @@ void peer_view(struct cluster *cluster)
                                             .fetch_bytes = fetch.bytes,
                                             .fetch_failures = fetch.failed,
                                             .served_bytes = serve.bytes,
+                                            .notes_said = notes.said,
+                                            .notes_received = notes.taken,
+                                            .notes_refused = notes.refused,
                                             .frames_in = link.frames_in,
                                             .frames_out = link.frames_out,
                                             .link_bytes_in = link.bytes_in,

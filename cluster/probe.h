@@ -56,12 +56,14 @@ struct probe_config {
 };
 
 enum probe_input_kind {
-    PROBE_TICK = 1, /* time has passed */
-    PROBE_MEMBER,   /* a member is known, has another address, or is none any more */
-    PROBE_SEED,     /* an address from the command line, whose node is not known yet */
-    PROBE_MESSAGE,  /* a probe, ack, for or saw, of our tag */
-    PROBE_HEARD,    /* any other valid message */
-    PROBE_LOCAL,    /* what this node says of itself from now on */
+    PROBE_TICK = 1,  /* time has passed */
+    PROBE_MEMBER,    /* a member is known, has another address, or is none any more */
+    PROBE_SEED,      /* an address from the command line, whose node is not known yet */
+    PROBE_MESSAGE,   /* a probe, ack, for or saw, of our tag */
+    PROBE_HEARD,     /* any other valid message */
+    PROBE_LOCAL,     /* what this node says of itself from now on */
+    PROBE_NOW,       /* probe a member, or all, without waiting for the next round */
+    PROBE_SEED_DROP, /* an address is asked no more */
 };
 
 struct probe_input {
@@ -74,7 +76,8 @@ struct probe_input {
             struct text address;
             bool joined; /* false: forget it */
         } member;
-        struct text seed;
+        struct text seed; /* one asked already is asked at once */
+        struct id128 now; /* zero: all */
         struct {
             const struct wire_message *message;
             struct text peer; /* the sender's address as the socket sees it; may be empty */
@@ -190,6 +193,7 @@ struct probe_counts probe_counts(const struct probe *probe);
 /* 0 … PROBE_DOUBT_MAX: how much this node doubts itself. */
 unsigned probe_doubt(const struct probe *probe);
 
+size_t probe_members(const struct probe *probe);
 size_t probe_seeds(const struct probe *probe); /* still unmet, or met and no members yet */
 
 /* "alive", "suspect", "failed", "left" or "unknown"; "good", "degraded", "bad" or "unknown". */

@@ -84,6 +84,11 @@ unsigned probe_doubt(const struct probe *probe)
     return probe->doubt;
 }
 
+size_t probe_members(const struct probe *probe)
+{
+    return probe->peer_count;
+}
+
 size_t probe_seeds(const struct probe *probe)
 {
     return probe->seed_count;

@@ -33,6 +33,8 @@ _Static_assert(LIMIT_WIRE_EVENT_BYTES + REST_BYTES <= LIMIT_WIRE_BYTES &&
                    LIMIT_WIRE_RUNS * WIRE_RUN_BYTES + REST_BYTES <= LIMIT_WIRE_BYTES &&
                    LIMIT_WIRE_NOTE_BYTES + REST_BYTES <= LIMIT_WIRE_BYTES &&
                    LIMIT_WIRE_PACK_BYTES + REST_BYTES <= LIMIT_WIRE_BYTES &&
+                   3 * LIMIT_WIRE_NOTE_IDS * sizeof(struct id128) + REST_BYTES <=
+                       LIMIT_WIRE_BYTES &&
                    LIMIT_WIRE_TAG_BYTES + 2 * LIMIT_WIRE_ADDR_BYTES + 200 <= REST_BYTES,
                "what keeps the limits of its members fits a message");
 _Static_assert(LIMIT_EVENT_BYTES + LENGTH_BYTES <= LIMIT_WIRE_EVENT_BYTES,
@@ -194,7 +196,23 @@ static bool body_data_ok(const struct wire_message *message)
 
 static bool note_ok(const struct wire_message *message)
 {
-    return message->note.data.len <= LIMIT_WIRE_NOTE_BYTES;
+    const struct wire_note *note = &message->note;
+
+    return note->data.len <= LIMIT_WIRE_NOTE_BYTES && !id_is_zero(&note->note) &&
+           !id_is_zero(&note->author);
+}
+
+static bool ids_ok(struct text ids)
+{
+    return ids.len % sizeof(struct id128) == 0 &&
+           ids.len / sizeof(struct id128) <= LIMIT_WIRE_NOTE_IDS;
+}
+
+static bool note_ids_ok(const struct wire_message *message)
+{
+    const struct wire_note_ids *ids = &message->note_ids;
+
+    return ids_ok(ids->offered) && ids_ok(ids->seen) && ids_ok(ids->wanted);
 }
 
 static bool pack_ok(const struct wire_message *message)
@@ -486,12 +504,30 @@ static void write_note(struct buf *out, const struct wire_message *message)
 {
     pack_id(out, &message->note.note);
     pack_data(out, message->note.data);
+    pack_id(out, &message->note.author);
+    pack_uint(out, message->note.age_ms);
 }
 
 static void read_note(struct unpack *in, struct wire_message *out)
 {
     take_id(in, &out->note.note);
     out->note.data = take_data(in);
+    take_id(in, &out->note.author);
+    out->note.age_ms = (uint32_t)unpack_uint(in, UINT32_MAX);
+}
+
+static void write_note_ids(struct buf *out, const struct wire_message *message)
+{
+    pack_data(out, message->note_ids.offered);
+    pack_data(out, message->note_ids.seen);
+    pack_data(out, message->note_ids.wanted);
+}
+
+static void read_note_ids(struct unpack *in, struct wire_message *out)
+{
+    out->note_ids.offered = take_data(in);
+    out->note_ids.seen = take_data(in);
+    out->note_ids.wanted = take_data(in);
 }
 
 static void write_pack(struct buf *out, const struct wire_message *message)
@@ -527,8 +563,9 @@ static const struct {
     [WIRE_BODY_DATA] = {"body-data", 5, write_body_data, read_body_data, body_data_ok},
     [WIRE_BODY_CREDIT] = {"body-credit", 2, write_flow, read_flow, is_fine},
     [WIRE_BODY_END] = {"body-end", 2, write_flow, read_flow, end_ok},
-    [WIRE_NOTE] = {"note", 2, write_note, read_note, note_ok},
     [WIRE_PACK] = {"pack", 1, write_pack, read_pack, pack_ok},
+    [WIRE_NOTE] = {"note", 4, write_note, read_note, note_ok},
+    [WIRE_NOTE_IDS] = {"note-ids", 3, write_note_ids, read_note_ids, note_ids_ok},
 };
 
 static bool is_known(uint64_t type)

@@ -49,9 +49,10 @@ enum wire_type {
     WIRE_BODY_CREDIT = 22, /* so many more bytes may be under way to me */
     WIRE_BODY_END = 23,    /* from the holder: no more, and why; from the asker: stop */
 
-    WIRE_NOTE = 30,
+    WIRE_NOTE = 30,     /* somebody says something to all */
+    WIRE_NOTE_IDS = 31, /* which of such I offer you, have seen, want of you */
 
-    WIRE_PACK = 80,
+    WIRE_PACK = 80, /* several small messages */
 };
 
 /* What a node knows, in few bytes: equal summaries, equal states. */
@@ -156,8 +157,17 @@ struct wire_body_data {
 
 /* WIRE_NOTE. */
 struct wire_note {
-    struct id128 note; /* who has seen it forwards it no more */
-    struct text data;  /* at most LIMIT_WIRE_NOTE_BYTES */
+    struct id128 note;   /* who has seen it does not take it again; never zero */
+    struct text data;    /* at most LIMIT_WIRE_NOTE_BYTES */
+    struct id128 author; /* never zero */
+    uint32_t age_ms;     /* since it was said, without its time on the way */
+};
+
+/* WIRE_NOTE_IDS: at most LIMIT_WIRE_NOTE_IDS ids in each list, 16 bytes each. */
+struct wire_note_ids {
+    struct text offered; /* the sender has these … */
+    struct text seen;    /* … need not get these … */
+    struct text wanted;  /* … and asks for these */
 };
 
 /* WIRE_PACK. */
@@ -181,6 +191,7 @@ struct wire_message {
         struct wire_body_data body_data;
         struct wire_note note;
         struct wire_pack pack;
+        struct wire_note_ids note_ids;
     };
 };
 

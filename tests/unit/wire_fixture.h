@@ -17,9 +17,10 @@
 #define TEXT(s) ((struct text){s, sizeof(s) - 1})
 
 static const enum wire_type types[] = {
-    WIRE_PROBE,     WIRE_PROBE_ACK,   WIRE_PROBE_FOR,   WIRE_PROBE_SAW,   WIRE_SYNC_ASK,
-    WIRE_SYNC_MORE, WIRE_SYNC_VECTOR, WIRE_SYNC_EVENTS, WIRE_SYNC_CREDIT, WIRE_SYNC_END,
-    WIRE_BODY_ASK,  WIRE_BODY_DATA,   WIRE_BODY_CREDIT, WIRE_BODY_END,    WIRE_NOTE,
+    WIRE_PROBE,       WIRE_PROBE_ACK, WIRE_PROBE_FOR,   WIRE_PROBE_SAW,
+    WIRE_SYNC_ASK,    WIRE_SYNC_MORE, WIRE_SYNC_VECTOR, WIRE_SYNC_EVENTS,
+    WIRE_SYNC_CREDIT, WIRE_SYNC_END,  WIRE_BODY_ASK,    WIRE_BODY_DATA,
+    WIRE_BODY_CREDIT, WIRE_BODY_END,  WIRE_NOTE,        WIRE_NOTE_IDS,
 };
 
 #define TYPES (sizeof types / sizeof *types)
@@ -74,7 +75,11 @@ static inline struct wire_message message_of(enum wire_type type)
         message.body_data = (struct wire_body_data){11, 95, 100, UINT64_MAX, TEXT("a\0b\xff\n")};
         break;
     case WIRE_NOTE:
-        message.note = (struct wire_note){{{8}}, TEXT("hello, nodes")};
+        message.note = (struct wire_note){{{8}}, TEXT("hello, nodes"), {{9}}, 70000};
+        break;
+    case WIRE_NOTE_IDS:
+        message.note_ids = (struct wire_note_ids){
+            TEXT("aaaaaaaaaaaaaaaa"), {"", 0}, TEXT("bbbbbbbbbbbbbbbbcccccccccccccccc")};
         break;
     default:
         message.flow.session = 12;
@@ -198,9 +203,17 @@ static inline void raw_small(struct buf *out, const struct wire_message *m)
         pack_uint(out, m->flow.end);
         break;
     case WIRE_NOTE:
-        raw_head(out, m, 2);
+        raw_head(out, m, 4);
         pack_bin(out, m->note.note.bytes, 16);
         pack_bin(out, m->note.data.ptr, m->note.data.len);
+        pack_bin(out, m->note.author.bytes, 16);
+        pack_uint(out, m->note.age_ms);
+        break;
+    case WIRE_NOTE_IDS:
+        raw_head(out, m, 3);
+        pack_bin(out, m->note_ids.offered.ptr, m->note_ids.offered.len);
+        pack_bin(out, m->note_ids.seen.ptr, m->note_ids.seen.len);
+        pack_bin(out, m->note_ids.wanted.ptr, m->note_ids.wanted.len);
         break;
     default:
         assert_int_equal(m->type, WIRE_SYNC_MORE);
@@ -370,6 +383,13 @@ static inline void same_members(const struct wire_message *a, const struct wire_
     case WIRE_NOTE:
         assert_true(id_equal(&a->note.note, &b->note.note));
         same_text(a->note.data, b->note.data);
+        assert_true(id_equal(&a->note.author, &b->note.author));
+        assert_int_equal(a->note.age_ms, b->note.age_ms);
+        break;
+    case WIRE_NOTE_IDS:
+        same_text(a->note_ids.offered, b->note_ids.offered);
+        same_text(a->note_ids.seen, b->note_ids.seen);
+        same_text(a->note_ids.wanted, b->note_ids.wanted);
         break;
     default:
         assert_true(a->flow.session == b->flow.session && a->flow.bytes == b->flow.bytes);
