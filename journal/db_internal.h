@@ -7,7 +7,7 @@
 #include <sqlite3.h>
 
 #define DB_APPLICATION_ID 0x4F424A53 /* "OBJS" */
-#define DB_USER_VERSION   3
+#define DB_USER_VERSION   4
 
 /* Every statement there is; db_schema.c has their text. */
 enum statement {
@@ -47,7 +47,8 @@ enum statement {
     STATEMENT_MEMBER_SET,
     STATEMENT_HOLDER_SET,
     STATEMENT_HOLDERS_REMOVE,
-    STATEMENT_LAST_OF_WRITER = STATEMENT_HOLDERS_REMOVE,
+    STATEMENT_FEATURE_RAISE,
+    STATEMENT_LAST_OF_WRITER = STATEMENT_FEATURE_RAISE,
     /* readers */
     STATEMENT_EVENTS,
     STATEMENT_OBJECTS,
@@ -63,6 +64,9 @@ enum statement {
     STATEMENT_HOLDERS,
     STATEMENT_AUTHOR,
     STATEMENT_RUN,
+    STATEMENT_FEATURE,
+    STATEMENT_OWED_OTHERS,
+    STATEMENT_RANGE,
     STATEMENT_COUNT
 };
 
