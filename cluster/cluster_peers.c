@@ -260,6 +260,9 @@ void peer_members(struct cluster *cluster, const struct db_member *rows, size_t 
             .kind = PROBE_MEMBER,
             .member = {.node = row.node, .address = text_of(row.address), .joined = joined}};
         peer_probe(cluster, &input);
+        if (peer && !joined && !peer->alive)
+            forget(cluster, peer); /* when it is heard again, that is news */
+        cluster->view_ms = 0;      /* others shall see it at once */
     }
 }
 

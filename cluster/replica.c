@@ -332,7 +332,8 @@ int replica_start(struct replica **out, const struct replica_host *host,
                                   .holder_count = count};
     int rc;
 
-    assert(object_wanted_here(object) && count <= LIMIT_FETCH_HOLDERS);
+    assert((object->flags & (OBJECT_PUT | OBJECT_DELETED)) == OBJECT_PUT);
+    assert(place_is_none(&object->place) && count <= LIMIT_FETCH_HOLDERS);
     *out = NULL;
     if (!r)
         return ERR_NO_MEMORY;
