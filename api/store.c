@@ -22,6 +22,7 @@ struct store_change {
     void (*done)(void *arg, const struct store_result *result);
     void *arg;
     bool busy;
+    struct cluster *cluster; /* whose gate it went through */
     struct condition *condition;
     char text[];
 };
@@ -208,6 +209,8 @@ static void changed(struct change *change)
 
     assert(it->busy);
     it->busy = false;
+    if (it->cluster)
+        cluster_write_end(it->cluster);
     /* From here on the door may free IT. */
     it->done(it->arg, &result);
 }
@@ -249,8 +252,14 @@ int store_change_submit(struct store_change **out, struct store *store,
     char *at = copy_text(&it->change.request.name, it->text);
     at = copy_text(&it->change.request.type, at);
     (void)copy_text(&it->change.request.user_meta, at);
+    it->cluster = store->cluster;
     *out = it;
-    int rc = journal_submit(store->journal, &it->change);
+    int rc = it->cluster ? cluster_write_begin(it->cluster) : 0;
+    if (rc == 0) {
+        rc = journal_submit(store->journal, &it->change);
+        if (rc && it->cluster)
+            cluster_write_end(it->cluster);
+    }
     if (rc) {
         it->busy = false;
         store_change_destroy(out);

@@ -73,6 +73,16 @@
 #define LIMIT_WIRE_NOTE_IDS    256         /* in one list of a message */
 #define LIMIT_VECTOR_RUNS      1000000     /* a run is one life of one process, which wrote */
 
+/* Administration: what is asked of one member for the sake of another. */
+#define LIMIT_WIRE_VERSION_BYTES 32          /* of a software version */
+#define LIMIT_WIRE_ADOPT         512         /* objects in one message */
+#define LIMIT_WIRE_ROWS          8192        /* sums of rows in one message */
+#define LIMIT_WIRE_ROW_BYTES     (128 * KIB) /* of one object's facts as JSON */
+#define LIMIT_INQUIRIES          64          /* questions of this node under way … */
+#define LIMIT_FINDINGS           16          /* … and of others being answered here */
+#define LIMIT_ADOPTED            2048        /* objects that others asked this node to copy */
+#define INQUIRY_MS               3000        /* until a question is asked again */
+
 /* Runs (origins) that a node keeps apart: every start of every node that wrote. */
 #define LIMIT_RUNS (1u << 20)
 

@@ -81,7 +81,7 @@ static void tick(struct cluster *cluster)
 {
     uint64_t now_ms = cluster_now(cluster);
 
-    if (cluster->local_due)
+    if (cluster->local_due || atomic_load(&cluster->draining) != cluster->draining_said)
         peer_local(cluster);
     if (now_ms >= probe_next_ms(cluster->probe)) {
         struct probe_input input = {.kind = PROBE_TICK};
@@ -99,6 +99,7 @@ static void tick(struct cluster *cluster)
         peer_tick(cluster, now_ms);
         peer_join(cluster);
         peer_standing(cluster);
+        operate_replace(cluster);
     }
     if (now_ms - cluster->view_ms >= VIEW_MS) {
         cluster->view_ms = now_ms;
@@ -126,6 +127,7 @@ bool cluster_step(struct cluster *cluster)
     bodies_failed(cluster);
     bodies_take(cluster);
     orders_take(cluster);
+    inquiry_send(cluster);
     cluster_news(cluster);
     tick(cluster);
     pack_flush_all(cluster);
@@ -202,6 +204,8 @@ int cluster_start(struct cluster *cluster)
 
     if (rc == 0)
         rc = replicator_start(cluster->replicator);
+    if (rc == 0)
+        rc = drainer_start(cluster->drainer);
     if (rc)
         cluster_stop(cluster);
     return rc;
@@ -212,6 +216,8 @@ void cluster_stop(struct cluster *cluster)
     if (!cluster || !cluster->running)
         return;
     copies_stop(cluster->copies);
+    inquiry_close(cluster);
+    drainer_stop(cluster->drainer);
     replicator_stop(cluster->replicator);
     atomic_store(&cluster->stopping, true);
     link_wake(cluster->link);
@@ -281,6 +287,7 @@ static int open_cores(struct cluster *cluster)
         .node = cluster->self,
         .seed = seeds[1],
         .tag = {cluster->tag, (uint32_t)strlen(cluster->tag)},
+        .version = {OBJSTORE_VERSION, (uint32_t)strlen(OBJSTORE_VERSION)},
         .address = {cluster->advertise, (uint32_t)strlen(cluster->advertise)}};
     if ((rc = sync_create(&cluster->sync, &sync)) == 0 &&
         (rc = probe_create(&cluster->probe, &probe, cluster_now(cluster))) == 0 &&
@@ -318,6 +325,18 @@ static int add_seeds(struct cluster *cluster, const struct cluster_config *confi
     return 0;
 }
 
+/* A build that does not understand what its cluster has agreed on would get its facts wrong. */
+static int check_level(struct cluster *cluster, char *message, size_t cap)
+{
+    if (cluster->level <= FEATURE_LEVEL)
+        return 0;
+    (void)snprintf(message, cap,
+                   "the cluster's feature level is %u, and this build understands levels up to %u: "
+                   "a newer one is needed",
+                   cluster->level, FEATURE_LEVEL);
+    return ERR_FORMAT;
+}
+
 int cluster_open(struct cluster **out, const struct cluster_config *config, char *message,
                  size_t cap)
 {
@@ -334,7 +353,15 @@ int cluster_open(struct cluster **out, const struct cluster_config *config, char
     cluster->self = journal_node(config->journal);
     (void)snprintf(cluster->tag, sizeof cluster->tag, "%s", config->tag);
     cluster->alone = true;
+    cluster->level = 1;
+    if (config->replaces)
+        cluster->replaces = *config->replaces;
     pthread_mutex_init(&cluster->lock, NULL);
+    pthread_condattr_t clock;
+    (void)pthread_condattr_init(&clock);
+    (void)pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
+    (void)pthread_cond_init(&cluster->answered, &clock);
+    (void)pthread_condattr_destroy(&clock);
     buf_init(&cluster->frame, LIMIT_WIRE_BYTES);
     buf_init(&cluster->pack_frame, LIMIT_WIRE_BYTES);
     cluster->peers = calloc(LIMIT_PEERS, sizeof *cluster->peers);
@@ -343,6 +370,9 @@ int cluster_open(struct cluster **out, const struct cluster_config *config, char
     rc = replicator_create(&cluster->replicator, cluster->journal, cluster, cluster->env);
     if (rc == 0)
         rc = copies_create(&cluster->copies, cluster->journal);
+    if (rc == 0)
+        rc = drainer_create(&cluster->drainer, cluster->journal, cluster, cluster->env,
+                            config->state_dir);
     if (rc)
         goto out;
     const struct pool_context context = {open_reader, close_reader, cluster};
@@ -351,7 +381,8 @@ int cluster_open(struct cluster **out, const struct cluster_config *config, char
         (rc = places_create(&cluster->places, cluster->env, cluster->pool, CLUSTER_PORT)) != 0 ||
         (rc = open_link(cluster, config, message, cap)) != 0 ||
         (rc = know_address(cluster, config)) != 0 || (rc = open_cores(cluster)) != 0 ||
-        (rc = cluster_load(cluster)) != 0 || (rc = add_seeds(cluster, config)) != 0)
+        (rc = cluster_load(cluster)) != 0 || (rc = check_level(cluster, message, cap)) != 0 ||
+        (rc = add_seeds(cluster, config)) != 0)
         goto out;
     journal_listen(config->journal, cluster_listen, cluster);
     journal_on_damage(config->journal, cluster_damage, cluster);
@@ -374,6 +405,7 @@ void cluster_close(struct cluster **cluster_ptr)
     if (!cluster)
         return;
     assert(!cluster->running);
+    drainer_destroy(&cluster->drainer);
     replicator_destroy(&cluster->replicator);
     copies_destroy(&cluster->copies);
     pool_stop(&cluster->pool);
@@ -393,6 +425,7 @@ void cluster_close(struct cluster **cluster_ptr)
         buf_release(&cluster->peers[i].pack);
     free(cluster->peers);
     free(cluster->news);
+    (void)pthread_cond_destroy(&cluster->answered);
     pthread_mutex_destroy(&cluster->lock);
     free(cluster);
     *cluster_ptr = NULL;
@@ -414,6 +447,7 @@ void cluster_stats(struct cluster *cluster, struct cluster_stats *out)
     pthread_mutex_unlock(&cluster->lock);
     replicator_stats(cluster->replicator, &replicator);
     out->wanted = replicator.wanted;
+    out->wanted_bytes = replicator.wanted_bytes;
     out->replicated = replicator.done;
     copies_stats(cluster->copies, &out->acks);
 }
@@ -426,6 +460,11 @@ size_t cluster_members(struct cluster *cluster, struct cluster_member *out, size
     memcpy(out, cluster->view, count * sizeof *out);
     pthread_mutex_unlock(&cluster->lock);
     return count;
+}
+
+struct drainer *cluster_drainer(struct cluster *cluster)
+{
+    return cluster->drainer;
 }
 
 bool cluster_is_alone(struct cluster *cluster)

@@ -32,6 +32,9 @@ struct replicator {
     struct queue *ended; /* struct replica *; a place for each */
     struct repairs *repairs;
     _Atomic bool news, revived, stopping;
+    pthread_mutex_t lock;                     /* guards the next three */
+    struct event_item adopted[LIMIT_ADOPTED]; /* a ring: what a member that leaves asks for */
+    size_t adopted_first, adopted_count;
     bool started;
     pthread_t thread;
     /* The thread's own. */
@@ -76,6 +79,35 @@ void replicator_revive(struct replicator *replicator)
 {
     if (!atomic_exchange(&replicator->revived, true))
         queue_wake(replicator->ended);
+}
+
+void replicator_adopt(struct replicator *r, const struct event_item *items, size_t count)
+{
+    pthread_mutex_lock(&r->lock);
+    for (size_t i = 0; i < count && r->adopted_count < LIMIT_ADOPTED; i++)
+        r->adopted[(r->adopted_first + r->adopted_count++) % LIMIT_ADOPTED] = items[i];
+    pthread_mutex_unlock(&r->lock);
+    queue_wake(r->ended);
+}
+
+static bool next_adopted(struct replicator *r, struct event_item *out)
+{
+    pthread_mutex_lock(&r->lock);
+    bool found = r->adopted_count > 0;
+
+    if (found)
+        *out = r->adopted[r->adopted_first];
+    pthread_mutex_unlock(&r->lock);
+    return found;
+}
+
+static void take_adopted(struct replicator *r)
+{
+    pthread_mutex_lock(&r->lock);
+    assert(r->adopted_count > 0);
+    r->adopted_first = (r->adopted_first + 1) % LIMIT_ADOPTED;
+    r->adopted_count--;
+    pthread_mutex_unlock(&r->lock);
 }
 
 /* ---- How it went ---- */
@@ -214,13 +246,24 @@ static bool has_expired(const struct replicator *r, const struct object *object)
     return object->expires_ms && object->expires_ms <= env_wall_ms(r->env);
 }
 
-static void start(struct replicator *r, const struct id128 *id)
+/* Whether a copy of OBJECT is to be made: it is for every node, or it is what SHA256 (may be NULL)
+ * names and not here. */
+static bool is_due(const struct replicator *r, const struct object *object, const uint8_t *sha256)
+{
+    bool adopted = sha256 && (object->flags & (OBJECT_PUT | OBJECT_DELETED)) == OBJECT_PUT &&
+                   place_is_none(&object->place) &&
+                   memcmp(object->sha256, sha256, SHA256_BYTES) == 0;
+
+    return (adopted || object_wanted_here(object)) && !has_expired(r, object);
+}
+
+static void start(struct replicator *r, const struct id128 *id, const uint8_t *sha256)
 {
     struct replica_result result = {.id = *id, .outcome = WANTED_GONE};
     struct object *object = NULL;
     int rc = journal_find(r->host.journal, r->reader, id, &object);
 
-    if (rc == 0 && object_wanted_here(object) && !has_expired(r, object)) {
+    if (rc == 0 && is_due(r, object, sha256)) {
         rc = start_copy(r, object);
         if (rc == 0) {
             object_destroy(&object);
@@ -262,6 +305,18 @@ static bool may_repair(const struct replicator *r)
     return r->repairing < REPAIRS_AT_ONCE && repairs_count(r->repairs) > 0;
 }
 
+/* Copies for a member that leaves go before those of the list: it waits for them. */
+static void start_adopted(struct replicator *r)
+{
+    struct event_item item;
+
+    while (!atomic_load(&r->stopping) && next_adopted(r, &item) &&
+           wanted_begin(r->wanted, &item.id, now_ms(r))) {
+        take_adopted(r);
+        start(r, &item.id, item.sha256);
+    }
+}
+
 static void wait_until(struct replicator *r, uint64_t until_ms)
 {
     uint64_t now = now_ms(r);
@@ -287,6 +342,7 @@ uint64_t replicator_step(struct replicator *r)
         wanted_news(r->wanted, env_wall_ms(r->env));
     if (atomic_exchange(&r->revived, false))
         wanted_revive(r->wanted, now_ms(r));
+    start_adopted(r);
     if (r->flight_bytes >= REPLICA_BYTES)
         return now_ms(r) + REPLICA_SWEEP_MAX_MS; /* one ends, or is told to */
     wanted_step(r->wanted, now_ms(r), &step);
@@ -295,7 +351,7 @@ uint64_t replicator_step(struct replicator *r)
         read_page(r, &step.id);
         break;
     case WANTED_START:
-        start(r, &step.id);
+        start(r, &step.id, NULL);
         break;
     case WANTED_WAIT:
         return step.until_ms;
@@ -357,6 +413,7 @@ int replicator_create(struct replicator **out, struct journal *journal, struct c
         (struct replica_host){.journal = journal, .cluster = cluster, .ended = on_ended, .arg = r};
     r->env = env;
     env->random(env, &seed, sizeof seed);
+    (void)pthread_mutex_init(&r->lock, NULL);
     rc = wanted_create(&r->wanted, seed);
     if (rc == 0)
         rc = queue_create(&r->ended, FLIGHTS);
@@ -425,6 +482,7 @@ void replicator_destroy(struct replicator **replicator)
     queue_destroy(&r->ended);
     repairs_destroy(&r->repairs);
     wanted_destroy(&r->wanted);
+    (void)pthread_mutex_destroy(&r->lock);
     free(r);
 }
 

@@ -59,6 +59,10 @@ void replicator_poke(struct replicator *replicator);
 /* Another node answers, for the first time or again: what failed is tried again soon. As poke. */
 void replicator_revive(struct replicator *replicator);
 
+/* Make a copy of each of ITEMS, though they are not for every node: a member that leaves asks for
+ * it. What there is no room for is passed over: whoever asks asks again. Any thread, cheap. */
+void replicator_adopt(struct replicator *replicator, const struct event_item *items, size_t count);
+
 /* Any thread. */
 void replicator_stats(struct replicator *replicator, struct replicator_stats *out);
 

@@ -204,6 +204,16 @@ static void start(struct wanted *w, const struct id128 *id, struct wanted_step *
     *out = (struct wanted_step){.act = WANTED_START, .id = *id};
 }
 
+bool wanted_begin(struct wanted *w, const struct id128 *id, uint64_t now_ms)
+{
+    struct wanted_step step;
+
+    if (w->flight_count == LIMIT_REPLICAS || now_ms < w->pause_ms || flies(w, id))
+        return false;
+    start(w, id, &step);
+    return true;
+}
+
 void wanted_ended(struct wanted *w, const struct id128 *id, enum wanted_outcome outcome,
                   uint64_t now_ms)
 {

@@ -37,6 +37,7 @@ struct options {
     char *nodes[OPTIONS_MAX_NODES]; /* "host:port" each */
     unsigned node_count;
     char *tag, *private_addr, *debug_addr, *public_addr; /* debug_addr: "" = none */
+    char *replace;                                       /* "" = nobody */
     char *advertise_addr;                                /* "" = what others see */
     char *cluster_secret_file;                           /* "" = none */
     char *state_dir, *files_dir;                         /* without a slash at the end */

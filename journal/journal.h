@@ -45,7 +45,8 @@ struct change {
      * already is passed over. */
     const uint8_t *events;
     size_t events_bytes;
-    /* CHANGE_FACT: kind and payload of an event without an object; lent until DONE. */
+    /* CHANGE_FACT: kind and payload of an event without an object; lent until DONE. Its stamp,
+     * where there is one, is the one that it replaces: what is journaled bears a later one. */
     const struct event *fact;
 
     /* Called once, from the committer's thread, when the outcome is durable (or refused). */

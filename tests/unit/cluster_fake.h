@@ -155,6 +155,23 @@ const char *cluster_address(const struct cluster *cluster)
     return "";
 }
 
+int cluster_write_begin(struct cluster *cluster)
+{
+    (void)cluster;
+    return 0;
+}
+
+void cluster_write_end(struct cluster *cluster)
+{
+    (void)cluster;
+}
+
+int cluster_write_refusal(struct cluster *cluster)
+{
+    (void)cluster;
+    return 0;
+}
+
 void cluster_stats(struct cluster *cluster, struct cluster_stats *out)
 {
     (void)cluster;
