@@ -82,12 +82,15 @@
 #define LIMIT_SERVED_BACKGROUND          48
 #define LIMIT_SERVED_PER_PEER            8
 #define LIMIT_SERVED_PER_PEER_BACKGROUND 6
+#define LIMIT_ASKED_LARGE_BACKGROUND     5 /* of one peer: a small body never waits for large ones */
 #define LIMIT_SERVE_READS                16 /* of a chunk each, under way to the disk */
 #define LIMIT_SERVE_READS_BACKGROUND     12
 
 /* Replication: copies that this node makes for itself. Times in milliseconds. */
-#define LIMIT_REPLICAS     16 /* under way at once */
+#define LIMIT_REPLICAS     20 /* under way at once */
+#define LIMIT_REPLICAS_OLD 16 /* … of them, others than those that have just become wanted */
 #define LIMIT_REPLICA_PAGE 64 /* ids read from the list at once */
+#define LIMIT_REPLICA_NEW  1024 /* that have just become wanted; of more the walks find the rest */
 #define LIMIT_REPLICA_FAILURES                                                                     \
     1024 /* objects remembered for a retry; others the sweep meets again */
 #define REPLICA_BACKOFF_MS     1000 /* after an object's first failure, doubled up to … */

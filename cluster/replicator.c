@@ -31,6 +31,9 @@ struct replicator {
     _Atomic bool news, revived, stopping;
     bool started;
     pthread_t thread;
+    pthread_mutex_t lock; /* guards the ids that have just become wanted */
+    struct id128 new[LIMIT_REPLICA_PAGE];
+    size_t new_count;
     /* The thread's own. */
     struct wanted *wanted;
     struct db_reader *reader;
@@ -60,6 +63,24 @@ void replicator_poke(struct replicator *replicator)
 {
     if (!atomic_exchange(&replicator->news, true))
         queue_wake(replicator->ended);
+}
+
+void replicator_want(struct replicator *r, const struct id128 *id)
+{
+    (void)pthread_mutex_lock(&r->lock);
+    if (r->new_count < LIMIT_REPLICA_PAGE) /* else the walks find it */
+        r->new[r->new_count++] = *id;
+    (void)pthread_mutex_unlock(&r->lock);
+}
+
+/* Hand on what replicator_want has brought. */
+static void take_new(struct replicator *r)
+{
+    (void)pthread_mutex_lock(&r->lock);
+    for (size_t i = 0; i < r->new_count; i++)
+        wanted_new(r->wanted, &r->new[i]);
+    r->new_count = 0;
+    (void)pthread_mutex_unlock(&r->lock);
 }
 
 void replicator_revive(struct replicator *replicator)
@@ -227,8 +248,10 @@ static void go_on(struct replicator *r)
 {
     struct wanted_step step;
 
-    if (atomic_exchange(&r->news, false))
+    if (atomic_exchange(&r->news, false)) {
+        take_new(r);
         wanted_news(r->wanted, env_wall_ms(r->env));
+    }
     if (atomic_exchange(&r->revived, false))
         wanted_revive(r->wanted, now_ms(r));
     wanted_step(r->wanted, now_ms(r), &step);
@@ -278,6 +301,7 @@ int replicator_create(struct replicator **out, struct journal *journal, struct c
     r->host =
         (struct replica_host){.journal = journal, .cluster = cluster, .ended = on_ended, .arg = r};
     r->env = env;
+    (void)pthread_mutex_init(&r->lock, NULL);
     env->random(env, &seed, sizeof seed);
     rc = wanted_create(&r->wanted, seed);
     if (rc == 0)
@@ -336,6 +360,7 @@ void replicator_destroy(struct replicator **replicator)
     pool_stop(&r->host.pool);
     queue_destroy(&r->ended);
     wanted_destroy(&r->wanted);
+    (void)pthread_mutex_destroy(&r->lock);
     free(r);
 }
 
