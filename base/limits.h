@@ -96,17 +96,20 @@
 #define LIMIT_SERVED_BACKGROUND           192
 #define LIMIT_SERVED_PER_PEER             32
 #define LIMIT_SERVED_PER_PEER_BACKGROUND  24
+#define LIMIT_ASKED_LARGE_BACKGROUND      18 /* of one peer: a small body never waits for large ones */
 #define LIMIT_SERVE_READS                 64 /* under way to the disk: so many, … */
 #define LIMIT_SERVE_READS_BACKGROUND      48
 #define LIMIT_SERVE_READ_BYTES            (4 * MIB) /* … and so much; each is at most a chunk */
 #define LIMIT_SERVE_READ_BYTES_BACKGROUND (3 * MIB)
 
 /* Replication: copies that this node makes for itself. Times in milliseconds. */
-#define LIMIT_REPLICAS     64        /* under way at once, … */
+#define LIMIT_REPLICAS     64 /* under way at once, … */
+#define LIMIT_REPLICAS_OLD 48 /* … of them, others than those that have just become wanted, … */
 #define REPLICA_BYTES      (8 * MIB) /* … and their bytes in memory, but always one */
 #define LIMIT_REPAIRS      256       /* damaged copies that wait for a good one … */
 #define REPAIRS_AT_ONCE    2         /* … of them under way, besides */
 #define LIMIT_REPLICA_PAGE 64        /* ids read from the list at once */
+#define LIMIT_REPLICA_NEW  1024 /* that have just become wanted; of more the walks find the rest */
 #define LIMIT_REPLICA_FAILURES                                                                     \
     1024 /* objects remembered for a retry; others the sweep meets again */
 #define REPLICA_BACKOFF_MS     1000 /* after an object's first failure, doubled up to … */

@@ -386,7 +386,7 @@ int cluster_open(struct cluster **out, const struct cluster_config *config, char
         goto out;
     journal_listen(config->journal, cluster_listen, cluster);
     journal_on_damage(config->journal, cluster_damage, cluster);
-    journal_listen_copies(config->journal, copies_news, cluster->copies);
+    journal_listen_copies(config->journal, cluster_listen_copies, cluster);
     peer_standing(cluster);
     peer_view(cluster);
     *out = cluster;

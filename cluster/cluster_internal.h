@@ -215,6 +215,8 @@ void pack_flush_all(struct cluster *cluster);
 
 /* The journal's listener: on the applier's thread. */
 void cluster_listen(void *arg, const struct journal_news *news);
+/* The same of copies. */
+void cluster_listen_copies(void *arg, const struct journal_copy_news *news);
 /* Runs and members as they are in the database now. */
 int cluster_load(struct cluster *cluster) MUST_CHECK;
 /* Tell the cores what the journal said since the last call. */

@@ -78,6 +78,15 @@ void cluster_listen(void *arg, const struct journal_news *news)
     }
 }
 
+void cluster_listen_copies(void *arg, const struct journal_copy_news *news)
+{
+    struct cluster *cluster = arg;
+
+    copies_news(cluster->copies, news->event, news->len);
+    if (news->wanted)
+        replicator_want(cluster->replicator, news->wanted);
+}
+
 static void tell_run(struct cluster *cluster, const struct vector_run *run, bool own)
 {
     struct sync_input input = {.kind = SYNC_LOCAL, .local = {.run = *run, .own = own}};

@@ -309,9 +309,8 @@ static void wake(struct copies *c, const struct id128 *id)
             make_due(c, wait);
 }
 
-void copies_news(void *arg, const uint8_t *data, size_t len)
+void copies_news(struct copies *c, const uint8_t *data, size_t len)
 {
-    struct copies *c = arg;
     struct event event;
 
     /* Who begins to wait from now on counts what is in SQLite by then. */

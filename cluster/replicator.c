@@ -32,7 +32,9 @@ struct replicator {
     struct queue *ended; /* struct replica *; a place for each */
     struct repairs *repairs;
     _Atomic bool news, revived, stopping;
-    pthread_mutex_t lock;                     /* guards the next three */
+    pthread_mutex_t lock;                 /* guards the next five */
+    struct id128 new[LIMIT_REPLICA_PAGE]; /* have just become wanted */
+    size_t new_count;
     struct event_item adopted[LIMIT_ADOPTED]; /* a ring: what a member that leaves asks for */
     size_t adopted_first, adopted_count;
     bool started;
@@ -73,6 +75,24 @@ void replicator_repair(struct replicator *replicator, const struct object *objec
 {
     if (repairs_add(replicator->repairs, &object->id, &object->place))
         queue_wake(replicator->ended);
+}
+
+void replicator_want(struct replicator *r, const struct id128 *id)
+{
+    (void)pthread_mutex_lock(&r->lock);
+    if (r->new_count < LIMIT_REPLICA_PAGE) /* else the walks find it */
+        r->new[r->new_count++] = *id;
+    (void)pthread_mutex_unlock(&r->lock);
+}
+
+/* Hand on what replicator_want has brought. */
+static void take_new(struct replicator *r)
+{
+    (void)pthread_mutex_lock(&r->lock);
+    for (size_t i = 0; i < r->new_count; i++)
+        wanted_new(r->wanted, &r->new[i]);
+    r->new_count = 0;
+    (void)pthread_mutex_unlock(&r->lock);
 }
 
 void replicator_revive(struct replicator *replicator)
@@ -338,8 +358,10 @@ uint64_t replicator_step(struct replicator *r)
     take_ended(r);
     if (may_repair(r) && repairs_take(r->repairs, &repair))
         start_repair(r, &repair);
-    if (atomic_exchange(&r->news, false))
+    if (atomic_exchange(&r->news, false)) {
+        take_new(r);
         wanted_news(r->wanted, env_wall_ms(r->env));
+    }
     if (atomic_exchange(&r->revived, false))
         wanted_revive(r->wanted, now_ms(r));
     start_adopted(r);

@@ -56,6 +56,10 @@ void replicator_repair(struct replicator *replicator, const struct object *objec
  * start and after the stop. */
 void replicator_poke(struct replicator *replicator);
 
+/* A copy of ID is wanted from now on, and somebody may wait for it. As poke, which has to follow.
+ */
+void replicator_want(struct replicator *replicator, const struct id128 *id);
+
 /* Another node answers, for the first time or again: what failed is tried again soon. As poke. */
 void replicator_revive(struct replicator *replicator);
 

@@ -585,15 +585,35 @@ static void tell(struct journal *journal)
     journal->listener(journal->listener_arg, &news);
 }
 
-/* The same of copies; while the entries are still there. */
+static bool concerns_copies(const struct entry *entry)
+{
+    switch (entry->kind) {
+    case EVENT_PUT:
+    case EVENT_META:
+    case EVENT_HOLD:
+    case EVENT_DROP:
+    case EVENT_DELETE:
+        return entry->adds_event;
+    default:
+        return false;
+    }
+}
+
+/* The same of copies, while the entries are still there. */
 static void tell_copies(struct journal *journal, const struct entry *first)
 {
     if (!journal->copies_listener)
         return;
-    for (const struct entry *entry = first; entry; entry = entry->next)
-        if (entry->adds_event && (entry->kind == EVENT_PUT || entry->kind == EVENT_HOLD ||
-                                  entry->kind == EVENT_DROP || entry->kind == EVENT_DELETE))
-            journal->copies_listener(journal->copies_arg, entry->event, entry->event_bytes);
+    for (const struct entry *entry = first; entry; entry = entry->next) {
+        if (!concerns_copies(entry))
+            continue;
+        bool wanted = entry->wanted_changed && entry->wanted_after;
+        const struct journal_copy_news news = {.event = entry->event,
+                                               .len = entry->event_bytes,
+                                               .wanted = wanted ? &entry->object->id : NULL};
+
+        journal->copies_listener(journal->copies_arg, &news);
+    }
 }
 
 static void applied(struct journal *journal, struct entry *first)

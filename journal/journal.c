@@ -545,7 +545,8 @@ void journal_listen(struct journal *journal,
 }
 
 void journal_listen_copies(struct journal *journal,
-                           void (*listener)(void *arg, const uint8_t *event, size_t len), void *arg)
+                           void (*listener)(void *arg, const struct journal_copy_news *news),
+                           void *arg)
 {
     assert(!journal->threaded);
     journal->copies_listener = listener;

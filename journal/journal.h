@@ -103,11 +103,17 @@ void journal_listen(struct journal *journal,
  * journal_start. */
 void journal_on_damage(struct journal *journal,
                        void (*listener)(void *arg, const struct object *object), void *arg);
-/* Have LISTENER called from the applier's thread with each event (LEN bytes, encoded; lent for the
- * call) that may have changed who has copies of what: put, hold, drop, delete. It is in SQLite
- * then. Before journal_start; it must not block. */
+/* One event that the applier has put into SQLite, and that may have changed who has copies of what
+ * or who shall have. Lent for the call. */
+struct journal_copy_news {
+    const uint8_t *event; /* encoded: put, meta, hold, drop, delete */
+    size_t len;
+    const struct id128 *wanted; /* this node wants a copy of it from now on; NULL: none */
+};
+/* Have LISTENER called from the applier's thread with each. Before journal_start; it must not
+ * block. */
 void journal_listen_copies(struct journal *journal,
-                           void (*listener)(void *arg, const uint8_t *event, size_t len),
+                           void (*listener)(void *arg, const struct journal_copy_news *news),
                            void *arg);
 
 /* Start committer, applier and janitor. Without it (tests, the simulator, tools) the caller takes

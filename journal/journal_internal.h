@@ -133,7 +133,7 @@ struct journal {
     void *listener_arg;
     void (*on_damage)(void *arg, const struct object *object);
     void *on_damage_arg;
-    void (*copies_listener)(void *arg, const uint8_t *event, size_t len);
+    void (*copies_listener)(void *arg, const struct journal_copy_news *news);
     void *copies_arg;
 
     pthread_mutex_t lock;  /* the apply queue, the counters and waiting; held for moments only */
