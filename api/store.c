@@ -9,6 +9,7 @@
 #include "api/store_impl.h"
 
 #include "api/peer_body.h"
+#include "api/peer_fill.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -56,6 +57,7 @@ int store_create(struct store **out, const struct store_config *config)
     store->journal = config->journal;
     store->cluster = config->cluster;
     store->ram = config->ram;
+    store->disk_cache = config->disk_cache;
     store->env = config->env;
     store->memory = config->memory;
     store->log = journal_log(config->journal);
@@ -67,6 +69,8 @@ int store_create(struct store **out, const struct store_config *config)
     int rc = hot_blocks_create(&store->hot, store->env, store->ram);
     if (!rc && store->cluster)
         rc = peer_bodies_create(&store->peer_bodies, store);
+    if (!rc && store->cluster && store->disk_cache)
+        rc = peer_fills_create(&store->peer_fills, store);
     if (rc)
         goto out;
     rc = pool_start(&store->readers, "store-read", POOL_THREADS, READER_CAPACITY, &context);
@@ -90,6 +94,7 @@ void store_destroy(struct store **store)
     pool_stop(&it->writers);
     store_put_drain(it);
     peer_bodies_destroy(&it->peer_bodies);
+    peer_fills_destroy(&it->peer_fills);
     hot_blocks_destroy(&it->hot);
     assert(atomic_load(&it->upload_bytes) == 0);
     (void)pthread_mutex_destroy(&it->lock);
@@ -169,6 +174,16 @@ int store_count_copies(struct store *store, struct db_reader *reader, const stru
 struct peer_bodies *store_peer_bodies(struct store *store)
 {
     return store->peer_bodies;
+}
+
+struct peer_fills *store_peer_fills(struct store *store)
+{
+    return store->peer_fills;
+}
+
+struct disk_cache *store_disk_cache(struct store *store)
+{
+    return store->disk_cache;
 }
 
 static void run_job(struct job *job, void *context)

@@ -44,6 +44,7 @@ struct options {
     char *region, *bucket;                               /* bucket: "" = none */
     char *config;                                        /* the file read, "" = none */
     uint64_t memory_bytes, max_body_bytes;               /* max_body_bytes: 0 = unlimited */
+    uint64_t disk_cache_bytes;                           /* 0: none */
     uint64_t durability;                                 /* enum options_durability */
     uint64_t anonymous;                                  /* enum anonymous of api/guard.h */
     uint64_t isolated;                                   /* enum options_isolated */
