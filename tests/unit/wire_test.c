@@ -196,6 +196,7 @@ static void each_type_has_a_name(void **state)
         "probe",     "probe-ack",   "probe-for",   "probe-saw",   "sync-ask",
         "sync-more", "sync-vector", "sync-events", "sync-credit", "sync-end",
         "body-ask",  "body-data",   "body-credit", "body-end",    "note",
+        "pack",
     };
 
     (void)state;
@@ -203,7 +204,7 @@ static void each_type_has_a_name(void **state)
     for (size_t i = 0; i < TYPES; i++)
         assert_string_equal(wire_type_name(types[i]), names[i]);
     assert_string_equal(wire_type_name(0), "unknown");
-    assert_string_equal(wire_type_name(WIRE_NOTE + 1), "unknown");
+    assert_string_equal(wire_type_name(WIRE_PACK + 1), "unknown");
     assert_string_equal(wire_type_name(UINT32_MAX), "unknown");
 }
 
