@@ -69,30 +69,30 @@
 #define LIMIT_WIRE_NOTE_BYTES  (8 * KIB)
 #define LIMIT_WIRE_PACK_BYTES  (128 * KIB) /* of small messages that travel as one */
 #define PACK_MESSAGE_BYTES     (16 * KIB)  /* larger ones travel alone */
-#define LIMIT_VECTOR_RUNS      1000000 /* a run is one life of one process, which wrote */
+#define LIMIT_VECTOR_RUNS      1000000     /* a run is one life of one process, which wrote */
 
 /* Runs (origins) that a node keeps apart: every start of every node that wrote. */
 #define LIMIT_RUNS (1u << 20)
 
 /* Bodies between nodes. The window is what one transfer may have under way or unread by its reader;
  * of what a node serves, background transfers may use the second number of each pair. */
-#define LIMIT_FETCHES                    256 /* asked for at once */
-#define LIMIT_FETCH_HOLDERS              32  /* of one fetch */
-#define BODY_WINDOW_BYTES                (1 * MIB)
-#define BODY_BACKGROUND_WINDOW_BYTES     (512 * KIB)
-#define LIMIT_SERVED                     256 /* transfers */
-#define LIMIT_SERVED_BACKGROUND          192
-#define LIMIT_SERVED_PER_PEER            32
-#define LIMIT_SERVED_PER_PEER_BACKGROUND 24
-#define LIMIT_SERVE_READS                64 /* under way to the disk: so many, … */
-#define LIMIT_SERVE_READS_BACKGROUND     48
+#define LIMIT_FETCHES                     256 /* asked for at once */
+#define LIMIT_FETCH_HOLDERS               32  /* of one fetch */
+#define BODY_WINDOW_BYTES                 (1 * MIB)
+#define BODY_BACKGROUND_WINDOW_BYTES      (512 * KIB)
+#define LIMIT_SERVED                      256 /* transfers */
+#define LIMIT_SERVED_BACKGROUND           192
+#define LIMIT_SERVED_PER_PEER             32
+#define LIMIT_SERVED_PER_PEER_BACKGROUND  24
+#define LIMIT_SERVE_READS                 64 /* under way to the disk: so many, … */
+#define LIMIT_SERVE_READS_BACKGROUND      48
 #define LIMIT_SERVE_READ_BYTES            (4 * MIB) /* … and so much; each is at most a chunk */
 #define LIMIT_SERVE_READ_BYTES_BACKGROUND (3 * MIB)
 
 /* Replication: copies that this node makes for itself. Times in milliseconds. */
 #define LIMIT_REPLICAS     64        /* under way at once, … */
 #define REPLICA_BYTES      (8 * MIB) /* … and their bytes in memory, but always one */
-#define LIMIT_REPLICA_PAGE 64 /* ids read from the list at once */
+#define LIMIT_REPLICA_PAGE 64        /* ids read from the list at once */
 #define LIMIT_REPLICA_FAILURES                                                                     \
     1024 /* objects remembered for a retry; others the sweep meets again */
 #define REPLICA_BACKOFF_MS     1000 /* after an object's first failure, doubled up to … */

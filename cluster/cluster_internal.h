@@ -138,8 +138,8 @@ void peer_send(struct cluster *cluster, const struct id128 *node,
 void peer_probe(struct cluster *cluster, struct probe_input *input);
 /* A frame came: link's callback. */
 void peer_receive(void *arg, const struct link_from *from, const uint8_t *data, size_t len);
-/* Send LEN bytes to PEER over our own connection to it, or the one on which it came to us. What does
- * not go is counted. */
+/* Send LEN bytes to PEER over our own connection to it, or the one on which it came to us. What
+ * does not go is counted. */
 void peer_transmit(struct cluster *cluster, struct peer *peer, const void *data, size_t len);
 void peer_link_changed(void *arg, link_peer peer, enum link_state state);
 /* Members as the database has them, to the cores. */

@@ -1,10 +1,10 @@
 /*
  * Small messages to one peer travel together.
  *
- * A frame costs ZeroMQ and the cipher some microseconds whatever its length, and bodies of 1 KiB are
- * asked for and given by the thousand. So what one turn of the cluster's thread says to a peer is
- * collected, and sent as one pack when the turn ends; a message that is alone goes as it is. Nothing
- * waits for others to come: on an idle node a turn is one message.
+ * A frame costs ZeroMQ and the cipher some microseconds whatever its length, and bodies of 1 KiB
+ * are asked for and given by the thousand. So what one turn of the cluster's thread says to a peer
+ * is collected, and sent as one pack when the turn ends; a message that is alone goes as it is.
+ * Nothing waits for others to come: on an idle node a turn is one message.
  *
  * The order in which messages were given is kept: a large one, which travels alone, sends what
  * waits before it. Without memory a message goes alone, too. A pack that gets lost takes all of its
@@ -28,11 +28,10 @@ void pack_flush(struct cluster *cluster, struct peer *peer)
         peer_transmit(cluster, peer, (const char *)pack->data + LENGTH_BYTES,
                       pack->len - LENGTH_BYTES);
     } else if (count > 1) {
-        const struct wire_message message = {
-            .type = WIRE_PACK,
-            .tag = {cluster->tag, (uint32_t)strlen(cluster->tag)},
-            .from = cluster->self,
-            .pack.data = {pack->data, (uint32_t)pack->len}};
+        const struct wire_message message = {.type = WIRE_PACK,
+                                             .tag = {cluster->tag, (uint32_t)strlen(cluster->tag)},
+                                             .from = cluster->self,
+                                             .pack.data = {pack->data, (uint32_t)pack->len}};
         struct buf *frame = &cluster->pack_frame;
 
         buf_reset(frame);

@@ -205,8 +205,8 @@ size_t wire_run_count(struct text runs);
 /* Callers keep the order. */
 void wire_run_add(struct buf *out, const struct wire_run *run);
 
-/* Events out of wire_sync_events.data, messages out of wire_pack.data, one call each, from *OFFSET = 0 on: false at the end. After
- * wire_decode the lengths are known to fit. */
+/* Events out of wire_sync_events.data, messages out of wire_pack.data, one call each, from *OFFSET
+ * = 0 on: false at the end. After wire_decode the lengths are known to fit. */
 bool wire_next_event(struct text data, size_t *offset, struct text *event);
 /* LEN: 1 to LIMIT_EVENT_BYTES. Whole, or (see OUT's error) not at all. */
 void wire_event_add(struct buf *out, const void *event, size_t len);

@@ -353,8 +353,8 @@ static void seed_bodies(void)
     seed_message(NULL, &(struct wire_message){.type = WIRE_BODY_END, .flow = flow});
     seed_message(NULL,
                  &(struct wire_message){.type = WIRE_NOTE, .note = {{{8}}, TEXT("hello, nodes")}});
-    seed_message(NULL, &(struct wire_message){.type = WIRE_PACK,
-                                              .pack = {TEXT("\3\0\0\0abc\1\0\0\0d")}});
+    seed_message(NULL,
+                 &(struct wire_message){.type = WIRE_PACK, .pack = {TEXT("\3\0\0\0abc\1\0\0\0d")}});
 }
 
 /* ---- Segments, and logs of them ---- */

@@ -253,7 +253,7 @@ static void members_are_listed_with_the_state_that_this_node_sees(void **state)
         {"transfer", "fetches"},   {"transfer", "bytes_in"},   {"transfer", "failures"},
         {"transfer", "bytes_out"}, {"replication", "pending"}, {"replication", "copied"},
         {"link", "frames_in"},     {"link", "frames_out"},     {"link", "malformed"},
-        {"link", "other_tag"},     {"link", "refused"},       {"link", "bytes_in"},
+        {"link", "other_tag"},     {"link", "refused"},        {"link", "bytes_in"},
         {"link", "bytes_out"},
     };
     for (size_t i = 0; i < sizeof figures / sizeof *figures; i++)

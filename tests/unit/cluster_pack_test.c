@@ -1,6 +1,6 @@
-/* Goal: what is said to a peer in one turn leaves as few frames, with every message in it once, whole
- * and in the order in which it was given; a message that is alone goes as it is, and so does one
- * that is large. */
+/* Goal: what is said to a peer in one turn leaves as few frames, with every message in it once,
+ * whole and in the order in which it was given; a message that is alone goes as it is, and so does
+ * one that is large. */
 #include "cluster/cluster_internal.h"
 
 #include <setjmp.h>
@@ -121,8 +121,7 @@ static void what_is_alone_goes_as_it_is(void **state)
     assert_int_equal(frame_count, 0);
     pack_flush_all(cluster);
     assert_int_equal(frame_count, 1);
-    assert_int_equal(
-        wire_decode(&message, (const uint8_t *)frames[0].data, frames[0].len), 0);
+    assert_int_equal(wire_decode(&message, (const uint8_t *)frames[0].data, frames[0].len), 0);
     assert_int_equal(message.type, WIRE_BODY_DATA);
     pack_flush_all(cluster);
     assert_int_equal(frame_count, 1);
@@ -154,8 +153,8 @@ static void a_pack_that_is_full_leaves_at_once(void **state)
 
 static void large_ones_go_alone_and_in_their_place(void **state)
 {
-    static const uint32_t lengths[] = {10, 20, LIMIT_WIRE_CHUNK_BYTES, PACK_MESSAGE_BYTES, 30, 40,
-                                       50};
+    static const uint32_t lengths[] = {10, 20, LIMIT_WIRE_CHUNK_BYTES, PACK_MESSAGE_BYTES, 30,
+                                       40, 50};
 
     (void)state;
     for (unsigned n = 0; n < 7; n++)
@@ -170,8 +169,10 @@ int main(void)
 {
 #define test(name) cmocka_unit_test_setup_teardown(name, setup_peer, teardown_peer)
     const struct CMUnitTest tests[] = {
-        test(nothing_is_sent_where_nothing_was_said), test(what_is_alone_goes_as_it_is),
-        test(small_ones_travel_together),             test(a_pack_that_is_full_leaves_at_once),
+        test(nothing_is_sent_where_nothing_was_said),
+        test(what_is_alone_goes_as_it_is),
+        test(small_ones_travel_together),
+        test(a_pack_that_is_full_leaves_at_once),
         test(large_ones_go_alone_and_in_their_place),
     };
 

@@ -518,12 +518,9 @@ int main(void)
 {
 #define test(name) cmocka_unit_test_setup_teardown(name, setup_nodes, teardown_nodes)
     const struct CMUnitTest tests[] = {
-        test(three_nodes_become_one_cluster),
-        test(whoever_was_away_catches_up),
-        test(a_node_of_another_tag_stays_outside),
-        test(a_pack_is_taken_apart),
-        test(a_body_that_nobody_has_is_reported),
-        test(what_is_for_every_node_gets_to_every_node),
+        test(three_nodes_become_one_cluster),      test(whoever_was_away_catches_up),
+        test(a_node_of_another_tag_stays_outside), test(a_pack_is_taken_apart),
+        test(a_body_that_nobody_has_is_reported),  test(what_is_for_every_node_gets_to_every_node),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
