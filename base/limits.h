@@ -71,7 +71,6 @@
 #define PACK_MESSAGE_BYTES     (16 * KIB)  /* larger ones travel alone */
 #define LIMIT_VECTOR_RUNS      1000000     /* a run is one life of one process, which wrote */
 #define LIMIT_WIRE_NOTE_IDS    256         /* in one list of a message */
-#define LIMIT_VECTOR_RUNS      1000000     /* a run is one life of one process, which wrote */
 
 /* Administration: what is asked of one member for the sake of another. */
 #define LIMIT_WIRE_VERSION_BYTES 32          /* of a software version */

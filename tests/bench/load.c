@@ -6,10 +6,11 @@
  *   load get --port P --read-ids FILE [--hot N | --each]
  *        [--connections N] [--seconds S] [--count N] [--rate PER_SECOND]
  *
- * --full: at level 2, not waited for. One thread, one epoll, one request in flight on each connection. Without --rate a connection
- * sends its next request when it has its answer. With it, request number i is due at i / rate after
- * the start whatever became of those before, and its latency counts from then, not from when a
- * connection was free for it: so a server that stalls is charged for all who had to wait
+ * --full: at level 2, not waited for. One thread, one epoll, one request in flight on each
+ * connection. Without --rate a connection sends its next request when it has its answer. With it,
+ * request number i is due at i / rate after the start whatever became of those before, and its
+ * latency counts from then, not from when a connection was free for it: so a server that stalls is
+ * charged for all who had to wait
  * ("coordinated omission").
  *
  * One line of JSON goes to stdout. An answer that is not a 2xx and a connection that breaks are
@@ -135,7 +136,8 @@ static void read_ids(struct load *load, const char *path)
     }
 }
 
-/* Any id; with --hot one of N that are spread evenly over the file; with --each one after the other.
+/* Any id; with --hot one of N that are spread evenly over the file; with --each one after the
+ * other.
  */
 static const char *choose_id(struct load *load)
 {

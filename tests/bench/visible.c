@@ -156,7 +156,8 @@ int main(int argc, char **argv)
         exit(64);
     int put_fd = connect_to(put_port), see_fd = connect_to(see_port);
     size_t put_len = (size_t)snprintf(
-        put, 256, "PUT /api/v1/put HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n", SIZE);
+        put, 256, "PUT /api/v1/put HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n",
+        SIZE);
 
     memset(put + put_len, 'x', SIZE);
     put_len += SIZE;

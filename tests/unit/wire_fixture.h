@@ -17,10 +17,10 @@
 #define TEXT(s) ((struct text){s, sizeof(s) - 1})
 
 static const enum wire_type types[] = {
-    WIRE_PROBE,       WIRE_PROBE_ACK, WIRE_PROBE_FOR,   WIRE_PROBE_SAW,
-    WIRE_SYNC_ASK,    WIRE_SYNC_MORE, WIRE_SYNC_VECTOR, WIRE_SYNC_EVENTS,
-    WIRE_SYNC_CREDIT, WIRE_SYNC_END,  WIRE_BODY_ASK,    WIRE_BODY_DATA,
-    WIRE_BODY_CREDIT, WIRE_BODY_END,  WIRE_NOTE,        WIRE_NOTE_IDS,
+    WIRE_PROBE,     WIRE_PROBE_ACK,   WIRE_PROBE_FOR,   WIRE_PROBE_SAW,   WIRE_SYNC_ASK,
+    WIRE_SYNC_MORE, WIRE_SYNC_VECTOR, WIRE_SYNC_EVENTS, WIRE_SYNC_CREDIT, WIRE_SYNC_END,
+    WIRE_BODY_ASK,  WIRE_BODY_DATA,   WIRE_BODY_CREDIT, WIRE_BODY_END,    WIRE_NOTE,
+    WIRE_NOTE_IDS,  WIRE_PACK,
 };
 
 #define TYPES (sizeof types / sizeof *types)
@@ -80,6 +80,9 @@ static inline struct wire_message message_of(enum wire_type type)
     case WIRE_NOTE_IDS:
         message.note_ids = (struct wire_note_ids){
             TEXT("aaaaaaaaaaaaaaaa"), {"", 0}, TEXT("bbbbbbbbbbbbbbbbcccccccccccccccc")};
+        break;
+    case WIRE_PACK:
+        message.pack.data = EVENTS; /* laid out as these are */
         break;
     default:
         message.flow.session = 12;
@@ -214,6 +217,10 @@ static inline void raw_small(struct buf *out, const struct wire_message *m)
         pack_bin(out, m->note_ids.offered.ptr, m->note_ids.offered.len);
         pack_bin(out, m->note_ids.seen.ptr, m->note_ids.seen.len);
         pack_bin(out, m->note_ids.wanted.ptr, m->note_ids.wanted.len);
+        break;
+    case WIRE_PACK:
+        raw_head(out, m, 1);
+        pack_bin(out, m->pack.data.ptr, m->pack.data.len);
         break;
     default:
         assert_int_equal(m->type, WIRE_SYNC_MORE);
@@ -390,6 +397,9 @@ static inline void same_members(const struct wire_message *a, const struct wire_
         same_text(a->note_ids.offered, b->note_ids.offered);
         same_text(a->note_ids.seen, b->note_ids.seen);
         same_text(a->note_ids.wanted, b->note_ids.wanted);
+        break;
+    case WIRE_PACK:
+        same_text(a->pack.data, b->pack.data);
         break;
     default:
         assert_true(a->flow.session == b->flow.session && a->flow.bytes == b->flow.bytes);

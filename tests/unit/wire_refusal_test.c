@@ -355,6 +355,33 @@ static void chunks_have_a_limit(void **state)
     free(many);
 }
 
+static void packs_hold_whole_messages_up_to_a_limit(void **state)
+{
+    struct wire_message message = message_of(WIRE_PACK);
+    char *many = calloc(LIMIT_WIRE_PACK_BYTES + 1, 1);
+
+    (void)state;
+    assert_non_null(many);
+    for (uint32_t len = 0; len < message_of(WIRE_PACK).pack.data.len; len++) {
+        message.pack.data.len = len;
+        if (len == 7) /* the first message, and that is all */
+            accepted(&message);
+        else
+            refused(&message);
+    }
+    message.pack.data = TEXT("\1\0\0\0a\0\0\0\0"); /* one of no bytes */
+    refused(&message);
+    uint32_t len = LIMIT_WIRE_PACK_BYTES - 4;
+    memcpy(many, &len, sizeof len);
+    message.pack.data = (struct text){many, LIMIT_WIRE_PACK_BYTES};
+    accepted(&message);
+    len++;
+    memcpy(many, &len, sizeof len);
+    message.pack.data.len++;
+    refused(&message);
+    free(many);
+}
+
 /* Bytes changed at random: refused, or a message that can be sent on. */
 static void changed_bytes_are_refused_or_another_message(void **state)
 {
@@ -405,6 +432,7 @@ int main(void)
         cmocka_unit_test(an_end_of_more_than_a_byte_is_not_cut_to_one),
         cmocka_unit_test(bytes_of_bodies_lie_inside_them),
         cmocka_unit_test(chunks_have_a_limit),
+        cmocka_unit_test(packs_hold_whole_messages_up_to_a_limit),
         cmocka_unit_test(changed_bytes_are_refused_or_another_message),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
