@@ -213,10 +213,10 @@ static void metrics_members(struct buf *out, const struct stats_cluster *it)
         figures_label(out, "addr", m->address);
         buf_char(out, ',');
         figures_label(out, "state", state_of(m));
-        buf_char(out, ',');
-        figures_label(out, "version", m->version);
-        buf_format(out, ",self=\"%s\",digest_equal=\"%s\"} 1\n", m->self ? "true" : "false",
+        buf_format(out, ",self=\"%s\",digest_equal=\"%s\",", m->self ? "true" : "false",
                    m->digest_equal ? "true" : "false");
+        figures_label(out, "version", m->version);
+        buf_text(out, "} 1\n");
     }
     figures_head(out, "objstore_cluster_member_rtt_seconds", "Round trip to it, where measured",
                  "gauge");

@@ -80,7 +80,7 @@
 #define LIMIT_INQUIRIES          64          /* questions of this node under way … */
 #define LIMIT_FINDINGS           16          /* … and of others being answered here */
 #define LIMIT_ADOPTED            2048        /* objects that others asked this node to copy */
-#define INQUIRY_MS               3000        /* until a question is asked again */
+#define INQUIRY_MS               2000        /* until a question is asked again */
 
 /* Runs (origins) that a node keeps apart: every start of every node that wrote. */
 #define LIMIT_RUNS (1u << 20)

@@ -20,7 +20,7 @@
 #include <string.h>
 #include <time.h>
 
-#define TRIES 4
+#define TRIES 3
 
 /* ---- Asking ---- */
 

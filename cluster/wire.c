@@ -589,11 +589,14 @@ static void write_probe_more(struct buf *out, const struct wire_message *message
     pack_bool(out, message->probe.draining);
 }
 
-static void read_probe_more(struct unpack *in, struct wire_message *out)
+static void read_probe_more(struct unpack *in, struct wire_message *out, uint32_t count)
 {
-    out->probe.version = take_text(in);
-    out->probe.level = (uint32_t)unpack_uint(in, UINT32_MAX);
-    out->probe.draining = unpack_bool(in);
+    if (count > 0)
+        out->probe.version = take_text(in);
+    if (count > 1)
+        out->probe.level = (uint32_t)unpack_uint(in, UINT32_MAX);
+    if (count > 2)
+        out->probe.draining = unpack_bool(in);
 }
 
 static void write_adopt(struct buf *out, const struct wire_message *message)
@@ -680,10 +683,10 @@ static const struct {
     void (*write)(struct buf *out, const struct wire_message *message);
     void (*read)(struct unpack *in, struct wire_message *out);
     bool (*ok)(const struct wire_message *message);
-    /* Members that came later: written always, read where they are. */
+    /* Members that came later: written always; the first COUNT of them read, where they are. */
     uint32_t appended;
     void (*write_more)(struct buf *out, const struct wire_message *message);
-    void (*read_more)(struct unpack *in, struct wire_message *out);
+    void (*read_more)(struct unpack *in, struct wire_message *out, uint32_t count);
 } formats[] = {
     [WIRE_PROBE] = {"probe", 7, write_probe, read_probe, probe_ok, 3, write_probe_more,
                     read_probe_more},
@@ -779,9 +782,11 @@ int wire_decode(struct wire_message *out, const uint8_t *data, size_t len)
     take_id(&in, &out->from);
     uint32_t more = take_array(&in, formats[type].members);
     formats[type].read(&in, out);
-    if (formats[type].appended && more >= formats[type].appended) {
-        formats[type].read_more(&in, out);
-        more -= formats[type].appended;
+    if (formats[type].appended) {
+        uint32_t count = more < formats[type].appended ? more : formats[type].appended;
+
+        formats[type].read_more(&in, out, count);
+        more -= count;
     }
     skip(&in, more);
     if (unpack_done(&in) != 0 || !message_ok(out))

@@ -213,7 +213,8 @@ static void each_type_has_a_name(void **state)
     static const char *const names[] = {
         "probe",       "probe-ack",   "probe-for",   "probe-saw", "sync-ask", "sync-more",
         "sync-vector", "sync-events", "sync-credit", "sync-end",  "body-ask", "body-data",
-        "body-credit", "body-end",    "note",        "note-ids",  "pack",
+        "body-credit", "body-end",    "note",        "note-ids",  "pack",     "adopt",
+        "known-ask",   "known",       "range-ask",   "range",     "row-ask",  "row",
     };
 
     (void)state;
