@@ -762,7 +762,7 @@ static void a_small_body_does_not_wait_behind_large_ones(void **state)
 {
     struct rig *rig = *state;
 
-    for (unsigned i = 0; i < 10; i++)
+    for (unsigned i = 0; i < LIMIT_ASKED_LARGE_BACKGROUND + 5; i++)
         assert_int_equal(start(rig, i, 0, BODY_BYTES, 1, 1, true), 0);
     assert_int_equal(count(rig, WIRE_BODY_ASK), LIMIT_ASKED_LARGE_BACKGROUND);
     assert_int_equal(start(rig, 50, 0, LIMIT_INLINE_BODY_BYTES, 1, 1, true), 0);
