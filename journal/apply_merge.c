@@ -8,6 +8,7 @@
  * the event that it names is not here.
  */
 #include "base/log.h"
+#include "journal/db_cluster.h"
 #include "journal/db_peers.h"
 #include "journal/journal_internal.h"
 
@@ -41,6 +42,18 @@ static int put_members(struct journal *journal, struct snapshot_reader *reader)
     journal->applier.members_changed = true;
     while ((rc = snapshot_next_member(reader, &member)) == 1)
         if ((rc = db_member_join(journal->applier.db, &member)) != 0)
+            break;
+    return rc;
+}
+
+static int put_feature(struct journal *journal, struct snapshot_reader *reader)
+{
+    uint32_t feature;
+    int rc;
+
+    journal->applier.members_changed = true;
+    while ((rc = snapshot_next_feature(reader, &feature)) == 1)
+        if ((rc = db_feature_raise(journal->applier.db, feature)) != 0)
             break;
     return rc;
 }
@@ -99,5 +112,7 @@ int applier_put_merge(struct journal *journal, const struct entry *entry)
         return put_holders(journal, &reader);
     if (reader.kind == SNAPSHOT_MEMBERS)
         return put_members(journal, &reader);
+    if (reader.kind == SNAPSHOT_FEATURE)
+        return put_feature(journal, &reader);
     return put_origins(journal, &reader);
 }

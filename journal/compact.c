@@ -2,12 +2,14 @@
  * Writing a snapshot, and when.
  *
  * Happy path: state, vector and position of one read transaction → chunks with the vector, then all
- * rows in id order, holders, members, the outbox, the garbage, each read in transactions of its own
- * and each committed as a record of the log → once all are durable the end chunk → the applier
- * takes note, and removes what is covered (trim.c). Rows that are read late know more than the
- * position says; the records from the position on are merged into them, and merge does not mind.
+ * rows in id order, holders, members, feature level, the outbox, the garbage, each read in
+ * transactions of its own and each committed as a record of the log → once all are durable the end
+ * chunk → the applier takes note, and removes what is covered (trim.c). Rows that are read late
+ * know more than the position says; the records from the position on are merged into them, and
+ * merge does not mind.
  *
- *   idle ─► origins ─► rows ─► holders ─► members ─► outbox ─► garbage ─► end ─► wait ─► idle
+ *   idle ─► origins ─► rows ─► holders ─► members ─► feature ─► outbox ─► garbage ─► end ─► wait
+ *   ─► idle
  *
  * When: once the events in the database take more than the last snapshot did and at least a
  * minimum, so that all snapshots together cost no more than the events they replace; or when
@@ -20,6 +22,7 @@
 #include "journal/compact.h"
 
 #include "base/log.h"
+#include "journal/db_cluster.h"
 #include "journal/journal_internal.h"
 #include "journal/ulid.h"
 
@@ -32,7 +35,7 @@
 #define RETRY_MS        60000
 #define STEP_WAIT_MS    20
 #define HELD_WAIT_MS    10000 /* for others to have the events that are to go */
-#define MAX_IDLE_STEPS  1000 /* of a caller that takes all steps itself, until it gives up */
+#define MAX_IDLE_STEPS  1000  /* of a caller that takes all steps itself, until it gives up */
 
 /* One chunk on its way. */
 struct chunk {
@@ -254,8 +257,19 @@ static int fill_members(struct compactor *c, struct db_reader *reader)
         if (rc)
             return rc == ERR_FULL ? 0 : rc;
     }
-    c->phase = COMPACT_OUTBOX;
+    c->phase = COMPACT_FEATURE;
     return 0;
+}
+
+static int fill_feature(struct compactor *c, struct db_reader *reader)
+{
+    uint32_t feature;
+    int rc = db_reader_feature(reader, &feature);
+
+    if (rc == 0)
+        rc = snapshot_add_feature(&c->writer, feature);
+    c->phase = COMPACT_OUTBOX;
+    return rc;
 }
 
 static int fill_outbox(struct compactor *c, struct db_reader *reader)
@@ -319,6 +333,10 @@ static int write_chunk(struct journal *journal)
     case COMPACT_MEMBERS:
         snapshot_begin_chunk(&c->writer, SNAPSHOT_MEMBERS);
         rc = fill_members(c, reader);
+        break;
+    case COMPACT_FEATURE:
+        snapshot_begin_chunk(&c->writer, SNAPSHOT_FEATURE);
+        rc = fill_feature(c, reader);
         break;
     case COMPACT_OUTBOX:
         snapshot_begin_chunk(&c->writer, SNAPSHOT_OUTBOX);

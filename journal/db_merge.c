@@ -11,6 +11,7 @@
  */
 #include "journal/db_merge.h"
 
+#include "journal/db_cluster.h"
 #include "journal/db_internal.h"
 #include "journal/db_peers.h"
 #include "journal/snapshot.h"
@@ -269,10 +270,20 @@ int db_merge_members(struct db_reader *reader, const struct id128 *after, struct
             break;
         }
     }
-    if (rc == 0) {
+    if (rc == 0)
         add_chunk(&writer, out);
-        rc = buf_check(out);
+    if (rc == 0 && id_is_zero(after)) {
+        uint32_t feature;
+
+        snapshot_begin_chunk(&writer, SNAPSHOT_FEATURE);
+        rc = db_reader_feature(reader, &feature);
+        if (rc == 0)
+            rc = snapshot_add_feature(&writer, feature);
+        if (rc == 0)
+            add_chunk(&writer, out);
     }
+    if (rc == 0)
+        rc = buf_check(out);
     snapshot_writer_release(&writer);
     free(members);
     return rc;

@@ -21,7 +21,8 @@ extern const struct id128 db_last_id;
 int db_merge_rows(struct db_reader *reader, const struct id128 *after, const struct id128 *through,
                   struct buf *out, struct id128 *last) MUST_CHECK;
 
-/* The same for the members by node id; *LAST is db_last_id where that was all. */
+/* The same for the members by node id, and where AFTER is zero the feature level; *LAST is
+ * db_last_id where that was all. */
 int db_merge_members(struct db_reader *reader, const struct id128 *after, struct buf *out,
                      struct id128 *last) MUST_CHECK;
 

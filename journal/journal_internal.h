@@ -134,6 +134,8 @@ struct journal {
     void *listener_arg;
     void (*on_damage)(void *arg, const struct object *object);
     void *on_damage_arg;
+    void (*copies_listener)(void *arg, const struct journal_copy_news *news);
+    void *copies_arg;
 
     pthread_mutex_t lock;  /* the apply queue, the counters and waiting; held for moments only */
     pthread_cond_t work;   /* for the applier: the first batch came, or enough for a transaction */
@@ -199,10 +201,12 @@ void fold_changes(struct entry *entry, const struct object *before);
 void fold_delta(struct delta *d, const struct object *before, const struct object *after);
 /* Whether an event of this kind can change the row of its id. */
 bool fold_concerns_row(const struct event *event);
+/* … and whether it can change that row on node SELF: what others hold of it does not. */
+bool fold_needs_row(const struct event *event, const struct id128 *self);
 /* Whether all that it says is in what a snapshot carries, so that one covers it. Others are never
  * compacted. */
 bool fold_is_covered(const struct event *event);
-/* Of these, what it says of other nodes: who holds what, who is a member. */
+/* Of these, what it says of other nodes: who holds what, who is a member, the feature level. */
 bool fold_is_peer_fact(uint32_t kind);
 /* Add B to A. */
 void delta_add(struct delta *a, const struct delta *b);

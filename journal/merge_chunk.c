@@ -70,6 +70,21 @@ static void append(struct folding *f, struct entry *entry)
     f->last = entry;
 }
 
+/* Both nodes know a put of the same bytes, not the same one: each has left a copy with its author,
+ * and the row names the later one alone. */
+static void note_also_put(struct entry *entry, const struct object *before,
+                          const struct object *row)
+{
+    if (!before || !(before->flags & row->flags & OBJECT_PUT) ||
+        !(entry->object->flags & OBJECT_PUT) ||
+        memcmp(before->sha256, row->sha256, SHA256_BYTES) != 0)
+        return;
+    int order = reg_compare(&row->put_at, &before->put_at);
+
+    entry->also_put = order != 0;
+    entry->also_put_at = order > 0 ? before->put_at : row->put_at;
+}
+
 static int fold_row(struct folding *f, struct object *row, merge_look_up *look_up, void *arg)
 {
     struct object *before = NULL;
@@ -88,7 +103,9 @@ static int fold_row(struct folding *f, struct object *row, merge_look_up *look_u
         rc = ERR_NO_MEMORY;
     if (rc == 0)
         rc = merge_rows(&entry->object, before, row, &changed);
-    if (rc == 0 && changed) {
+    if (rc == 0)
+        note_also_put(entry, before, row);
+    if (rc == 0 && (changed || entry->also_put)) {
         entry->is_merge = true;
         entry->lsn = f->lsn++;
         entry->stamp = object_stamp(entry->object);
@@ -122,6 +139,7 @@ static int check_items(struct snapshot_reader *reader)
     struct snapshot_holder holder;
     struct snapshot_member member;
     struct snapshot_origin origin;
+    uint32_t feature;
     int rc = 0;
 
     do {
@@ -130,6 +148,8 @@ static int check_items(struct snapshot_reader *reader)
             if (rc == 1 &&
                 (id_is_zero(&holder.id) || id_is_zero(&holder.node) || holder.at.stamp == 0))
                 rc = ERR_INVALID;
+        } else if (reader->kind == SNAPSHOT_FEATURE) {
+            rc = snapshot_next_feature(reader, &feature);
         } else if (reader->kind == SNAPSHOT_MEMBERS) {
             rc = snapshot_next_member(reader, &member);
             if (rc == 1 && (id_is_zero(&member.node) || member.at.stamp == 0 ||
@@ -162,6 +182,7 @@ int merge_chunk_fold(struct entry **first, enum record_type *type, hlc_time *sta
         break;
     case SNAPSHOT_HOLDERS:
     case SNAPSHOT_MEMBERS:
+    case SNAPSHOT_FEATURE:
     case SNAPSHOT_ORIGINS:
         if (reader.left == 0)
             return ERR_INVALID;

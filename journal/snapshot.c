@@ -201,6 +201,15 @@ int snapshot_add_member(struct snapshot_writer *writer, const struct snapshot_me
     return end_item(writer, before);
 }
 
+int snapshot_add_feature(struct snapshot_writer *writer, uint32_t feature)
+{
+    msgpack_packer pk;
+    size_t before = start_item(writer, SNAPSHOT_FEATURE, &pk, 1);
+
+    pack_uint(&pk, feature);
+    return end_item(writer, before);
+}
+
 int snapshot_add_end(struct snapshot_writer *writer, const struct snapshot_end *end)
 {
     msgpack_packer pk;
@@ -481,6 +490,19 @@ int snapshot_next_member(struct snapshot_reader *reader, struct snapshot_member 
     if (out->state < MEMBER_JOINED)
         unpack_fail(in);
     return whole_item(reader, members, 5);
+}
+
+int snapshot_next_feature(struct snapshot_reader *reader, uint32_t *out)
+{
+    uint32_t members;
+    int rc = next_item(reader, SNAPSHOT_FEATURE, &members);
+
+    if (rc != 1)
+        return rc;
+    *out = (uint32_t)unpack_uint(&reader->in, UINT32_MAX);
+    if (*out < 1)
+        unpack_fail(&reader->in);
+    return whole_item(reader, members, 1);
 }
 
 int snapshot_next_end(struct snapshot_reader *reader, struct snapshot_end *out)

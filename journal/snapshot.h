@@ -27,6 +27,7 @@ enum snapshot_kind {
     SNAPSHOT_GARBAGE = 4, /* struct snapshot_garbage */
     SNAPSHOT_HOLDERS = 5, /* struct snapshot_holder */
     SNAPSHOT_MEMBERS = 6, /* struct snapshot_member */
+    SNAPSHOT_FEATURE = 7, /* the cluster's feature level */
     SNAPSHOT_END = 255,   /* one struct snapshot_end */
 };
 
@@ -107,6 +108,7 @@ int snapshot_add_holder(struct snapshot_writer *writer,
                         const struct snapshot_holder *holder) MUST_CHECK;
 int snapshot_add_member(struct snapshot_writer *writer,
                         const struct snapshot_member *member) MUST_CHECK;
+int snapshot_add_feature(struct snapshot_writer *writer, uint32_t feature) MUST_CHECK;
 int snapshot_add_end(struct snapshot_writer *writer, const struct snapshot_end *end) MUST_CHECK;
 /* Append the finished chunk to OUT: at most SNAPSHOT_CHUNK_BYTES; OUT's error is sticky. */
 void snapshot_end_chunk(struct snapshot_writer *writer, const struct id128 *snapshot,
@@ -134,6 +136,7 @@ int snapshot_next_owed(struct snapshot_reader *reader, struct snapshot_owed *out
 int snapshot_next_garbage(struct snapshot_reader *reader, struct snapshot_garbage *out) MUST_CHECK;
 int snapshot_next_holder(struct snapshot_reader *reader, struct snapshot_holder *out) MUST_CHECK;
 int snapshot_next_member(struct snapshot_reader *reader, struct snapshot_member *out) MUST_CHECK;
+int snapshot_next_feature(struct snapshot_reader *reader, uint32_t *out) MUST_CHECK;
 int snapshot_next_end(struct snapshot_reader *reader, struct snapshot_end *out) MUST_CHECK;
 
 #endif

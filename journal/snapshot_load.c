@@ -13,6 +13,7 @@
  * vector becomes the runs' anchors, so that the covered events need not be there.
  */
 #include "base/log.h"
+#include "journal/db_cluster.h"
 #include "journal/db_peers.h"
 #include "journal/journal_internal.h"
 #include "journal/snapshot.h"
@@ -305,8 +306,15 @@ static int load_peer_facts(struct loading *loading, struct snapshot_reader *read
     struct db *db = loading->journal->applier.db;
     struct snapshot_holder holder;
     struct snapshot_member member;
+    uint32_t feature;
     int rc;
 
+    if (reader->kind == SNAPSHOT_FEATURE) {
+        while ((rc = snapshot_next_feature(reader, &feature)) == 1)
+            if ((rc = db_feature_raise(db, feature)) != 0)
+                break;
+        return rc;
+    }
     if (reader->kind == SNAPSHOT_MEMBERS) {
         while ((rc = snapshot_next_member(reader, &member)) == 1)
             if ((rc = db_member_join(db, &member)) != 0)
@@ -340,6 +348,7 @@ static int load_chunk(void *arg, const uint8_t *chunk, size_t len)
         break;
     case SNAPSHOT_HOLDERS:
     case SNAPSHOT_MEMBERS:
+    case SNAPSHOT_FEATURE:
         rc = load_peer_facts(loading, &reader);
         break;
     case SNAPSHOT_OUTBOX:
