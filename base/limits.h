@@ -87,9 +87,9 @@
 #define LIMIT_SERVE_READS_BACKGROUND     12
 
 /* Replication: copies that this node makes for itself. Times in milliseconds. */
-#define LIMIT_REPLICAS     20 /* under way at once */
-#define LIMIT_REPLICAS_OLD 16 /* … of them, others than those that have just become wanted */
-#define LIMIT_REPLICA_PAGE 64 /* ids read from the list at once */
+#define LIMIT_REPLICAS     20   /* under way at once */
+#define LIMIT_REPLICAS_OLD 16   /* … of them, others than those that have just become wanted */
+#define LIMIT_REPLICA_PAGE 64   /* ids read from the list at once */
 #define LIMIT_REPLICA_NEW  1024 /* that have just become wanted; of more the walks find the rest */
 #define LIMIT_REPLICA_FAILURES                                                                     \
     1024 /* objects remembered for a retry; others the sweep meets again */
@@ -105,7 +105,7 @@
 
 /* Requests that wait until other nodes have copies of what they put. */
 #define LIMIT_COPY_WAITS     10000
-#define ACK_TIMEOUT_MS       10000 /* unless X-Meta-Timeout says otherwise, … */
+#define ACK_TIMEOUT_MS       10000         /* unless X-Meta-Timeout says otherwise, … */
 #define LIMIT_ACK_TIMEOUT_MS (3600 * 1000) /* … at most so long */
 
 /* The link: sockets between nodes. Bytes and frames are per peer. */

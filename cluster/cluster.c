@@ -392,6 +392,9 @@ void cluster_stats(struct cluster *cluster, struct cluster_stats *out)
     out->wanted = replicator.wanted;
     out->replicated = replicator.done;
     copies_stats(cluster->copies, &out->acks);
+    /* What doors act on already. */
+    out->health = cluster_health(cluster);
+    out->clock_is_skewed = cluster_clock_is_skewed(cluster);
 }
 
 size_t cluster_members(struct cluster *cluster, struct cluster_member *out, size_t max)

@@ -95,8 +95,8 @@ struct cluster {
     struct pool *pool; /* reads of the journal and of bodies; the resolver */
     struct replicator *replicator;
     struct copies *copies;
-    struct standing standing;                     /* the thread's own; and for others: */
-    _Atomic int health;                           /* enum probe_health */
+    struct standing standing; /* the thread's own; and for others: */
+    _Atomic int health;       /* enum probe_health */
     _Atomic bool clock_is_skewed;
     _Atomic unsigned joined;
     pthread_t thread;

@@ -9,8 +9,8 @@
  * looking again. A wait is in the table before it is counted for the first time, and news come when
  * they are in SQLite; so no copy is missed in between, and nothing is polled.
  *
- * Bounds: LIMIT_COPY_WAITS at once; a wait is memory of its owner's, so that nothing here allocates.
- * Deadlines are the owner's: copies_cancel.
+ * Bounds: LIMIT_COPY_WAITS at once; a wait is memory of its owner's, so that nothing here
+ * allocates. Deadlines are the owner's: copies_cancel.
  */
 #ifndef CLUSTER_COPIES_H
 #define CLUSTER_COPIES_H

@@ -37,7 +37,8 @@ void replicator_destroy(struct replicator **replicator);
  * start and after the stop. */
 void replicator_poke(struct replicator *replicator);
 
-/* A copy of ID is wanted from now on, and somebody may wait for it. As poke, which has to follow. */
+/* A copy of ID is wanted from now on, and somebody may wait for it. As poke, which has to follow.
+ */
 void replicator_want(struct replicator *replicator, const struct id128 *id);
 
 /* Another node answers, for the first time or again: what failed is tried again soon. As poke. */

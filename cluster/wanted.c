@@ -1,14 +1,15 @@
 /*
- * What becomes wanted is told, and waits in a bounded ring. Besides, two walks go through the list of
- * all that is wanted, which is in the order of ids, that is, of time:
+ * What becomes wanted is told, and waits in a bounded ring. Besides, two walks go through the list
+ * of all that is wanted, which is in the order of ids, that is, of time:
  *
  *   recent   after news, over ids of the last minute: where a new object stands
  *   sweep    over all of it: what was raised to level 2 long after its put, what a joiner lacks,
  *            what was forgotten here after a failure
  *
- * Retries that are due go first, then the ring, the recent walk, the sweep; each step starts one copy
- * or asks for a walk's next page. What is under way, or rests after a failure, is passed over. A few
- * places are the ring's alone: what somebody waits for does not queue behind a joiner's backlog.
+ * Retries that are due go first, then the ring, the recent walk, the sweep; each step starts one
+ * copy or asks for a walk's next page. What is under way, or rests after a failure, is passed over.
+ * A few places are the ring's alone: what somebody waits for does not queue behind a joiner's
+ * backlog.
  *
  * Failure: an object that could not be copied rests, longer each time. The table of these is
  * bounded: where it is full, whoever would rest longest is forgotten, as a later sweep meets it

@@ -27,8 +27,8 @@ void wanted_destroy(struct wanted **wanted);
 /* The journal has news; WALL_MS, Unix time, tells how old the ids are that they may concern. */
 void wanted_news(struct wanted *wanted, uint64_t wall_ms);
 
-/* ID has become wanted just now: it goes before all others, as somebody may wait for its copy. Where
- * too many have, the walks find it. */
+/* ID has become wanted just now: it goes before all others, as somebody may wait for its copy.
+ * Where too many have, the walks find it. */
 void wanted_new(struct wanted *wanted, const struct id128 *id);
 
 /* Another node answers (again): who failed is tried again within a second. */

@@ -568,11 +568,9 @@ static void news_of_copies_come_when_they_are_applied(void **state)
     make_body(body, sizeof body, 1);
     assert_int_equal(put(a, 1, sizeof body), 0);
     assert_int_equal(put(a, 2, 10), 0);
-    struct change raise = {.request = {.kind = CHANGE_META,
-                                       .id = make_id(1),
-                                       .fields = EVENT_HAS_LEVEL,
-                                       .level = 2},
-                           .done = done};
+    struct change raise = {
+        .request = {.kind = CHANGE_META, .id = make_id(1), .fields = EVENT_HAS_LEVEL, .level = 2},
+        .done = done};
     assert_int_equal(commit(a, &raise), 0);
     assert_int_equal(sync_to(b, a), 0);
     assert_int_equal(heard.kinds[EVENT_PUT], 0);

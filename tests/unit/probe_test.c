@@ -796,10 +796,8 @@ static void a_clock_is_wrong_when_most_others_say_so_and_not_before(void **state
         int64_t clocks[2], behind_ms;
         bool is_skewed;
     } cases[] = {
-        {{10 * 60000, 60000}, 60000, false},
-        {{60001, 10 * 60000}, 60001, true},
-        {{-60000, -120000}, -60000, false},
-        {{-120000, -60001}, -60001, true},
+        {{10 * 60000, 60000}, 60000, false}, {{60001, 10 * 60000}, 60001, true},
+        {{-60000, -120000}, -60000, false},  {{-120000, -60001}, -60001, true},
         {{-120000, 120000}, 0, false},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
