@@ -89,6 +89,8 @@
 /* Replication: copies that this node makes for itself. Times in milliseconds. */
 #define LIMIT_REPLICAS     20   /* under way at once */
 #define LIMIT_REPLICAS_OLD 16   /* … of them, others than those that have just become wanted */
+#define LIMIT_REPAIRS      256  /* damaged copies that wait for a good one … */
+#define REPAIRS_AT_ONCE    2    /* … of them under way, besides */
 #define LIMIT_REPLICA_PAGE 64   /* ids read from the list at once */
 #define LIMIT_REPLICA_NEW  1024 /* that have just become wanted; of more the walks find the rest */
 #define LIMIT_REPLICA_FAILURES                                                                     \

@@ -337,6 +337,7 @@ int cluster_open(struct cluster **out, const struct cluster_config *config, char
     journal_listen(config->journal, cluster_listen, cluster);
     journal_listen_copies(config->journal, cluster_listen_copies, cluster);
     peer_standing(cluster);
+    journal_on_damage(config->journal, cluster_damage, cluster);
     peer_view(cluster);
     *out = cluster;
     return 0;
