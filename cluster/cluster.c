@@ -410,11 +410,7 @@ size_t cluster_members(struct cluster *cluster, struct cluster_member *out, size
 
 bool cluster_is_alone(struct cluster *cluster)
 {
-    pthread_mutex_lock(&cluster->lock);
-    bool alone = cluster->alone;
-
-    pthread_mutex_unlock(&cluster->lock);
-    return alone;
+    return atomic_load_explicit(&cluster->alone, memory_order_relaxed);
 }
 
 struct copies *cluster_copies(struct cluster *cluster)

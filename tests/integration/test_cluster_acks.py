@@ -369,7 +369,19 @@ def test_isolated_refuses(nodes):
     for path in ("/healthz", "/metrics", "/api/v1/stats", "/api/v1/id", "/api/v1/ping", "/api/v1/version"):
         assert http.request("GET", path).status == 200, path
     assert cluster[0].stats()["cluster"]["health"] == "bad"
-    # A restart in isolation changes nothing: it knows that there are others. It is not ready then.
+    # A restart in isolation changes nothing: it knows that there are others.
+    cluster[0].kill()
+    cluster[0].launch()
+
+    def refuses():
+        try:
+            reply = http.get(object_id)
+        except (OSError, wire.Broken):
+            return False
+        assert reply.status == 503, reply
+        return reply.code() == "isolated"
+
+    wait_for(refuses, "it to serve again, but for objects")
     cluster[1].launch()
     cluster[1].wait_ready()
     wait_for(lambda: http.request("GET", "/readyz").status == 200, "two of three to be enough")
