@@ -86,6 +86,8 @@ static void give_back(struct public_request *request)
     store_put_destroy(&request->put);
     store_change_destroy(&request->change);
     peer_body_release(&request->peer_body);
+    free(request->order);
+    request->order = NULL;
     assert(!request->source);
     if (loop->idle_count == KEEP_REQUESTS) {
         free_request(request);
@@ -135,6 +137,13 @@ static const struct refusal *of_code(int rc)
         {ERR_READ_ONLY,
          {503, "read_only", "this node takes no writes until it is restarted",
           "Retry-After: 30\r\n"}},
+        {ERR_DRAINING,
+         {503, "draining", "this node is about to leave its cluster and takes no writes",
+          "Retry-After: 60\r\n"}},
+        {ERR_OUTSIDE,
+         {503, "not_a_member",
+          "this node has left its cluster, or was forgotten, and takes no writes",
+          "Retry-After: 60\r\n"}},
         {ERR_CLOSED, {503, "shutting_down", "this node is shutting down", "Retry-After: 5\r\n"}},
         {ERR_CORRUPT, {500, "body_damaged", "no undamaged copy of the body was found", NULL}},
         {ERR_IO, {500, "io", "the disk failed", NULL}},

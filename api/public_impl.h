@@ -28,6 +28,7 @@ enum operation {
 };
 
 struct public_request;
+struct private_order;
 
 /* What one loop keeps; touched by its thread alone. */
 struct public_loop {
@@ -70,7 +71,8 @@ struct public_request {
     struct store_put *put;
     struct store_change *change;
     struct peer_body *peer_body;
-    struct http_source *source; /* not yet the core's */
+    struct http_source *source;  /* not yet the core's */
+    struct private_order *order; /* the debug door's: see private_orders.c */
     /* Set by whoever uses them: */
     struct id128 id;
     int rc;

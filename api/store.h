@@ -14,6 +14,7 @@
 #include "base/pool.h"
 #include "cluster/cluster.h"
 #include "journal/journal.h"
+#include "storage/disk_cache.h"
 #include "storage/hot_blocks.h"
 #include "storage/ram.h"
 
@@ -24,12 +25,15 @@
 
 struct store;
 struct peer_bodies;
+struct peer_fills;
 
 struct store_config {
     struct journal *journal; /* lent, started */
     struct cluster *cluster; /* lent: where bodies that are not here come from; NULL: from nowhere.
                                 It is stopped before the store is destroyed. */
     struct ram *ram;         /* lent */
+    struct disk_cache *disk_cache; /* lent; NULL: large bodies of other nodes are not kept, and
+                                      fetched for each client by itself */
     struct env *env;
     struct budget *memory;   /* lent: for bodies on their way from the disk to slow clients; over it
                                 an open gets ERR_FULL */
@@ -61,6 +65,9 @@ int store_count_copies(struct store *store, struct db_reader *reader, const stru
                        struct db_copies *out) MUST_CHECK;
 /* Small bodies that are on their way here: api/peer_body.h. NULL: no cluster. */
 struct peer_bodies *store_peer_bodies(struct store *store);
+/* Large ones, and where they are kept: api/peer_fill.h. NULL: they are not. */
+struct peer_fills *store_peer_fills(struct store *store);
+struct disk_cache *store_disk_cache(struct store *store);
 
 /* Work that may wait for the disk; embedded in its owner's struct. RUN is called once on a thread
  * of the reader pool, with that thread's reader, and may free it. */

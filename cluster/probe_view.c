@@ -68,7 +68,11 @@ bool probe_peer(const struct probe *probe, const struct id128 *node, struct prob
             .feature = peer->feature,
             .summary = peer->summary,
             .heard = peer->told,
+            .level = peer->level,
+            .draining = peer->draining,
+            .answered_ms = peer->answered_ms,
         };
+        memcpy(out->version, peer->version, sizeof out->version);
         return true;
     }
     return false;
@@ -82,6 +86,11 @@ struct probe_counts probe_counts(const struct probe *probe)
 unsigned probe_doubt(const struct probe *probe)
 {
     return probe->doubt;
+}
+
+size_t probe_members(const struct probe *probe)
+{
+    return probe->peer_count;
 }
 
 size_t probe_seeds(const struct probe *probe)

@@ -222,6 +222,17 @@ static void start(struct wanted *w, const struct id128 *id, bool is_new, struct 
     *out = (struct wanted_step){.act = WANTED_START, .id = *id};
 }
 
+bool wanted_begin(struct wanted *w, const struct id128 *id, uint64_t now_ms)
+{
+    struct wanted_step step;
+
+    if (w->flight_count == LIMIT_REPLICAS || w->old_count >= LIMIT_REPLICAS_OLD ||
+        now_ms < w->pause_ms || flies(w, id))
+        return false;
+    start(w, id, false, &step);
+    return true;
+}
+
 void wanted_ended(struct wanted *w, const struct id128 *id, enum wanted_outcome outcome,
                   uint64_t now_ms)
 {

@@ -54,6 +54,10 @@ void wanted_step(struct wanted *wanted, uint64_t now_ms, struct wanted_step *out
 void wanted_page(struct wanted *wanted, int rc, const struct id128 *ids, size_t count,
                  uint64_t now_ms);
 
+/* Whether a copy of ID that is on no list may start now; it is then as after WANTED_START, and its
+ * end is to be told. */
+bool wanted_begin(struct wanted *wanted, const struct id128 *id, uint64_t now_ms);
+
 enum wanted_outcome {
     WANTED_DONE,   /* a copy is here now */
     WANTED_GONE,   /* it is not wanted any more */

@@ -11,6 +11,7 @@
  * the node takes no more writes.
  */
 #include "base/log.h"
+#include "journal/db_cluster.h"
 #include "journal/db_peers.h"
 #include "journal/journal_internal.h"
 
@@ -179,6 +180,12 @@ static int put_event(struct journal *journal, const struct entry *entry, bool *a
     return db_origin_set(a->db, origin);
 }
 
+static bool is_peer_fact(uint32_t kind)
+{
+    return kind == EVENT_HOLD || kind == EVENT_DROP || kind == EVENT_MEMBER ||
+           kind == EVENT_FEATURE;
+}
+
 /* What an event says of nodes: who belongs to us, who has copies of what. */
 static int put_peer_fact(struct journal *journal, const struct entry *entry)
 {
@@ -190,6 +197,10 @@ static int put_peer_fact(struct journal *journal, const struct entry *entry)
     if (entry->kind == EVENT_MEMBER) {
         journal->applier.members_changed = true;
         return db_member_fold(db, &event);
+    }
+    if (entry->kind == EVENT_FEATURE) {
+        journal->applier.members_changed = true;
+        return db_feature_raise(db, event.feature);
     }
     for (uint32_t i = 0; rc == 0 && i < event.item_count; i++) {
         struct object *object = NULL;
@@ -275,8 +286,7 @@ int applier_put(struct journal *journal, const struct entry *entry)
     if (entry->is_snapshot)
         return applier_put_snapshot(journal, entry);
     rc = put_event(journal, entry, &added);
-    if (rc == 0 && added &&
-        (entry->kind == EVENT_HOLD || entry->kind == EVENT_DROP || entry->kind == EVENT_MEMBER))
+    if (rc == 0 && added && is_peer_fact(entry->kind))
         rc = put_peer_fact(journal, entry);
     if (rc == 0 && entry->object)
         rc = put_row(journal, entry);

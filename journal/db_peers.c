@@ -24,20 +24,27 @@ static int bind_id(sqlite3_stmt *statement, int at, const struct id128 *id)
 /* The number of NODE in `members`, given where it has none. */
 static int member_no(struct db *db, const struct id128 *node, int64_t *no)
 {
-    sqlite3_stmt *add;
-    int rc = conn_statement(&db->conn, STATEMENT_MEMBER_ADD, &add);
+    static const enum statement tries[] = {STATEMENT_MEMBER_NO, STATEMENT_MEMBER_ADD};
+    int found = 0;
 
     assert(!sqlite3_get_autocommit(db->conn.sql));
-    if (rc)
-        return rc;
-    if (bind_id(add, 1, node) != SQLITE_OK)
-        return ERR_NO_MEMORY;
-    rc = conn_step(&db->conn, add);
-    if (rc < 0)
-        return rc;
-    assert(rc == 1); /* RETURNING gives the row in both cases */
-    *no = sqlite3_column_int64(add, 0);
-    sqlite3_reset(add);
+    for (size_t i = 0; i < 2 && !found; i++) {
+        sqlite3_stmt *statement;
+        int rc = conn_statement(&db->conn, tries[i], &statement);
+
+        if (rc)
+            return rc;
+        if (bind_id(statement, 1, node) != SQLITE_OK)
+            return ERR_NO_MEMORY;
+        found = conn_step(&db->conn, statement);
+        if (found < 0)
+            return found;
+        if (found) {
+            *no = sqlite3_column_int64(statement, 0);
+            sqlite3_reset(statement);
+        }
+    }
+    assert(found); /* RETURNING gives a row, or an error */
     return 0;
 }
 

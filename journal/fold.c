@@ -139,6 +139,13 @@ bool fold_concerns_row(const struct event *event)
     }
 }
 
+bool fold_needs_row(const struct event *event, const struct id128 *self)
+{
+    bool copies = event->kind == EVENT_HOLD || event->kind == EVENT_DROP;
+
+    return fold_concerns_row(event) && (!copies || id_equal(&event->node, self));
+}
+
 bool fold_is_covered(const struct event *event)
 {
     /* Who holds what is in no snapshot. */
@@ -224,7 +231,7 @@ int fold_event(struct entry **out, const struct object *before, const struct eve
     }
     /* What is held or dropped of an object that is not known yet makes no row of it. */
     bool waits = !before && (event->kind == EVENT_HOLD || event->kind == EVENT_DROP);
-    if (fold_concerns_row(event) && !waits &&
+    if (fold_needs_row(event, self) && !waits &&
         (rc = fold_row(entry, before, event, raw, raw_bytes, header, place, self)) != 0) {
         entry_destroy(entry);
         return rc;

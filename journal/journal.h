@@ -45,7 +45,8 @@ struct change {
      * already is passed over. */
     const uint8_t *events;
     size_t events_bytes;
-    /* CHANGE_FACT: kind and payload of an event without an object; lent until DONE. */
+    /* CHANGE_FACT: kind and payload of an event without an object; lent until DONE. Its stamp,
+     * where there is one, is the one that it replaces: what is journaled bears a later one. */
     const struct event *fact;
 
     /* Called once, from the committer's thread, when the outcome is durable (or refused). */
@@ -97,6 +98,11 @@ struct journal_news {
 void journal_listen(struct journal *journal,
                     void (*listener)(void *arg, const struct journal_news *news), void *arg);
 
+/* Have LISTENER told of each copy here that was found damaged, as OBJECT (lent) names it: whoever
+ * listens may bring a good one (CHANGE_HOLD). From any thread; it must not block. Before
+ * journal_start. */
+void journal_on_damage(struct journal *journal,
+                       void (*listener)(void *arg, const struct object *object), void *arg);
 /* One event that the applier has put into SQLite, and that may have changed who has copies of what
  * or who shall have. Lent for the call. */
 struct journal_copy_news {
@@ -109,12 +115,6 @@ struct journal_copy_news {
 void journal_listen_copies(struct journal *journal,
                            void (*listener)(void *arg, const struct journal_copy_news *news),
                            void *arg);
-
-/* Have LISTENER told of each copy here that was found damaged, as OBJECT (lent) names it: whoever
- * listens may bring a good one (CHANGE_HOLD). From any thread; it must not block. Before
- * journal_start. */
-void journal_on_damage(struct journal *journal,
-                       void (*listener)(void *arg, const struct object *object), void *arg);
 
 /* Start committer, applier and janitor. Without it (tests, the simulator, tools) the caller takes
  * their steps itself, all from one thread; journal_stop then takes the last ones. */

@@ -31,7 +31,8 @@ def test_version_and_help():
     shown = run([OBJSTORE, "--help"])
     assert shown.returncode == 0 and shown.stderr == ""
     for option in ("-d", "-N", "-T", "-R", "-B", "--private-addr", "--debug-addr", "--public-addr",
-                   "--state-dir", "--files-dir", "--memory", "--durability", "--max-body", "--anonymous", "--isolated",
+                   "--state-dir", "--files-dir", "--memory", "--disk-cache", "--durability", "--max-body", "--anonymous",
+                   "--isolated",
                    "--config", "--log-format", "--scrub-interval", "--version", "--help"):
         assert option in shown.stdout, option
     for variable in ("APP_DEBUG_LEVEL", "APP_CLUSTER_NODES", "APP_CLUSTER_TAGNAME", "NET_PRIVATE_ADDR",

@@ -308,7 +308,7 @@ static void busy_full_and_too_big_hold_up_whom_they_must(void **state)
 {
     struct world *w = *state;
 
-    add(w, 40);
+    add(w, LIMIT_REPLICAS + 24);
     drive(w);
     end(w, 1, WANTED_BUSY);
     assert_int_equal(drive(w), w->now_ms + REPLICA_BUSY_MS);
