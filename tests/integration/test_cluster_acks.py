@@ -326,6 +326,22 @@ def test_killed_during_a_wait(trio):
         assert trio[0].http.get(object_id).body == b"killed"
 
 
+def test_forgotten_during_a_wait(nodes):
+    """A member that is forgotten is waited for no longer: its copy is not among those asked for."""
+    cluster = Cluster(nodes, 3).start()
+    cluster[2].kill()
+    waiting = Asking(cluster[0], lambda http: http.put(b"forgotten", ack("all", 60)))
+    wait_for(lambda: acks(cluster[0])["waiting"] == 1, "it to wait")
+
+    def forget():
+        return cluster[1].ctl("node", "forget", cluster[2].known_id).returncode == 0
+
+    wait_for(forget, "the dead node to be forgotten", 30)
+    reply = waiting.end()
+    assert reply.status == 200 and replicas(reply) == (2, 2), reply
+    assert waiting.took_s < 50
+
+
 # ---- Health ----
 
 

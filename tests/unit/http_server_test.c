@@ -709,6 +709,26 @@ static void what_ends_in_time_is_not_watched_any_more(void **state)
     assert_int_equal(woken(HTTP_WAKE_GONE), 0);
 }
 
+static void what_waits_once_more_unwatched_is_not_woken(void **state)
+{
+    int fd = client(), other = client();
+    struct http_request *parked;
+    struct answer answer;
+
+    (void)state;
+    send_text(fd, WATCHED(100));
+    parked = take_parked();
+    http_post(parked, park);
+    parked = take_parked();
+    send_text(other, WATCHED(300)); /* until the first one's time has passed */
+    assert_true(read_answer(other, &answer));
+    assert_int_equal(woken(HTTP_WAKE_LATE), 1);
+    http_post(parked, answer_parked);
+    assert_true(read_answer(fd, &answer));
+    assert_string_equal(answer.body, "resumed");
+    close(fd), close(other);
+}
+
 static void who_watches_hears_that_the_client_is_gone(void **state)
 {
     struct linger now = {.l_onoff = 1};
@@ -1022,6 +1042,7 @@ int main(void)
         WITH_DEFAULT(what_is_pipelined_behind_a_suspended_request_waits),
         WITH_DEFAULT(who_watches_a_suspended_request_hears_that_its_time_is_up),
         WITH_DEFAULT(what_ends_in_time_is_not_watched_any_more),
+        WITH_DEFAULT(what_waits_once_more_unwatched_is_not_woken),
         WITH_DEFAULT(who_watches_hears_that_the_client_is_gone),
         WITH_DEFAULT(half_a_close_ends_no_wait),
         WITH_DEFAULT(head_tells_the_length_without_the_body),

@@ -581,6 +581,15 @@ static void news_of_copies_come_when_they_are_applied(void **state)
     assert_int_equal(heard.wanted_count, 1);
     struct id128 first = make_id(1);
     assert_true(id_equal(&heard.wanted[0], &first));
+    /* Once: what is changed about it besides makes it no more wanted. */
+    raise.request.fields = EVENT_HAS_NAME;
+    raise.request.name = (struct text){"other", 5};
+    assert_int_equal(commit(a, &raise), 0);
+    assert_int_equal(sync_to(b, a), 0);
+    while (journal_apply_step(b->journal))
+        ;
+    assert_int_equal(heard.kinds[EVENT_META], 2);
+    assert_int_equal(heard.wanted_count, 1);
     assert_int_equal(hold(b, 1, body, sizeof body), 0);
     assert_int_equal(delete (b, 1), 0);
     while (journal_apply_step(b->journal))
