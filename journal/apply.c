@@ -220,9 +220,8 @@ static int put_implied_hold(struct journal *journal, const struct entry *entry)
     struct applier *a = &journal->applier;
     const struct object *object = entry->object;
     struct event_item item = {.id = object->id};
-    struct event event = {.kind = EVENT_HOLD,
-                          .stamp = entry->also_put_at.stamp,
-                          .origin = entry->also_put_at.origin};
+    struct event event = {
+        .kind = EVENT_HOLD, .stamp = entry->also_put_at.stamp, .origin = entry->also_put_at.origin};
 
     memcpy(item.sha256, object->sha256, SHA256_BYTES);
     for (size_t i = a->origin_count; i-- > 0;)

@@ -285,8 +285,8 @@ int db_reader_holders(struct db_reader *reader, const struct object *object, str
     return rc;
 }
 
-/* Whether the member in ROW of STATEMENT_COPIES has the bytes: what it said of them last, or that it
- * put them, whichever came later. */
+/* Whether the member in ROW of STATEMENT_COPIES has the bytes: what it said of them last, or that
+ * it put them, whichever came later. */
 static bool row_holds(sqlite3_stmt *row, const struct object *object, bool is_author)
 {
     bool said = sqlite3_column_type(row, 2) != SQLITE_NULL;
