@@ -92,6 +92,8 @@
 /* Replication: copies that this node makes for itself. Times in milliseconds. */
 #define LIMIT_REPLICAS     64        /* under way at once, … */
 #define REPLICA_BYTES      (8 * MIB) /* … and their bytes in memory, but always one */
+#define LIMIT_REPAIRS      256       /* damaged copies that wait for a good one … */
+#define REPAIRS_AT_ONCE    2         /* … of them under way, besides */
 #define LIMIT_REPLICA_PAGE 64        /* ids read from the list at once */
 #define LIMIT_REPLICA_FAILURES                                                                     \
     1024 /* objects remembered for a retry; others the sweep meets again */
