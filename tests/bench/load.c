@@ -245,6 +245,8 @@ static void send_more(struct load *load, struct connection *c)
             return;
         }
         c->sent += (size_t)n;
+        if (waited)
+            load->heard_ns = now_ns(); /* it takes a large body, if slowly */
     }
     if (waited)
         watch(load, c, EPOLLIN);
