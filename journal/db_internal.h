@@ -17,7 +17,7 @@ int sqlite3_bind_int64(sqlite3_stmt *, int, sqlite3_int64) MUST_CHECK;
 #pragma GCC diagnostic pop
 
 #define DB_APPLICATION_ID 0x4F424A53 /* "OBJS" */
-#define DB_USER_VERSION   3
+#define DB_USER_VERSION   4
 
 /* Every statement there is; db_schema.c has their text. */
 enum statement {
@@ -58,7 +58,8 @@ enum statement {
     STATEMENT_MEMBER_SET,
     STATEMENT_HOLDER_SET,
     STATEMENT_HOLDERS_REMOVE,
-    STATEMENT_LAST_OF_WRITER = STATEMENT_HOLDERS_REMOVE,
+    STATEMENT_FEATURE_RAISE,
+    STATEMENT_LAST_OF_WRITER = STATEMENT_FEATURE_RAISE,
     /* readers */
     STATEMENT_EVENTS,
     STATEMENT_OBJECTS,
@@ -73,7 +74,11 @@ enum statement {
     STATEMENT_MEMBERS,
     STATEMENT_HOLDERS,
     STATEMENT_AUTHOR,
+    STATEMENT_COPIES,
     STATEMENT_RUN,
+    STATEMENT_FEATURE,
+    STATEMENT_OWED_OTHERS,
+    STATEMENT_RANGE,
     STATEMENT_COUNT
 };
 

@@ -152,6 +152,25 @@ bool fold_is_covered(const struct event *event)
     return event->kind != EVENT_HOLD && event->kind != EVENT_DROP && fold_concerns_row(event);
 }
 
+/* Two puts of the same bytes: the row names the later one alone, but each has left a copy with its
+ * author. */
+static void note_also_put(struct entry *entry, const struct object *before,
+                          const struct event *event)
+{
+    const struct object *after = entry->object;
+    const struct reg at = {event->stamp, event->origin};
+
+    if (event->kind != EVENT_PUT || !before || !is_live(before) || !is_live(after) ||
+        memcmp(before->sha256, event->sha256, SHA256_BYTES) != 0 ||
+        memcmp(after->sha256, event->sha256, SHA256_BYTES) != 0)
+        return;
+    int order = reg_compare(&at, &before->put_at);
+    if (order == 0)
+        return; /* one and the same, once more */
+    entry->also_put = true;
+    entry->also_put_at = order > 0 ? before->put_at : at;
+}
+
 static int fold_row(struct entry *entry, const struct object *before, const struct event *event,
                     const void *raw, size_t raw_bytes, const struct record_header *header,
                     const struct place *place, const struct id128 *self)
@@ -160,6 +179,7 @@ static int fold_row(struct entry *entry, const struct object *before, const stru
 
     if (rc)
         return rc;
+    note_also_put(entry, before, event);
     drop_body(entry->object, event, raw, raw_bytes, header, place, self);
     take_body(entry->object, before, event, raw, raw_bytes, header, place);
     if (before && !place_is_none(&before->place) &&

@@ -133,6 +133,8 @@ struct journal {
     void *listener_arg;
     void (*on_damage)(void *arg, const struct object *object);
     void *on_damage_arg;
+    void (*copies_listener)(void *arg, const struct journal_copy_news *news);
+    void *copies_arg;
 
     pthread_mutex_t lock;  /* the apply queue, the counters and waiting; held for moments only */
     pthread_cond_t work;   /* for the applier: the first batch came, or enough for a transaction */
