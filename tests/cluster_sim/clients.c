@@ -252,7 +252,7 @@ static void meta(struct node *node, struct key *key)
     submit(asked);
 }
 
-static void delete(struct node *node, struct key *key)
+static void delete (struct node *node, struct key *key)
 {
     key->delete_submitted = true;
     atomic_fetch_add(&world.counts->deletes, 1);

@@ -69,8 +69,7 @@ static struct frame *pop(void)
 
         if (child >= world.frame_count)
             break;
-        if (child + 1 < world.frame_count &&
-            earlier(world.heap[child + 1], world.heap[child]))
+        if (child + 1 < world.frame_count && earlier(world.heap[child + 1], world.heap[child]))
             child++;
         if (!earlier(world.heap[child], last))
             break;
@@ -247,9 +246,8 @@ int link_peer_open(struct link *link, const char *address, link_peer *peer)
     }
     if (!free_one)
         return ERR_FULL;
-    *free_one = (struct connection){.handle = ++link->last,
-                                    .to = to,
-                                    .retry_at = world.now + 2 * MS + dice(5 * MS)};
+    *free_one = (struct connection){
+        .handle = ++link->last, .to = to, .retry_at = world.now + 2 * MS + dice(5 * MS)};
     (void)snprintf(free_one->address, sizeof free_one->address, "%s", address);
     *peer = free_one->handle;
     return 0;

@@ -2,8 +2,8 @@
  * One node of the simulated cluster: its start as cmd/node.c does it, its steps, and its ends.
  *
  * A step runs when it is due. What makes one due is what wakes the thread in production: a queue
- * that is not empty, a batch to apply, a call of link_wake; node_arm looks at these after each step.
- * Delays are drawn, so that any order that threads could come to is come to.
+ * that is not empty, a batch to apply, a call of link_wake; node_arm looks at these after each
+ * step. Delays are drawn, so that any order that threads could come to is come to.
  *
  * A death (its disk is dead, from some call on) lets the code run on to the end of its step, heard
  * and seen by nobody; then the process is cleared away with the same calls that end it in order,
@@ -270,9 +270,8 @@ void node_bury(struct node *node)
     sim->disk->dead = true; /* for good: what follows does nothing */
     if (served) {
         wind_up(node);
-        for (int i = 0; i < 64 && (journal_commit_step(sim->journal) ||
-                                   committer_holds(sim->journal));
-             i++)
+        for (int i = 0;
+             i < 64 && (journal_commit_step(sim->journal) || committer_holds(sim->journal)); i++)
             ;
         clients_forget(node);
     } else if (node->cluster && node->cluster->replicator) {
@@ -418,8 +417,7 @@ void node_arm(struct node *node)
         soon(node, STEP_UPKEEP, 200 * MS);
     if (node->due[STEP_POOL] == NEVER && workers_have(node))
         soon(node, STEP_POOL, dice(3 * MS));
-    if (node->due[STEP_REPLICATE] > world.now + MS &&
-        replicator_is_due(node->cluster->replicator))
+    if (node->due[STEP_REPLICATE] > world.now + MS && replicator_is_due(node->cluster->replicator))
         soon(node, STEP_REPLICATE, dice(MS));
 }
 
