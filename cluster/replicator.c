@@ -368,8 +368,7 @@ int replicator_open(struct replicator *r)
 
     assert(!r->started);
     if (rc == 0)
-<<<<<<< HEAD
-        rc = pool_start(&r->host.pool, "replica", POOL_WORKERS, LIMIT_REPLICAS, NULL);
+        rc = pool_start(&r->host.pool, "replica", POOL_WORKERS, FLIGHTS, NULL);
     if (rc)
         db_reader_close(&r->reader);
     return rc;
@@ -380,8 +379,6 @@ int replicator_start(struct replicator *r)
     sigset_t all, before;
     int rc = replicator_open(r);
 
-=======
-        rc = pool_start(&r->host.pool, "replica", POOL_WORKERS, FLIGHTS, NULL);
     if (rc == 0) {
         (void)sigfillset(&all); /* signals are the main thread's */
         (void)pthread_sigmask(SIG_SETMASK, &all, &before);
