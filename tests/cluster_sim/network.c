@@ -360,7 +360,7 @@ static void hand_over(struct link *link, const struct frame *frame)
 {
     struct link_from from = {.id_len = LINK_ID_BYTES};
 
-    (void)snprintf(from.ip, sizeof from.ip, "10.0.0.%u", frame->from + 1);
+    (void)snprintf(from.ip, sizeof from.ip, "10.0.0.%u", frame->from + 1u);
     if (frame->back) {
         const struct connection *c = find(link, frame->handle);
 
@@ -383,6 +383,8 @@ int link_poll(struct link *link, unsigned timeout_ms)
     struct frame *taken[LIMIT_LINK_BURST];
 
     link->patience = timeout_ms;
+    if (count == 0)
+        return 0;
     memcpy(taken, link->inbox, count * sizeof *taken);
     link->inbox_count -= count;
     memmove(link->inbox, link->inbox + count, link->inbox_count * sizeof *taken);

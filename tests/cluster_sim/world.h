@@ -136,8 +136,8 @@ void fail(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn
 void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* With --verbose: what happens, with the time. */
 void tell(const char *format, ...) __attribute__((format(printf, 1, 2)));
-/* Let time pass up to AT, or until STOP (may be NULL) says so. */
-void pass(uint64_t at, bool (*stop)(void));
+/* Let time pass up to UNTIL, or until STOP (may be NULL) says so. */
+void pass(uint64_t until, bool (*stop)(void));
 
 /* ---- node.c ---- */
 
