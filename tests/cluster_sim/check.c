@@ -308,6 +308,8 @@ void check_cluster(void)
     if (world.now >= before + AGREE_WITHIN)
         report_disagreement();
     world.doing = "the check";
+    for (unsigned i = 0; i < NODES; i++)
+        world.nodes[i].fresh_disk = false;
     check_keys();
     pass(world.now + 3 * SECOND, NULL);
     check_views();

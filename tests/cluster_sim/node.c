@@ -196,7 +196,6 @@ void node_start(struct node *node)
     node->self = journal_node(node->sim.journal);
     if (!node->fresh_disk)
         check_told(node);
-    node->fresh_disk = false;
     node->due[STEP_TURN] = world.now + dice(20 * MS);
     node->due[STEP_REPLICATE] = world.now + dice(20 * MS);
     node->due[STEP_UPKEEP] = world.now + dice(200 * MS);

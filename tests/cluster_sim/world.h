@@ -54,7 +54,7 @@ struct node {
     uint64_t full_until; /* writes fail now and then */
     bool fail_sync;      /* the next sync fails */
     bool faulty;         /* something has failed since its start: refusals are in order */
-    bool fresh_disk;     /* the last start found another disk than the run before had left */
+    bool fresh_disk;     /* since the last check it was put on another disk than it had left */
     int64_t skew_ns;     /* of its wall clock */
     int64_t drift_ppm;
     uint64_t die_at; /* it dies in the disk's call of this number; 0: not */
