@@ -27,7 +27,8 @@ static void the_oldest_thing_missing_counts(void **state)
     lag_observe(&lag, 2000, 12, 10); /* behind since 2000 */
     lag_observe(&lag, 3000, 15, 10);
     assert_int_equal(lag_ms(&lag, 4000), 2000);
-    lag_observe(&lag, 4000, 15, 12); /* it has what came until 2000: now what came until 3000 lacks */
+    lag_observe(&lag, 4000, 15,
+                12); /* it has what came until 2000: now what came until 3000 lacks */
     assert_int_equal(lag_ms(&lag, 4500), 1500);
     lag_observe(&lag, 5000, 15, 15);
     assert_int_equal(lag_ms(&lag, 6000), 0);

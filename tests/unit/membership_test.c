@@ -65,8 +65,8 @@ static void others_are_all_that_have_joined(void **state)
 static void who_may_be_forgotten(void **state)
 {
     static const enum forget_verdict expected[MEMBERS] = {
-        [SELF] = FORGET_SELF,   [ALIVE] = FORGET_ALIVE, [SUSPECT] = FORGET_ALIVE,
-        [FAILED] = FORGET_MAY,  [STOPPED] = FORGET_MAY, [LEFT] = FORGET_MAY,
+        [SELF] = FORGET_SELF,     [ALIVE] = FORGET_ALIVE, [SUSPECT] = FORGET_ALIVE,
+        [FAILED] = FORGET_MAY,    [STOPPED] = FORGET_MAY, [LEFT] = FORGET_MAY,
         [FORGOTTEN] = FORGET_DONE};
     const struct id128 stranger = {{99}};
     struct cluster_member view[MEMBERS];
