@@ -93,8 +93,12 @@ static void who_brings_nothing_is_not_asked_again_at_once(void **state)
     for (unsigned n = 0; n < 60; n++)
         assert_false(id_equal(&first[n], &second[n]));
     assert_int_equal(drain_figures(drain).again, 60);
+    /* Who takes nothing any more is not waited for: what it was asked goes to the others. */
+    assert_int_equal(ask(drain, targets, 2, 2001 + DRAIN_PATIENCE_MS, asked, first), 20);
+    for (unsigned n = 0; n < 60; n++)
+        assert_false(id_equal(&first[n], &targets[2]) && id_equal(&second[n], &targets[2]));
     /* With a single one left it is that one. */
-    assert_int_equal(ask(drain, targets, 1, 3000 + 2 * DRAIN_PATIENCE_MS, asked, NULL), 60);
+    assert_int_equal(ask(drain, targets, 1, 3000 + 3 * DRAIN_PATIENCE_MS, asked, NULL), 60);
 }
 
 static void much_gets_more_time(void **state)
