@@ -22,7 +22,7 @@ struct world {
     struct io io; /* first */
     struct env env;
     struct io_space space;
-    uint64_t size; /* of the cache's file, as it was truncated last, or grew */
+    _Atomic uint64_t size; /* of the cache's file, as it was truncated last, or grew */
     int fail_write;
     bool flip, cold;
     char dir[64];

@@ -179,6 +179,13 @@ static void when_all_have_left_the_fetch_ends_and_nothing_is_kept(void **state)
     assert_true(fake_give(far->fake, fetch, far->large, LARGE / 2));
     for (int i = 0; i < 3; i++)
         (void)close(fd[i]);
+    /* That they went away shows with the next bytes for them. */
+    for (int i = 0; i < 20 && !under_way(far, 0); i++) {
+        if (!fake_give(far->fake, fetch, far->large, BLOCK_BYTES))
+            break;
+        for (int ms = 0; ms < 500 && !under_way(far, 0); ms++)
+            (void)poll(NULL, 0, 1);
+    }
     fake_wait_cancelled(far->fake, fetch);
     /* Who comes now does not wait for what was given up. */
     client = client_start(far, ID, NULL);
