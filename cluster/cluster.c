@@ -460,6 +460,9 @@ void cluster_stats(struct cluster *cluster, struct cluster_stats *out)
     out->wanted_bytes = replicator.wanted_bytes;
     out->replicated = replicator.done;
     copies_stats(cluster->copies, &out->acks);
+    /* What doors act on already. */
+    out->health = cluster_health(cluster);
+    out->clock_is_skewed = cluster_clock_is_skewed(cluster);
 }
 
 size_t cluster_members(struct cluster *cluster, struct cluster_member *out, size_t max)
@@ -479,11 +482,7 @@ struct drainer *cluster_drainer(struct cluster *cluster)
 
 bool cluster_is_alone(struct cluster *cluster)
 {
-    pthread_mutex_lock(&cluster->lock);
-    bool alone = cluster->alone;
-
-    pthread_mutex_unlock(&cluster->lock);
-    return alone;
+    return atomic_load_explicit(&cluster->alone, memory_order_relaxed);
 }
 
 struct copies *cluster_copies(struct cluster *cluster)

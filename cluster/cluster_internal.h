@@ -174,7 +174,7 @@ struct cluster {
     struct cluster_stats stats;
     struct cluster_member view[LIMIT_MEMBERS + 1];
     size_t view_count;
-    bool alone;
+    _Atomic bool alone;
 };
 
 /* ---- cluster.c ---- */
