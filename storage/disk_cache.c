@@ -149,14 +149,23 @@ static void queue_push(struct disk_cache *cache, struct disk_copy *copy)
 {
     copy->newer = NULL;
     copy->older = cache->newest;
-    *(cache->newest ? &cache->newest->newer : &cache->oldest) = copy;
+    if (cache->newest)
+        cache->newest->newer = copy;
+    else
+        cache->oldest = copy;
     cache->newest = copy;
 }
 
 static void queue_remove(struct disk_cache *cache, struct disk_copy *copy)
 {
-    *(copy->older ? &copy->older->newer : &cache->oldest) = copy->newer;
-    *(copy->newer ? &copy->newer->older : &cache->newest) = copy->older;
+    if (cache->oldest == copy)
+        cache->oldest = copy->newer;
+    else
+        copy->older->newer = copy->newer;
+    if (cache->newest == copy)
+        cache->newest = copy->older;
+    else
+        copy->newer->older = copy->older;
 }
 
 static void free_copy(struct disk_copy *copy)
@@ -196,6 +205,7 @@ static bool evict(struct disk_cache *cache)
     for (uint64_t rest = 2 * cache->stats.copies; rest > 0; rest--) {
         struct disk_copy *copy = cache->oldest;
 
+        assert(copy->complete && copy->listed); /* as all in the queue */
         if (copy->references == 0 && !copy->asked) {
             cache->stats.evicted++;
             unlist(copy);

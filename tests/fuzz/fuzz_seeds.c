@@ -234,6 +234,7 @@ static void fill(struct event *event, const struct event_item *items)
     event->cloud_state = CLOUD_UPLOADED;
     event->member_state = MEMBER_JOINED;
     event->subject = (struct id128){{9}};
+    event->feature = 3;
     event->follows = (struct event_ref){.origin = {{1}}, .seq = 5};
 }
 
@@ -254,6 +255,7 @@ static void seed_events(void)
         {EVENT_UNBIND, EVENT_HAS_BIND},
         {EVENT_MEMBER, EVENT_HAS_MEMBER},
         {EVENT_FREEZE, EVENT_HAS_FREEZE | EVENT_HAS_FOLLOWS},
+        {EVENT_FEATURE, EVENT_HAS_FEATURE},
     };
     static const struct event_item items[2] = {{.id = {{1}}}, {.id = {{2}}}};
 
@@ -301,6 +303,9 @@ static void seed_probes(void)
     seed_message(NULL, &(struct wire_message){.type = WIRE_PROBE, .probe = probe});
     probe.leaving = 1;
     probe.seen = TEXT("[fd00::1]:40000");
+    probe.version = TEXT("0.1.0");
+    probe.level = 2;
+    probe.draining = 1;
     seed_message(NULL, &(struct wire_message){.type = WIRE_PROBE_ACK, .probe = probe});
     seed_message(NULL, &(struct wire_message){.type = WIRE_PROBE_FOR, .probe_for = ask});
     seed_message(NULL, &(struct wire_message){.type = WIRE_PROBE_SAW, .probe_for = ask});
@@ -333,6 +338,25 @@ static void seed_sync(void)
     seed_message(NULL, &(struct wire_message){.type = WIRE_SYNC_END, .flow = flow});
     buf_release(&runs);
     buf_release(&events);
+}
+
+static void seed_operate(void)
+{
+    static const struct event_item items[2] = {{.id = {{1}}}, {.id = {{2}}}};
+    static const char rows[2 * WIRE_ROW_SUM_BYTES] = {1};
+    struct wire_inquiry inquiry = {
+        .nonce = 7, .id = {{1}}, .until = {{9}}, .rows = 4096, .list = 1};
+    struct wire_finding finding = {7, 1, {{9}}, 2, {1, 2}, {rows, sizeof rows}};
+    struct wire_adopt adopt = {.items = {(const char *)items, sizeof items}};
+
+    seed_message(NULL, &(struct wire_message){.type = WIRE_ADOPT, .adopt = adopt});
+    seed_message(NULL, &(struct wire_message){.type = WIRE_RANGE_ASK, .inquiry = inquiry});
+    seed_message(NULL, &(struct wire_message){.type = WIRE_ROW_ASK, .inquiry = inquiry});
+    seed_message(NULL, &(struct wire_message){.type = WIRE_KNOWN_ASK, .inquiry = inquiry});
+    seed_message(NULL, &(struct wire_message){.type = WIRE_RANGE, .finding = finding});
+    seed_message(NULL, &(struct wire_message){.type = WIRE_KNOWN, .finding = finding});
+    finding.data = TEXT("{\"level\":2}");
+    seed_message(NULL, &(struct wire_message){.type = WIRE_ROW, .finding = finding});
 }
 
 static void seed_bodies(void)
@@ -695,6 +719,7 @@ int main(int argc, char **argv)
     seed_probes();
     seed_sync();
     seed_bodies();
+    seed_operate();
     seed_segment();
     seed_recovery();
     seed_large();
