@@ -23,6 +23,7 @@ struct store_change {
     void (*done)(void *arg, const struct store_result *result);
     void *arg;
     bool busy;
+    struct cluster *cluster; /* whose gate it went through */
     struct condition *condition;
     char text[];
 };
@@ -131,6 +132,45 @@ uint64_t store_max_body(const struct store *store)
     return store->max_body_bytes;
 }
 
+struct copies *store_copies(struct store *store)
+{
+    return store->cluster ? cluster_copies(store->cluster) : NULL;
+}
+
+bool store_is_alone(struct store *store)
+{
+    return !store->cluster || cluster_is_alone(store->cluster);
+}
+
+enum probe_health store_health(struct store *store)
+{
+    return store->cluster ? cluster_health(store->cluster) : PROBE_GOOD;
+}
+
+bool store_clock_is_skewed(struct store *store)
+{
+    return store->cluster && cluster_clock_is_skewed(store->cluster);
+}
+
+struct db_copies store_own_copy(struct store *store, const struct object *object)
+{
+    unsigned members = store_is_alone(store) ? 1 : cluster_joined(store->cluster);
+
+    return (struct db_copies){.members = members ? members : 1,
+                              .held = !place_is_none(&object->place)};
+}
+
+int store_count_copies(struct store *store, struct db_reader *reader, const struct object *object,
+                       struct db_copies *out)
+{
+    struct id128 self = journal_node(store->journal);
+
+    if (!store_is_alone(store) && !(object->flags & OBJECT_DELETED))
+        return db_reader_copies(reader, object, &self, out);
+    *out = store_own_copy(store, object);
+    return 0;
+}
+
 struct peer_bodies *store_peer_bodies(struct store *store)
 {
     return store->peer_bodies;
@@ -192,6 +232,8 @@ static void changed(struct change *change)
 
     assert(it->busy);
     it->busy = false;
+    if (it->cluster)
+        cluster_write_end(it->cluster);
     /* From here on the door may free IT. */
     it->done(it->arg, &result);
 }
@@ -233,8 +275,14 @@ int store_change_submit(struct store_change **out, struct store *store,
     char *at = copy_text(&it->change.request.name, it->text);
     at = copy_text(&it->change.request.type, at);
     (void)copy_text(&it->change.request.user_meta, at);
+    it->cluster = store->cluster;
     *out = it;
-    int rc = journal_submit(store->journal, &it->change);
+    int rc = it->cluster ? cluster_write_begin(it->cluster) : 0;
+    if (rc == 0) {
+        rc = journal_submit(store->journal, &it->change);
+        if (rc && it->cluster)
+            cluster_write_end(it->cluster);
+    }
     if (rc) {
         it->busy = false;
         store_change_destroy(out);

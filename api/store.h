@@ -50,6 +50,19 @@ struct ram *store_ram(struct store *store);
 struct hot_blocks *store_hot(struct store *store);
 struct budget *store_memory(struct store *store);
 uint64_t store_max_body(const struct store *store);
+/* Who waits for copies on other nodes; NULL: there are none to wait for. */
+struct copies *store_copies(struct store *store);
+/* This node never had others. */
+bool store_is_alone(struct store *store);
+/* How this node stands among others: PROBE_GOOD, DEGRADED or BAD. */
+enum probe_health store_health(struct store *store);
+/* Its clock is too wrong for changes of clients. */
+bool store_clock_is_skewed(struct store *store);
+/* What is known without looking: this node's copy, and how many members there are. */
+struct db_copies store_own_copy(struct store *store, const struct object *object);
+/* How many durable copies OBJECT has. Blocks. READER: the pool thread's. */
+int store_count_copies(struct store *store, struct db_reader *reader, const struct object *object,
+                       struct db_copies *out) MUST_CHECK;
 /* Small bodies that are on their way here: api/peer_body.h. NULL: no cluster. */
 struct peer_bodies *store_peer_bodies(struct store *store);
 /* Large ones, and where they are kept: api/peer_fill.h. NULL: they are not. */
@@ -118,6 +131,7 @@ struct store_result {
     int rc;       /* 0; journal's and decide()'s refusals; ERR_MISMATCH: a digest or the length is
                      wrong; ERR_FULL: overloaded */
     bool created; /* false: the bytes were here already; for changes: nothing changed */
+    bool first;   /* a put of what nobody here had heard of */
     const struct object *object; /* the row after it (rc 0), or the one that refused it, or NULL;
                                     owned by the put or change */
 };

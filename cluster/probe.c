@@ -319,6 +319,8 @@ static int take_local(struct probe *probe, const struct probe_input *in)
     probe->summary = in->local.summary;
     probe->feature = in->local.feature;
     probe->leaving = in->local.leaving;
+    probe->draining = in->local.draining;
+    probe->level = in->local.level;
     for (size_t i = 0; leaves && i < probe->peer_count; i++)
         begin_round(probe, &probe->peers[i]);
     return 0;
@@ -381,7 +383,7 @@ int probe_create(struct probe **out, const struct probe_config *config, uint64_t
     struct probe *probe;
     int rc;
 
-    if (config->tag.len > LIMIT_WIRE_TAG_BYTES)
+    if (config->tag.len > LIMIT_WIRE_TAG_BYTES || config->version.len > LIMIT_WIRE_VERSION_BYTES)
         return ERR_TOO_BIG;
     probe = calloc(1, sizeof *probe);
     if (!probe)
@@ -390,6 +392,7 @@ int probe_create(struct probe **out, const struct probe_config *config, uint64_t
     probe->node = config->node;
     probe->now_ms = now_ms;
     probe->dice = config->seed;
+    probe->version = config->version;
     probe->last_nonce = probe_draw(probe);
     rc = keep_text(&probe->tag, config->tag);
     if (rc == 0)

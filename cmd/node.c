@@ -287,8 +287,15 @@ static int open_cluster(struct node *node, struct refusal_line *line)
                        options->private_addr);
         return EXIT_CONFIG;
     }
+    struct id128 replaces;
+    if (*options->replace) {
+        rc = ulid_parse(&replaces, options->replace, strlen(options->replace));
+        assert(rc == 0); /* checked when it was read */
+    }
     const struct cluster_config config = {
         .journal = node->journal,
+        .state_dir = options->state_dir,
+        .replaces = *options->replace ? &replaces : NULL,
         .env = node->env,
         .tag = options->tag,
         .private_addr = address,
@@ -458,6 +465,7 @@ static int open_doors(struct node *node, unsigned loops, uint64_t started_ms,
                   .operations = public_operations,
                   .operation_count = PUBLIC_OPERATIONS},
         .anonymous = (enum anonymous)options->anonymous,
+        .refuse_isolated = options->isolated == ISOLATED_REFUSE,
         .loops = loops};
     rc = public_create(&node->api, &api);
     if (rc) {

@@ -357,6 +357,8 @@ static void seed_bodies(void)
                  &(struct wire_message){
                      .type = WIRE_NOTE_IDS,
                      .note_ids = {TEXT("aaaaaaaaaaaaaaaa"), {NULL, 0}, TEXT("bbbbbbbbbbbbbbbb")}});
+    seed_message(NULL,
+                 &(struct wire_message){.type = WIRE_PACK, .pack = {TEXT("\3\0\0\0abc\1\0\0\0d")}});
 }
 
 /* ---- Segments, and logs of them ---- */

@@ -34,6 +34,21 @@ static void check_runs(struct text runs)
     }
 }
 
+static void check_pack(struct text data)
+{
+    size_t offset = 0, count = 0;
+    struct text part;
+
+    inside(data);
+    CHECK(data.len <= LIMIT_WIRE_PACK_BYTES);
+    while (wire_next_event(data, &offset, &part)) {
+        inside(part);
+        CHECK(part.len >= 1);
+        count++;
+    }
+    CHECK(offset == data.len && count >= 1);
+}
+
 static void check_events(const struct wire_sync_events *events)
 {
     size_t offset = 0, before = 0;
@@ -98,6 +113,9 @@ static void check_rules(const struct wire_message *m)
         CHECK(m->body_data.data.len <= LIMIT_WIRE_CHUNK_BYTES);
         CHECK(m->body_data.offset <= m->body_data.size);
         CHECK(m->body_data.data.len <= m->body_data.size - m->body_data.offset);
+        break;
+    case WIRE_PACK:
+        check_pack(m->pack.data);
         break;
     case WIRE_NOTE:
         inside(m->note.data);

@@ -206,9 +206,11 @@ static void make_cluster(struct stats_cluster *it)
                                          .malformed = 1015,
                                          .other_tag = 1016,
                                          .refused = 1017,
-                                         .notes_said = 1018,
-                                         .notes_received = 1019,
-                                         .notes_refused = 1020};
+                                         .link_bytes_in = 1018,
+                                         .link_bytes_out = 1019,
+                                         .notes_said = 1020,
+                                         .notes_received = 1021,
+                                         .notes_refused = 1022};
 }
 
 static void members_are_listed_with_the_state_that_this_node_sees(void **state)
@@ -254,8 +256,9 @@ static void members_are_listed_with_the_state_that_this_node_sees(void **state)
         {"transfer", "fetches"},   {"transfer", "bytes_in"},   {"transfer", "failures"},
         {"transfer", "bytes_out"}, {"replication", "pending"}, {"replication", "copied"},
         {"link", "frames_in"},     {"link", "frames_out"},     {"link", "malformed"},
-        {"link", "other_tag"},     {"link", "refused"},        {"notes", "said"},
-        {"notes", "received"},     {"notes", "refused"},
+        {"link", "other_tag"},     {"link", "refused"},        {"link", "bytes_in"},
+        {"link", "bytes_out"},     {"notes", "said"},          {"notes", "received"},
+        {"notes", "refused"},
     };
     for (size_t i = 0; i < sizeof figures / sizeof *figures; i++)
         assert_int_equal(figure(json, figures[i].section, figures[i].key), 1001 + i);

@@ -213,7 +213,8 @@ static void each_type_has_a_name(void **state)
     static const char *const names[] = {
         "probe",       "probe-ack",   "probe-for",   "probe-saw", "sync-ask", "sync-more",
         "sync-vector", "sync-events", "sync-credit", "sync-end",  "body-ask", "body-data",
-        "body-credit", "body-end",    "note",        "note-ids",
+        "body-credit", "body-end",    "note",        "note-ids",  "pack",     "adopt",
+        "known-ask",   "known",       "range-ask",   "range",     "row-ask",  "row",
     };
 
     (void)state;
@@ -221,7 +222,7 @@ static void each_type_has_a_name(void **state)
     for (size_t i = 0; i < TYPES; i++)
         assert_string_equal(wire_type_name(types[i]), names[i]);
     assert_string_equal(wire_type_name(0), "unknown");
-    assert_string_equal(wire_type_name(WIRE_NOTE_IDS + 1), "unknown");
+    assert_string_equal(wire_type_name(WIRE_PACK + 1), "unknown");
     assert_string_equal(wire_type_name(UINT32_MAX), "unknown");
 }
 
