@@ -98,7 +98,9 @@
 #define LIMIT_SERVED_BACKGROUND           192
 #define LIMIT_SERVED_PER_PEER             32
 #define LIMIT_SERVED_PER_PEER_BACKGROUND  24
-#define LIMIT_ASKED_LARGE_BACKGROUND      18 /* of one peer: a small body never waits for large ones */
+#define LIMIT_PEER_WINDOWS                (8 * MIB) /* of one peer's transfers: no more than … */
+#define LIMIT_PEER_WINDOWS_BACKGROUND     (6 * MIB) /* … the link takes, LIMIT_LINK_BYTES_OUT */
+#define LIMIT_ASKED_LARGE_BACKGROUND      8 /* of one peer: a small body never waits for large ones */
 #define LIMIT_SERVE_READS                 64 /* under way to the disk: so many, … */
 #define LIMIT_SERVE_READS_BACKGROUND      48
 #define LIMIT_SERVE_READ_BYTES            (4 * MIB) /* … and so much; each is at most a chunk */
