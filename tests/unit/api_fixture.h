@@ -118,6 +118,7 @@ static void node_start(struct node *node)
     assert_int_equal(http_server_create(&node->server, &http), 0);
     const struct public_config api = {
         .stats = {.store = node->store,
+                  .cluster = node->cluster,
                   .server = node->server,
                   .version = "1.2.3-test",
                   .tag = "a \"tag\"",

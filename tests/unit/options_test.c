@@ -120,7 +120,7 @@ static void every_option_takes_its_value_from_every_source(void **state)
         "eu-west-3",
         "buck",
         "3MiB",
-        "9MiB",
+        "16MiB",
         "async",
         "5MiB",
         "read",
