@@ -7,7 +7,7 @@
 #include <sqlite3.h>
 
 #define DB_APPLICATION_ID 0x4F424A53 /* "OBJS" */
-#define DB_USER_VERSION   3
+#define DB_USER_VERSION   4
 
 /* Every statement there is; db_schema.c has their text. */
 enum statement {
@@ -34,6 +34,12 @@ enum statement {
     STATEMENT_SEGMENT_REMOVE,
     STATEMENT_GARBAGE_ADD,
     STATEMENT_GARBAGE_REMOVE,
+    STATEMENT_CONFLICT_SET,
+    STATEMENT_CONFLICT_REMOVE,
+    STATEMENT_CONFLICT_SUMS,
+    STATEMENT_CONFLICT_OF,
+    STATEMENT_CONFLICT_FOR,
+    STATEMENT_CONFLICT,
     STATEMENT_OUTBOX_SINCE,
     STATEMENT_SNAPSHOT_SET,
     STATEMENT_SNAPSHOT_OLDER,
@@ -63,6 +69,7 @@ enum statement {
     STATEMENT_HOLDERS,
     STATEMENT_AUTHOR,
     STATEMENT_RUN,
+    STATEMENT_CONFLICTS,
     STATEMENT_COUNT
 };
 
@@ -127,6 +134,9 @@ bool event_key_fits(int64_t origin_no, uint64_t seq);
 #define EVENT_SEQ_BITS       40
 #define EVENT_SEQ_MAX        ((UINT64_C(1) << EVENT_SEQ_BITS) - 1)
 #define OBJECT_KEY_PARAMETER 27
+/* In the statements about conflicts; as a column it follows those of the row. */
+#define CONFLICT_TARGET_PARAMETER 27
+#define CONFLICT_TARGET_COLUMN    26
 
 int find_object(struct conn *conn, const struct id128 *id, struct object **out) MUST_CHECK;
 int read_state(struct conn *conn, struct db_state *out) MUST_CHECK;

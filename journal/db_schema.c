@@ -62,6 +62,12 @@ static const char peer_schema[] =
     "held INTEGER NOT NULL, stamp INTEGER NOT NULL, origin BLOB NOT NULL, "
     "PRIMARY KEY (id, member, sha256)) WITHOUT ROWID;";
 
+/* Since version 4: bytes that lost against others under their id (db_conflict.h). */
+static const char conflict_schema[] =
+    "CREATE TABLE conflicts(id BLOB NOT NULL, " OBJECT_MEMBERS ", target BLOB NOT NULL, "
+    "PRIMARY KEY (id, sha256)) WITHOUT ROWID;"
+    "CREATE INDEX conflicts_by_target ON conflicts(target);";
+
 static const char schema[] =
     "CREATE TABLE state(one INTEGER PRIMARY KEY CHECK (one = 1), node BLOB NOT NULL, "
     "store BLOB NOT NULL, position INTEGER NOT NULL, clean_generation INTEGER NOT NULL, "
@@ -154,6 +160,17 @@ static const char *const texts[STATEMENT_COUNT] = {
     [STATEMENT_GARBAGE_ADD] = "INSERT OR IGNORE INTO garbage(freed_at, file) VALUES(?1, ?2)",
     [STATEMENT_GARBAGE_REMOVE] = "DELETE FROM garbage WHERE freed_at <= ?1",
 
+    [STATEMENT_CONFLICT_SET] = "INSERT OR REPLACE INTO conflicts(" OBJECT_COLUMNS
+                               ", target) VALUES(" OBJECT_PARAMETERS ", ?27)",
+    [STATEMENT_CONFLICT_REMOVE] = "DELETE FROM conflicts WHERE id = ?1 AND sha256 = ?2",
+    [STATEMENT_CONFLICT_SUMS] = "SELECT count(*), coalesce(sum(size), 0) FROM conflicts",
+    [STATEMENT_CONFLICT_OF] =
+        "SELECT " OBJECT_COLUMNS ", target FROM conflicts WHERE id = ?1 LIMIT 1",
+    [STATEMENT_CONFLICT_FOR] =
+        "SELECT " OBJECT_COLUMNS ", target FROM conflicts WHERE target = ?1 LIMIT 1",
+    [STATEMENT_CONFLICT] =
+        "SELECT " OBJECT_COLUMNS ", target FROM conflicts WHERE id = ?1 AND sha256 = ?2",
+
     [STATEMENT_OUTBOX_SINCE] = "UPDATE outbox SET since_ms = ?2 WHERE kind = 1 AND id = ?1",
     [STATEMENT_SNAPSHOT_SET] =
         "INSERT OR REPLACE INTO snapshots(id, position, chunks) VALUES(?1, ?2, ?3)",
@@ -197,6 +214,8 @@ static const char *const texts[STATEMENT_COUNT] = {
         "WHERE h.id = ?1 AND h.sha256 = ?2",
     [STATEMENT_AUTHOR] = "SELECT node FROM origins WHERE origin = ?1",
     [STATEMENT_RUN] = "SELECT no FROM origins WHERE origin = ?1",
+    [STATEMENT_CONFLICTS] = "SELECT " OBJECT_COLUMNS ", target FROM conflicts "
+                            "WHERE (id, sha256) > (?1, ?2) ORDER BY id, sha256 LIMIT ?3",
     [STATEMENT_GARBAGE] = "SELECT file, freed_at FROM garbage WHERE freed_at > ?1 AND "
                           "freed_at < ?2 ORDER BY freed_at, file LIMIT ?3",
 };
@@ -378,20 +397,26 @@ int conn_identify(struct conn *conn)
         return ERR_FORMAT;
     if (version == DB_USER_VERSION)
         return 0;
-    return version == OLDEST_VERSION ? ERR_AGAIN : ERR_CORRUPT;
+    return version >= OLDEST_VERSION ? ERR_AGAIN : ERR_CORRUPT;
 }
 
 int conn_upgrade(struct conn *conn)
 {
     char version[48];
+    int64_t old;
 
     snprintf(version, sizeof version, "PRAGMA user_version = %d", DB_USER_VERSION);
     int rc = conn_exec(conn, "BEGIN IMMEDIATE");
+    if (!rc)
+        rc = conn_number(conn, "PRAGMA user_version", &old);
     if (rc)
         return rc;
-    rc = conn_exec(conn, peer_schema);
-    if (!rc)
+    if (old < 3)
+        rc = conn_exec(conn, peer_schema);
+    if (!rc && old < 3)
         rc = conn_exec(conn, want_replicas);
+    if (!rc)
+        rc = conn_exec(conn, conflict_schema);
     if (!rc)
         rc = conn_exec(conn, version);
     if (!rc)
@@ -413,6 +438,8 @@ int conn_create_schema(struct conn *conn, const struct id128 *node, const struct
     rc = conn_exec(conn, schema);
     if (!rc)
         rc = conn_exec(conn, peer_schema);
+    if (!rc)
+        rc = conn_exec(conn, conflict_schema);
     if (!rc)
         rc = conn_exec(conn, "INSERT INTO state VALUES(1, x'', x'', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, "
                              "0, x'', 0, 0, 0)");

@@ -9,6 +9,7 @@
 #include "journal/journal.h"
 #include "journal/merge.h"
 #include "journal/pending.h"
+#include "journal/reput.h"
 #include "journal/scrub.h"
 
 #include <pthread.h>
@@ -71,6 +72,7 @@ struct applier {
     struct db_state state;     /* as of the open or last transaction */
     struct db_origin *origins; /* rows of the table of this name */
     size_t origin_count;
+    uint64_t losers, loser_bytes; /* rows of the table conflicts, and of their bodies */
     uint64_t *settle; /* large files named in this transaction */
     size_t settle_count, settle_cap;
     pthread_mutex_t sums_lock; /* sums are read by the janitor */
@@ -127,6 +129,7 @@ struct journal {
     struct cleaner cleaner;
     struct scrub scrub;
     struct compactor compactor;
+    struct reput reput;
 
     void (*listener)(void *arg, const struct journal_news *news);
     void *listener_arg;
@@ -165,6 +168,7 @@ struct journal {
     _Atomic bool trimming; /* events that the newest snapshot covers are still in the database */
     _Atomic uint64_t snapshot_count, compacted_events;
     _Atomic uint64_t bad_blocks, repaired, lost, conflicts, clock_faults, refused;
+    _Atomic uint64_t losers, loser_bytes; /* the applier's figures, as committed */
     _Atomic uint64_t cleaned_segments, moved_records;
     struct disk_room room_left;
 };
@@ -229,6 +233,22 @@ void applier_shun(struct journal *journal, uint32_t volume, uint64_t ms);
 /* Add to the sums of VOLUME. */
 int applier_add_sums(struct applier *applier, uint32_t volume, int64_t body, int64_t live,
                      int64_t live_record) MUST_CHECK;
+
+/* ---- keep.c: the applier's side of conflicts ---- */
+
+/* Put what ENTRY says of bytes that lost into the open transaction: after its row. */
+int applier_keep(struct journal *journal, const struct entry *entry) MUST_CHECK;
+/* A row of the table as a snapshot has it, which may be older than the rows of objects are. */
+int applier_load_loser(struct journal *journal, const struct object *loser) MUST_CHECK;
+/* LOSER's bytes are gone: there is nothing left that could be put again. In a transaction. */
+int applier_forget_loser(struct journal *journal, const struct object *loser) MUST_CHECK;
+/* Read how many there are. */
+int applier_count_losers(struct journal *journal) MUST_CHECK;
+/* Nothing points to the bytes at PLACE any more since the record at LSN. */
+int applier_free(struct journal *journal, const struct place *place, uint64_t size,
+                 uint32_t record_bytes, lsn_t lsn) MUST_CHECK;
+/* A record of this transaction names this large file. */
+int applier_remember_large(struct applier *applier, uint64_t file) MUST_CHECK;
 
 /* ---- trim.c: the applier's side of snapshots ---- */
 

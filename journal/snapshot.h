@@ -24,6 +24,7 @@ enum snapshot_kind {
     SNAPSHOT_ROWS = 2,    /* struct object */
     SNAPSHOT_OUTBOX = 3,  /* struct snapshot_owed */
     SNAPSHOT_GARBAGE = 4, /* struct snapshot_garbage */
+    SNAPSHOT_LOSERS = 5,  /* struct object: bytes that lost under their id and are kept */
     SNAPSHOT_END = 255,   /* one struct snapshot_end */
 };
 
@@ -82,6 +83,7 @@ int snapshot_add_begin(struct snapshot_writer *writer,
 int snapshot_add_origin(struct snapshot_writer *writer,
                         const struct snapshot_origin *origin) MUST_CHECK;
 int snapshot_add_row(struct snapshot_writer *writer, const struct object *object) MUST_CHECK;
+int snapshot_add_loser(struct snapshot_writer *writer, const struct object *loser) MUST_CHECK;
 int snapshot_add_owed(struct snapshot_writer *writer, const struct snapshot_owed *owed) MUST_CHECK;
 int snapshot_add_garbage(struct snapshot_writer *writer,
                          const struct snapshot_garbage *garbage) MUST_CHECK;
@@ -108,6 +110,8 @@ int snapshot_next_begin(struct snapshot_reader *reader, struct snapshot_begin *o
 int snapshot_next_origin(struct snapshot_reader *reader, struct snapshot_origin *out) MUST_CHECK;
 /* The caller destroys *OUT. */
 int snapshot_next_row(struct snapshot_reader *reader, struct object **out) MUST_CHECK;
+/* Likewise; a loser without a place or a put is ERR_INVALID. */
+int snapshot_next_loser(struct snapshot_reader *reader, struct object **out) MUST_CHECK;
 int snapshot_next_owed(struct snapshot_reader *reader, struct snapshot_owed *out) MUST_CHECK;
 int snapshot_next_garbage(struct snapshot_reader *reader, struct snapshot_garbage *out) MUST_CHECK;
 int snapshot_next_end(struct snapshot_reader *reader, struct snapshot_end *out) MUST_CHECK;
