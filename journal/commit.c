@@ -296,7 +296,8 @@ static int commit_move(struct journal *journal, struct change *change)
     if (rc == 0 && kept && change->move_rotten)
         rc = ERR_CORRUPT;
     else if (rc == 0 && kept && !conflict_loses(&event, before))
-        rc = ERR_AGAIN; /* its event would not bring it back after a rebuild: first it is put again */
+        rc = ERR_AGAIN; /* its event would not bring it back after a rebuild: first it is put again
+                         */
     if (rc) {
         object_destroy(&before);
         return rc;

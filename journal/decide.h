@@ -71,8 +71,9 @@ struct decision {
  * reason DELETE_EXPIRED only where a live row still expires, and at REQUEST's expires_ms where that
  * is present: whoever prolonged it meanwhile keeps it. Drop commits where row->place is still
  * `checked`, else UNCHANGED. Move likewise; it has no event of its own (kind 0), the record's is
- * written again. Reput of an unknown id is a put event with the stamp that was given; where the same
- * bytes are known and not here it is a hold, where they are here UNCHANGED. Texts in the decision are REQUEST's or ROW's.
+ * written again. Reput of an unknown id is a put event with the stamp that was given; where the
+ * same bytes are known and not here it is a hold, where they are here UNCHANGED. Texts in the
+ * decision are REQUEST's or ROW's.
  */
 int decide(struct decision *out, const struct object *row,
            const struct request *request) MUST_CHECK;

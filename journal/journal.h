@@ -142,8 +142,9 @@ struct journal_stats {
     uint64_t pending, pending_bytes;
     uint64_t segments, dead_bytes, cleaned_segments, moved_records;
     uint64_t bad_blocks, repaired, lost, conflicts, clock, refused;
-    uint64_t losers, loser_bytes; /* bodies that lost under their id, still to get one of their own */
-    uint64_t reputs;              /* that got it since the start */
+    uint64_t losers,
+        loser_bytes; /* bodies that lost under their id, still to get one of their own */
+    uint64_t reputs; /* that got it since the start */
     uint64_t scrub_done, scrub_total_bytes, scrub_errors, scrub_finished_ms;
     bool read_only;
     uint64_t recovered_records, rotten_bytes;

@@ -73,7 +73,7 @@ struct applier {
     struct db_origin *origins; /* rows of the table of this name */
     size_t origin_count;
     uint64_t losers, loser_bytes; /* rows of the table conflicts, and of their bodies */
-    uint64_t *settle; /* large files named in this transaction */
+    uint64_t *settle;             /* large files named in this transaction */
     size_t settle_count, settle_cap;
     pthread_mutex_t sums_lock; /* sums are read by the janitor */
     struct segment_sums *sums;

@@ -169,8 +169,8 @@ bool pending_find_loser(struct pending *pending, const struct id128 *id,
     for (struct entry *entry = *bucket; entry && !found; entry = entry->older) {
         const struct object *loser = entry->loser;
 
-        found = loser && id_equal(&loser->id, id) &&
-                memcmp(loser->sha256, sha256, SHA256_BYTES) == 0;
+        found =
+            loser && id_equal(&loser->id, id) && memcmp(loser->sha256, sha256, SHA256_BYTES) == 0;
         if (found)
             *place = loser->place;
     }

@@ -42,8 +42,8 @@ struct entry {
     struct id128 ended;
     hlc_time stamp;
 
-    /* Bytes that lost against others under their id, as the row that they were; NULL: none did. They
-     * stay live (applier_keep); place_moved does not speak of them. */
+    /* Bytes that lost against others under their id, as the row that they were; NULL: none did.
+     * They stay live (applier_keep); place_moved does not speak of them. */
     struct object *loser;
     bool loser_taken; /* they came with this very record: no row has pointed to them yet */
     bool conflict;    /* different bytes met under one id */

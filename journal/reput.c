@@ -10,8 +10,9 @@
  * Whoever holds the bytes does it, without asking others: several puts under one id with the same
  * bytes and stamp are no conflict, and where another's came first this one is a mere hold.
  *
- * Failure: a body that cannot be read, or a change that is refused, is tried again in a later round,
- * with growing pauses; its row and its bytes stay. A crash loses nothing but a half copied file.
+ * Failure: a body that cannot be read, or a change that is refused, is tried again in a later
+ * round, with growing pauses; its row and its bytes stay. A crash loses nothing but a half copied
+ * file.
  */
 #include "journal/reput.h"
 
