@@ -17,16 +17,18 @@
 
 struct nodes {
     struct node *at[NODES];
-    struct node *a, *b, *c;
+    struct node *a, *b, *c; /* C in tests of three alone */
+    int count;
 };
 
-static inline int setup_nodes(void **state)
+static inline int setup_some(void **state, int count)
 {
     struct nodes *nodes = calloc(1, sizeof *nodes);
     int rc = 0;
 
     *state = nodes;
-    for (int i = 0; rc == 0 && i < NODES; i++) {
+    nodes->count = count;
+    for (int i = 0; rc == 0 && i < count; i++) {
         rc = setup((void **)&nodes->at[i]);
         nodes->at[i]->fault.skip_sync = true; /* a kill takes no power */
         if (rc == 0)
@@ -38,12 +40,22 @@ static inline int setup_nodes(void **state)
     return rc;
 }
 
+static inline int setup_two(void **state)
+{
+    return setup_some(state, 2);
+}
+
+static inline int setup_three(void **state)
+{
+    return setup_some(state, NODES);
+}
+
 static inline int teardown_nodes(void **state)
 {
     struct nodes *nodes = *state;
     int rc = 0;
 
-    for (int i = 0; i < NODES; i++) {
+    for (int i = 0; i < nodes->count; i++) {
         if (nodes->at[i]->journal)
             node_close(nodes->at[i], true);
         rc |= teardown((void **)&nodes->at[i]);
@@ -293,15 +305,15 @@ static inline void rebuild(struct node *node)
 static inline void converge(struct nodes *nodes)
 {
     for (int round = 0; round < 3; round++)
-        for (int i = 0; i < NODES; i++) {
+        for (int i = 0; i < nodes->count; i++) {
             upkeep(nodes->at[i]);
-            for (int k = 0; k < NODES; k++)
+            for (int k = 0; k < nodes->count; k++)
                 if (k != i)
                     sync_to(nodes->at[k], nodes->at[i]);
         }
     struct hash128 first = digest_of(nodes->a);
 
-    for (int i = 0; i < NODES; i++) {
+    for (int i = 0; i < nodes->count; i++) {
         struct hash128 digest = digest_of(nodes->at[i]);
 
         assert_true(digest.low == first.low && digest.high == first.high);
@@ -368,6 +380,7 @@ static inline struct place place_of_loser(struct node *node)
     return place;
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup_nodes, teardown_nodes)
+#define TEST(name)  cmocka_unit_test_setup_teardown(name, setup_two, teardown_nodes)
+#define TEST3(name) cmocka_unit_test_setup_teardown(name, setup_three, teardown_nodes)
 
 #endif

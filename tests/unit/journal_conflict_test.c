@@ -26,7 +26,7 @@ static void both_bodies_stay(struct nodes *nodes, size_t size)
     assert_int_equal(stats_of(nodes->a).reputs, 1);
     assert_int_equal(stats_of(nodes->b).reputs, 0);
     expect_loser(nodes->a, 1, size, true);
-    for (int i = 0; i < NODES; i++) {
+    for (int i = 0; i < nodes->count; i++) {
         expect_winner(nodes->at[i], 2, size, i == 1);
         expect_loser(nodes->at[i], 1, size, i == 0);
         assert_int_equal(find_id(nodes->at[i], &id, &object), 0);
@@ -64,7 +64,7 @@ static void an_empty_body_is_a_body(void **state)
     assert_int_equal(losers(nodes->a), 1);
     converge(nodes);
     expect_loser(nodes->a, 1, 0, true);
-    expect_loser(nodes->c, 1, 0, false);
+    expect_loser(nodes->b, 1, 0, false);
 }
 
 /* In whatever order three puts meet. */
@@ -72,7 +72,7 @@ static void of_three_two_lose(void **state)
 {
     struct nodes *nodes = *state;
 
-    for (int i = 0; i < NODES; i++) {
+    for (int i = 0; i < nodes->count; i++) {
         rank(nodes->at[i], (unsigned)i + 1);
         assert_int_equal(put_bytes(nodes->at[i], (unsigned)i + 1, SMALL, 0), 0);
     }
@@ -84,7 +84,7 @@ static void of_three_two_lose(void **state)
     assert_int_equal(losers(nodes->b), 1);
     assert_int_equal(losers(nodes->c), 0);
     converge(nodes);
-    for (int i = 0; i < NODES; i++) {
+    for (int i = 0; i < nodes->count; i++) {
         expect_winner(nodes->at[i], 3, SMALL, i == 2);
         expect_loser(nodes->at[i], 1, SMALL, i == 0);
         expect_loser(nodes->at[i], 2, SMALL, i == 1);
@@ -96,7 +96,7 @@ static void a_node_loses_twice_under_one_id(void **state)
 {
     struct nodes *nodes = *state;
 
-    for (int i = 0; i < NODES; i++) {
+    for (int i = 0; i < nodes->count; i++) {
         rank(nodes->at[i], (unsigned)i + 1);
         assert_int_equal(put_bytes(nodes->at[i], (unsigned)i + 1, SMALL, 2), 0);
     }
@@ -137,7 +137,7 @@ static void whoever_holds_it_makes_the_same(void **state)
     converge(nodes);
     expect_loser(nodes->a, 1, SMALL, true);
     expect_loser(nodes->c, 1, SMALL, true);
-    for (int i = 0; i < NODES; i++)
+    for (int i = 0; i < nodes->count; i++)
         assert_int_equal(stats_of(nodes->at[i]).conflicts, 1); /* not one more by that */
 
     /* A third put of it is none: the copy stays, and only that is said. */
@@ -198,7 +198,7 @@ static void a_delete_takes_along_what_is_hidden(void **state)
     settle(nodes->a);
     assert_int_equal(large_files(nodes->a), 0);
     converge(nodes);
-    for (int i = 0; i < NODES; i++) {
+    for (int i = 0; i < nodes->count; i++) {
         expect_deleted(nodes->at[i], THE);
         expect_none(nodes->at[i], 1, LARGE);
     }
@@ -279,7 +279,7 @@ static void what_was_put_again_is_an_object_of_its_own(void **state)
     assert_int_equal(delete (nodes->b, THE), 0);
     converge(nodes);
     expect_loser(nodes->a, 1, SMALL, true);
-    assert_int_equal(delete_id(nodes->c, &id), 0);
+    assert_int_equal(delete_id(nodes->b, &id), 0);
     converge(nodes);
 
     /* Deleted it stays, whoever comes with it later. */
@@ -295,8 +295,8 @@ static void an_id_deleted_beforehand_gets_nothing(void **state)
     struct nodes *nodes = *state;
     struct id128 id = loser_id(1, LARGE);
 
-    assert_int_equal(delete_id(nodes->c, &id), 0);
-    sync_to(nodes->a, nodes->c);
+    assert_int_equal(delete_id(nodes->b, &id), 0);
+    sync_to(nodes->a, nodes->b);
     put_both(nodes, LARGE);
     sync_to(nodes->a, nodes->b);
     assert_int_equal(losers(nodes->a), 0);
@@ -346,12 +346,12 @@ int main(void)
         TEST(both_bodies_stay_in_segments),
         TEST(both_bodies_stay_in_files),
         TEST(an_empty_body_is_a_body),
-        TEST(of_three_two_lose),
-        TEST(a_node_loses_twice_under_one_id),
-        TEST(whoever_holds_it_makes_the_same),
-        TEST(after_anothers_put_it_is_a_hold),
+        TEST3(of_three_two_lose),
+        TEST3(a_node_loses_twice_under_one_id),
+        TEST3(whoever_holds_it_makes_the_same),
+        TEST3(after_anothers_put_it_is_a_hold),
         TEST(a_delete_takes_along_what_is_hidden),
-        TEST(a_delete_frees_every_file_that_lost),
+        TEST3(a_delete_frees_every_file_that_lost),
         TEST(a_delete_that_was_acknowledged_comes_before_the_put),
         TEST(what_was_put_again_is_an_object_of_its_own),
         TEST(an_id_deleted_beforehand_gets_nothing),
