@@ -75,28 +75,38 @@ static inline struct id128 the_id(void)
     return make_id(THE);
 }
 
+/* Give CHANGE a body, in memory (*BODY, to be freed) or in a file. */
+static inline void give_body(struct node *node, struct change *change, unsigned seed, size_t size,
+                             uint8_t **body, struct large_writer **writer)
+{
+    uint64_t written;
+
+    *body = malloc(size + 1);
+    *writer = NULL;
+    make_body(*body, size, seed);
+    prepare_put(change, THE, *body, size > LIMIT_INLINE_BODY_BYTES ? 0 : size);
+    if (size <= LIMIT_INLINE_BODY_BYTES)
+        return;
+    change->body = NULL;
+    change->request.size = size;
+    sha256(*body, size, change->request.sha256);
+    assert_int_equal(large_create(writer, journal_large(node->journal)), 0);
+    assert_int_equal(large_write(*writer, *body, size), 0);
+    assert_int_equal(large_finish(*writer, &change->file, &written, &change->trailer), 0);
+}
+
 /* Put bytes that SEED makes under the one id. */
 static inline int put_bytes(struct node *node, unsigned seed, size_t size, uint8_t level)
 {
-    uint8_t *body = malloc(size);
-    struct large_writer *writer = NULL;
+    struct large_writer *writer;
     struct change change;
-    uint64_t written;
+    uint8_t *body;
 
-    make_body(body, size, seed);
-    prepare_put(&change, THE, body, size > LIMIT_INLINE_BODY_BYTES ? 0 : size);
+    give_body(node, &change, seed, size, &body, &writer);
     change.request.fields |= EVENT_HAS_TYPE | EVENT_HAS_USER_META;
     change.request.type = (struct text){seed % 2 ? "text/odd" : "text/even", seed % 2 ? 8 : 9};
     change.request.user_meta = (struct text){"{\"k\":\"v\"}", 9};
     change.request.level = level;
-    if (size > LIMIT_INLINE_BODY_BYTES) {
-        change.body = NULL;
-        change.request.size = size;
-        sha256(body, size, change.request.sha256);
-        assert_int_equal(large_create(&writer, journal_large(node->journal)), 0);
-        assert_int_equal(large_write(writer, body, size), 0);
-        assert_int_equal(large_finish(writer, &change.file, &written, &change.trailer), 0);
-    }
     int rc = commit(node, &change);
 
     large_writer_destroy(&writer, !change.stored);
@@ -107,21 +117,22 @@ static inline int put_bytes(struct node *node, unsigned seed, size_t size, uint8
 /* A copy from another node of the bytes that NODE's row names. */
 static inline int hold_bytes(struct node *node, unsigned seed, size_t size)
 {
-    uint8_t *body = malloc(size);
+    struct large_writer *writer;
     struct change change;
+    uint8_t *body;
 
-    make_body(body, size, seed);
-    prepare_put(&change, THE, body, size);
+    give_body(node, &change, seed, size, &body, &writer);
     change.request.kind = CHANGE_HOLD;
     int rc = commit(node, &change);
 
+    large_writer_destroy(&writer, !change.stored);
     free(body);
     return rc;
 }
 
 static inline struct id128 loser_id(unsigned seed, size_t size)
 {
-    uint8_t *body = malloc(size), sha[SHA256_BYTES];
+    uint8_t *body = malloc(size + 1), sha[SHA256_BYTES];
     struct id128 id = the_id();
 
     make_body(body, size, seed);
@@ -145,7 +156,7 @@ static inline int find_id(struct node *node, const struct id128 *id, struct obje
 static inline void expect_bytes(struct node *node, const struct id128 *id, unsigned seed,
                                 size_t size, bool here)
 {
-    uint8_t *want = malloc(size), *buf = malloc(RECORD_MAX_BYTES), sha[SHA256_BYTES];
+    uint8_t *want = malloc(size + 1), *buf = malloc(RECORD_MAX_BYTES), sha[SHA256_BYTES];
     struct object *object = NULL;
     struct record_view view;
     int rc = find_id(node, id, &object);
@@ -352,25 +363,26 @@ static inline unsigned large_files(struct node *node)
     return (unsigned)atoi(line);
 }
 
-/* Two segments, of which nearly all goes again; and so much that the last is sealed. */
-static inline void make_garbage(struct node *node, unsigned from)
+/* Objects that go again: 60 of them fill a segment. */
+static inline void make_garbage(struct node *node, unsigned from, unsigned count)
 {
-    for (unsigned n = from; n < from + 130; n++) {
+    for (unsigned n = from; n < from + count; n++) {
         assert_int_equal(put(node, n, 4000), 0);
         assert_int_equal(delete (node, n), 0);
     }
     apply(node);
 }
 
-static inline struct place place_of_loser(struct node *node)
+static inline struct place place_of_loser(struct node *node, size_t size)
 {
     struct db_conflict conflict;
     struct db_reader *reader;
     struct id128 id = the_id();
-    uint8_t body[SMALL], sha[SHA256_BYTES];
+    uint8_t *body = malloc(size + 1), sha[SHA256_BYTES];
 
-    make_body(body, SMALL, 1);
-    sha256(body, SMALL, sha);
+    make_body(body, size, 1);
+    sha256(body, size, sha);
+    free(body);
     assert_int_equal(journal_reader_open(node->journal, &reader), 0);
     assert_int_equal(db_reader_conflict(reader, &id, sha, &conflict), 0);
     struct place place = conflict.loser->place;

@@ -204,7 +204,17 @@ static void a_delete_takes_along_what_is_hidden(void **state)
     }
 }
 
-/* All that lost, and the winner's own copy: each in a file of its own. */
+static int is_later(void *arg, uint64_t file, lsn_t freed_at)
+{
+    lsn_t *last = arg;
+
+    (void)file;
+    assert_true(freed_at > *last);
+    *last = freed_at;
+    return 0;
+}
+
+/* All that lost: each in a file of its own. */
 static void a_delete_frees_every_file_that_lost(void **state)
 {
     struct nodes *nodes = *state;
@@ -217,29 +227,20 @@ static void a_delete_frees_every_file_that_lost(void **state)
     }
     rank(nodes->b, 2);
     sync_to(nodes->a, nodes->b);
-    /* A copy of B's, as a file. */
-    uint8_t *body = malloc(LARGE);
-    struct large_writer *writer;
-    struct change change;
-    uint64_t written;
-
-    make_body(body, LARGE, 2);
-    prepare_put(&change, THE, body, 0);
-    change.body = NULL;
-    change.request.kind = CHANGE_HOLD;
-    change.request.size = LARGE;
-    sha256(body, LARGE, change.request.sha256);
-    assert_int_equal(large_create(&writer, journal_large(nodes->a->journal)), 0);
-    assert_int_equal(large_write(writer, body, LARGE), 0);
-    assert_int_equal(large_finish(writer, &change.file, &written, &change.trailer), 0);
-    assert_int_equal(commit(nodes->a, &change), 0);
-    large_writer_destroy(&writer, false);
-    free(body);
+    assert_int_equal(hold_bytes(nodes->a, 2, LARGE), 0);
     sync_to(nodes->a, nodes->c);
     assert_int_equal(losers(nodes->a), 2);
     assert_int_equal(large_files(nodes->a), 2);
     assert_int_equal(delete_id(nodes->a, &id), 0);
     assert_int_equal(losers(nodes->a), 0);
+    /* Who removes a page of it removes all of one position. */
+    lsn_t last = 0;
+    struct db_reader *reader;
+
+    assert_int_equal(journal_reader_open(nodes->a->journal, &reader), 0);
+    assert_int_equal(db_each_garbage(reader, 0, LSN_LIMIT, 10, is_later, &last), 0);
+    assert_true(last > 0);
+    db_reader_close(&reader);
     settle(nodes->a);
     assert_int_equal(large_files(nodes->a), 0);
     reopen(nodes->a, true);

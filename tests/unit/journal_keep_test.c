@@ -56,21 +56,21 @@ static void cleaning_takes_along_what_lost(void **state)
     put_both(nodes, SMALL);
     withhold(a, true);
     sync_to(a, nodes->b);
-    struct place before = place_of_loser(a);
+    struct place before = place_of_loser(a, SMALL);
 
-    make_garbage(a, 100);
+    make_garbage(a, 100, 130);
     settle(a);
-    struct place after = place_of_loser(a);
+    struct place after = place_of_loser(a, SMALL);
 
     assert_true(stats_of(a).cleaned_segments > 0);
     assert_int_not_equal(before.volume, after.volume);
     expect_sound(a, NULL);
     reopen(a, false);
     withhold(a, true);
-    after = place_of_loser(a);
+    after = place_of_loser(a, SMALL);
     rebuild(a);
     withhold(a, true);
-    before = place_of_loser(a);
+    before = place_of_loser(a, SMALL);
     assert_true(place_equal(&before, &after));
     expect_sound(a, NULL);
 
@@ -90,10 +90,10 @@ static void what_is_an_object_of_its_own_leaves_its_old_place_free(void **state)
 
     put_both(nodes, SMALL);
     sync_to(a, nodes->b);
-    struct place before = place_of_loser(a);
+    struct place before = place_of_loser(a, SMALL);
 
     upkeep(a);
-    make_garbage(a, 100);
+    make_garbage(a, 100, 130);
     settle(a);
     snprintf(path, sizeof path, "%s/log/%08x.seg", a->files, before.volume);
     assert_int_equal(access(path, F_OK), -1);
@@ -113,7 +113,7 @@ static void cleaning_knows_of_a_loss_that_is_not_applied_yet(void **state)
     size_t count;
 
     put_both(nodes, SMALL);
-    make_garbage(a, 100);
+    make_garbage(a, 100, 75); /* one segment can be cleaned: the one that it is in */
     apply(nodes->b);
     buf_init(&events, 0);
     assert_int_equal(journal_reader_open(nodes->b->journal, &reader), 0);
@@ -144,33 +144,77 @@ static void cleaning_knows_of_a_loss_that_is_not_applied_yet(void **state)
 }
 
 /* A copy's event does not say what the object was called: its record stays until that is done. */
-static void a_segment_with_a_copy_that_lost_stays(void **state)
+static void a_segment_with_a_copy_that_lost_stays(struct nodes *nodes, size_t size)
 {
-    struct nodes *nodes = *state;
     struct node *c = nodes->c;
 
-    put_both(nodes, SMALL);
+    put_both(nodes, size);
     sync_to(c, nodes->a);
-    assert_int_equal(hold_bytes(c, 1, SMALL), 0);
+    assert_int_equal(hold_bytes(c, 1, size), 0);
     sync_to(c, nodes->b);
     withhold(c, true);
-    struct place before = place_of_loser(c);
+    struct place before = place_of_loser(c, size);
 
-    make_garbage(c, 100);
+    make_garbage(c, 100, 130);
     settle(c);
-    struct place after = place_of_loser(c);
+    struct place after = place_of_loser(c, size);
 
     assert_true(place_equal(&before, &after));
     rebuild(c);
     assert_int_equal(losers(c), 1);
     upkeep(c);
-    expect_loser(c, 1, SMALL, true);
+    expect_loser(c, 1, size, true);
     c->later_ms += 3600 * 1000;
     settle(c);
     assert_true(stats_of(c).cleaned_segments > 0);
     reopen(c, true);
-    expect_loser(c, 1, SMALL, true);
+    expect_loser(c, 1, size, true);
     converge(nodes);
+}
+
+static void a_segment_with_a_copy_that_lost_stays_for_it(void **state)
+{
+    a_segment_with_a_copy_that_lost_stays(*state, SMALL);
+}
+
+static void a_segment_with_the_copy_of_a_file_that_lost_stays(void **state)
+{
+    a_segment_with_a_copy_that_lost_stays(*state, LARGE);
+}
+
+/* It may read well another time; and a batch with a bad body would not count after a crash. */
+static void a_damaged_body_that_lost_does_not_move(void **state)
+{
+    struct nodes *nodes = *state;
+    struct node *a = nodes->a;
+    char path[160];
+
+    put_both(nodes, SMALL);
+    withhold(a, true);
+    sync_to(a, nodes->b);
+    struct place place = place_of_loser(a, SMALL);
+
+    snprintf(path, sizeof path, "%s/log/%08x.seg", a->files, place.volume);
+    FILE *file = fopen(path, "r+");
+
+    assert_non_null(file);
+    assert_int_equal(fseek(file, (long)place.offset + 2000, SEEK_SET), 0);
+    int byte = fgetc(file);
+
+    assert_int_equal(fseek(file, -1, SEEK_CUR), 0);
+    assert_int_equal(fputc(byte ^ 1, file), byte ^ 1);
+    assert_int_equal(fclose(file), 0);
+    make_garbage(a, 100, 75);
+    settle(a);
+    assert_true(stats_of(a).moved_records > 0);
+    assert_int_equal(access(path, F_OK), 0);
+    withhold(a, false);
+    upkeep(a);
+    assert_int_equal(losers(a), 1);
+    expect_none(a, 1, SMALL);
+    reopen(a, false);
+    assert_int_equal(losers(a), 1);
+    expect_sound(a, NULL);
 }
 
 static void a_snapshot_has_what_lost(struct nodes *nodes, size_t size)
@@ -182,9 +226,12 @@ static void a_snapshot_has_what_lost(struct nodes *nodes, size_t size)
     sync_to(a, nodes->b);
     for (int i = 0; i < 2; i++) { /* what only the older one covers may leave the log */
         assert_int_equal(journal_compact(a->journal, &(struct journal_compact_result){0}), 0);
-        make_garbage(a, 100 + 200 * (unsigned)i);
+        make_garbage(a, 100 + 200 * (unsigned)i, 130);
         settle(a);
     }
+    /* None of its records lies behind the newest one. */
+    assert_int_equal(journal_compact(a->journal, &(struct journal_compact_result){0}), 0);
+    assert_true(stats_of(a).snapshot_position > place_of_loser(a, size).lsn);
     rebuild(a);
     withhold(a, true);
     assert_int_equal(losers(a), 1);
@@ -324,7 +371,9 @@ int main(void)
         TEST(cleaning_takes_along_what_lost),
         TEST(what_is_an_object_of_its_own_leaves_its_old_place_free),
         TEST(cleaning_knows_of_a_loss_that_is_not_applied_yet),
-        TEST3(a_segment_with_a_copy_that_lost_stays),
+        TEST3(a_segment_with_a_copy_that_lost_stays_for_it),
+        TEST3(a_segment_with_the_copy_of_a_file_that_lost_stays),
+        TEST(a_damaged_body_that_lost_does_not_move),
         TEST(a_snapshot_has_what_lost_in_segments),
         TEST(a_snapshot_has_what_lost_in_files),
         TEST(a_loss_while_a_snapshot_is_written_counts_once),
