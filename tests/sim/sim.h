@@ -12,7 +12,7 @@
 #define SIM_FILES         "/sim/files"
 #define SIM_OPEN_REQUESTS 64
 #define SIM_SLOW_READERS  3
-#define SIM_FOUGHT        12 /* ids that a peer puts, too */
+#define SIM_FOUGHT        5 /* ids that a peer puts, too */
 
 /* What a child does at its point of its parent's run. */
 enum sim_point {

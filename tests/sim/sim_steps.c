@@ -324,7 +324,7 @@ static const struct step {
 } steps[] = {
     {30, step_put},  {8, step_meta},  {22, step_delete},   {20, step_upkeep},
     {6, step_fill},  {6, step_clock}, {4, step_check},     {14, node_read_slowly},
-    {3, step_fault}, {2, step_death}, {4, help_read_only}, {10, conflict_step},
+    {3, step_fault}, {2, step_death}, {4, help_read_only}, {16, conflict_step},
 };
 
 enum { COMMIT_WEIGHT = 30, APPLY_WEIGHT = 14, CHECKPOINT_WEIGHT = 6, MARK_WEIGHT = 4 };

@@ -363,7 +363,7 @@ static inline unsigned large_files(struct node *node)
     return (unsigned)atoi(line);
 }
 
-/* Objects that go again: 60 of them fill a segment. */
+/* Objects that go again: some 40 of them fill a segment. */
 static inline void make_garbage(struct node *node, unsigned from, unsigned count)
 {
     for (unsigned n = from; n < from + count; n++) {
