@@ -21,6 +21,7 @@ struct public_api;
 struct public_config {
     struct stats_source stats; /* operations may be left out: public_operations */
     enum anonymous anonymous;
+    bool refuse_isolated; /* serve no objects while this node hears less than half of its cluster */
     unsigned loops; /* the server's workers */
 };
 

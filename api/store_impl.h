@@ -16,6 +16,8 @@ struct store {
     struct journal *journal;
     struct cluster *cluster; /* NULL: runs alone */
     struct peer_bodies *peer_bodies;
+    struct peer_fills *peer_fills; /* NULL: no cluster, or no … */
+    struct disk_cache *disk_cache;
     struct ram *ram;
     struct hot_blocks *hot;
     struct env *env;

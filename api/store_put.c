@@ -45,6 +45,7 @@ struct store_put {
     unsigned checks;
     bool finished; /* the large file is complete */
     bool busy;     /* a pool thread or the committer has it */
+    bool gated;    /* it went through the gate for changes, and goes out of it */
     /* From here on kept from one use to the next. */
     struct digest *sha, *md5;
     char small_text[SMALL_TEXT_BYTES];
@@ -192,7 +193,9 @@ int store_put_begin(struct store_put **out, struct store *store,
     *out = NULL;
     if (store->max_body_bytes && known && options->length > store->max_body_bytes)
         return ERR_TOO_BIG;
-    int rc = journal_room(store->journal, known ? options->length : 0);
+    int rc = store->cluster ? cluster_write_refusal(store->cluster) : 0;
+    if (rc == 0)
+        rc = journal_room(store->journal, known ? options->length : 0);
     if (rc)
         return rc;
     struct store_put *put = take_idle(store);
@@ -355,11 +358,15 @@ static void finish(struct store_put *put, int rc)
     const struct store_result result = {
         .rc = rc,
         .created = rc == 0 && put->change.stored,
+        .first = rc == 0 && put->change.first,
         .object = put->change.object,
     };
 
     assert(put->busy);
     put->busy = false;
+    if (put->gated)
+        cluster_write_end(put->store->cluster);
+    put->gated = false;
     /* From here on the door may free PUT. */
     put->done(put->arg, &result);
 }
@@ -511,7 +518,10 @@ void store_put_finish(struct store_put *put,
     put->done = done;
     put->arg = arg;
     put->busy = true;
-    int rc = submit(put);
+    int rc = put->store->cluster ? cluster_write_begin(put->store->cluster) : 0;
+    put->gated = rc == 0 && put->store->cluster;
+    if (rc == 0)
+        rc = submit(put);
     if (rc)
         finish(put, rc);
 }

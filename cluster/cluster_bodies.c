@@ -259,7 +259,7 @@ struct body_job {
     int rc;
     uint64_t size;
     size_t len;
-    uint8_t data[LIMIT_WIRE_CHUNK_BYTES];
+    uint8_t data[];
 };
 
 static void body_read(struct cluster *cluster, struct delivery *delivery)
@@ -334,6 +334,13 @@ static int read_chunk(struct body_job *job, const struct object *object)
     return rc == ERR_NOT_FOUND ? ERR_AGAIN : rc;
 }
 
+void cluster_damage(void *arg, const struct object *object)
+{
+    struct cluster *cluster = arg;
+
+    replicator_repair(cluster->replicator, object);
+}
+
 static void read_body(struct job *base, void *context)
 {
     struct body_job *job = container_of(base, struct body_job, job);
@@ -346,10 +353,10 @@ static void read_body(struct job *base, void *context)
         job->rc = journal_find(journal, context, &job->read.id, &object);
         if (job->rc == 0)
             job->rc = read_chunk(job, object);
+        if (job->rc == ERR_CORRUPT)
+            journal_found_damaged(journal, object);
         object_destroy(&object);
     }
-    if (job->rc == ERR_CORRUPT)
-        journal_count_bad(journal, 1, 0, 0);
     if (job->rc)
         job->len = 0;
     cluster_deliver(job->cluster, &job->delivery);
@@ -358,9 +365,9 @@ static void read_body(struct job *base, void *context)
 static void serve_ask(void *arg, const struct serve_read *read)
 {
     struct cluster *cluster = arg;
-    struct body_job *job = malloc(sizeof *job);
+    struct body_job *job = malloc(sizeof *job + read->len);
 
-    assert(read->len <= sizeof job->data);
+    assert(read->len <= LIMIT_WIRE_CHUNK_BYTES);
     if (!job) {
         assert(cluster->unread_count < LIMIT_SERVE_READS); /* serve has no more under way */
         cluster->unread[cluster->unread_count++] = read->key;

@@ -27,12 +27,16 @@ struct replica_host {
 };
 
 /*
- * Begin to copy the bytes that OBJECT names; HOST outlives the replica. On an error nothing has
+ * Begin to copy the bytes that OBJECT names; HOST outlives the replica. Where OBJECT has a copy
+ * here, that one is damaged: the new one takes its place, as long as it still lies there. On an
+ * error nothing has
  * begun and `ended` will not be called: ERR_NO_SPACE; cluster_fetch_start's errors; ERR_NO_MEMORY.
  */
 int replica_start(struct replica **out, const struct replica_host *host,
                   const struct object *object, const struct id128 *holders,
                   size_t count) MUST_CHECK;
+/* How much of it may lie in memory at once. */
+uint64_t replica_memory(const struct replica *replica);
 /* Stop early: `ended` follows soon, if it was not called yet. Before replica_destroy. */
 void replica_cancel(struct replica *replica);
 
@@ -43,6 +47,7 @@ struct replica_result {
     enum wanted_outcome outcome;
     int rc;         /* why; 0 for WANTED_DONE */
     uint64_t bytes; /* stored */
+    bool repair;    /* a damaged copy was to be replaced */
 };
 void replica_result(const struct replica *replica, struct replica_result *out);
 /* Frees it, and removes what it wrote where the store did not take it. May wait for the disk. */

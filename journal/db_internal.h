@@ -6,6 +6,16 @@
 
 #include <sqlite3.h>
 
+/* Binding fails for want of memory; the parameter is NULL then, and a query with it finds nothing,
+ * which looks like an empty table. So nobody may pass over what these return. */
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wredundant-decls"
+int sqlite3_bind_blob(sqlite3_stmt *, int, const void *, int, void (*)(void *)) MUST_CHECK;
+int sqlite3_bind_text(sqlite3_stmt *, int, const char *, int, void (*)(void *)) MUST_CHECK;
+int sqlite3_bind_int(sqlite3_stmt *, int, int) MUST_CHECK;
+int sqlite3_bind_int64(sqlite3_stmt *, int, sqlite3_int64) MUST_CHECK;
+#pragma GCC diagnostic pop
+
 #define DB_APPLICATION_ID 0x4F424A53 /* "OBJS" */
 #define DB_USER_VERSION   4
 
@@ -49,11 +59,13 @@ enum statement {
     STATEMENT_COMPACTION_BEGIN,
     STATEMENT_COMPACTION_END,
     STATEMENT_EVENTS_REMOVE,
+    STATEMENT_MEMBER_NO,
     STATEMENT_MEMBER_ADD,
     STATEMENT_MEMBER_SET,
     STATEMENT_HOLDER_SET,
     STATEMENT_HOLDERS_REMOVE,
-    STATEMENT_LAST_OF_WRITER = STATEMENT_HOLDERS_REMOVE,
+    STATEMENT_FEATURE_RAISE,
+    STATEMENT_LAST_OF_WRITER = STATEMENT_FEATURE_RAISE,
     /* readers */
     STATEMENT_EVENTS,
     STATEMENT_OBJECTS,
@@ -68,8 +80,12 @@ enum statement {
     STATEMENT_MEMBERS,
     STATEMENT_HOLDERS,
     STATEMENT_AUTHOR,
+    STATEMENT_COPIES,
     STATEMENT_RUN,
     STATEMENT_CONFLICTS,
+    STATEMENT_FEATURE,
+    STATEMENT_OWED_OTHERS,
+    STATEMENT_RANGE,
     STATEMENT_COUNT
 };
 

@@ -12,7 +12,8 @@ enum change_kind {
     CHANGE_META, /* name, user meta, level, expiry: those present */
     CHANGE_DELETE,
     CHANGE_DROP,     /* our copy at `checked` is damaged: forget it */
-    CHANGE_HOLD,     /* bytes that came from a peer or the cloud: a copy of what the row names */
+    CHANGE_HOLD,     /* bytes that came from a peer or the cloud: a copy of what the row names,
+                        where there is none, or instead of the damaged one at `checked` */
     CHANGE_MOVE,     /* cleaning: a record goes to a new place */
     CHANGE_SNAPSHOT, /* a chunk of a snapshot, new or on its way to a new place: never decided */
     CHANGE_PEER,     /* events of other nodes: never decided */
@@ -30,10 +31,11 @@ struct request {
     struct text name, type, user_meta;
     uint64_t expires_ms;
     uint8_t level;
+    uint8_t needs_level; /* META: what it has to have afterwards at least, or nothing is changed */
     uint8_t reason;
     bool purge;
     /* PUT: the copy of the same bytes that the caller has read and found good (verified) or bad
-     * (damaged) a moment ago; DROP: the bad one. */
+     * (damaged) a moment ago; HOLD, DROP: the bad one. */
     bool verified, damaged;
     struct place checked;
     hlc_time stamp; /* REPUT: that of the put that lost */
@@ -59,6 +61,7 @@ struct decision {
  *   ERR_CONFLICT   put, hold: other bytes are there; meta: a level would be lowered
  *   ERR_DELETED    put, meta, hold: a tombstone stands there
  *   ERR_NOT_FOUND  meta, hold, drop of an unknown id
+ *   ERR_RANGE      meta: the level would stay below needs_level
  *   ERR_PRECONDITION put, meta, delete: the condition does not hold. Refusals that need no look at
  * a put's bytes come first (ERR_NOT_FOUND, ERR_DELETED, a lowered level: RFC 9110 §13.2.1), those
  * that do come after it.

@@ -47,7 +47,8 @@ struct change {
     size_t events_bytes;
     /* CHANGE_REPUT: the id under which these bytes lost. */
     struct id128 lost;
-    /* CHANGE_FACT: kind and payload of an event without an object; lent until DONE. */
+    /* CHANGE_FACT: kind and payload of an event without an object; lent until DONE. Its stamp,
+     * where there is one, is the one that it replaces: what is journaled bears a later one. */
     const struct event *fact;
 
     /* Called once, from the committer's thread, when the outcome is durable (or refused). */
@@ -62,6 +63,7 @@ struct change {
     enum verdict verdict;  /* where rc is 0 */
     lsn_t lsn;             /* of the record written, the last of several; 0: none */
     bool stored;           /* the body given was taken: a large file belongs to the store now */
+    bool first;            /* PUT: nothing was known of the id before */
     struct object *object; /* the row after it (rc 0), or the row that refused it (may be NULL);
                               the caller destroys it */
 
@@ -99,6 +101,24 @@ struct journal_news {
 void journal_listen(struct journal *journal,
                     void (*listener)(void *arg, const struct journal_news *news), void *arg);
 
+/* Have LISTENER told of each copy here that was found damaged, as OBJECT (lent) names it: whoever
+ * listens may bring a good one (CHANGE_HOLD). From any thread; it must not block. Before
+ * journal_start. */
+void journal_on_damage(struct journal *journal,
+                       void (*listener)(void *arg, const struct object *object), void *arg);
+/* One event that the applier has put into SQLite, and that may have changed who has copies of what
+ * or who shall have. Lent for the call. */
+struct journal_copy_news {
+    const uint8_t *event; /* encoded: put, meta, hold, drop, delete */
+    size_t len;
+    const struct id128 *wanted; /* this node wants a copy of it from now on; NULL: none */
+};
+/* Have LISTENER called from the applier's thread with each. Before journal_start; it must not
+ * block. */
+void journal_listen_copies(struct journal *journal,
+                           void (*listener)(void *arg, const struct journal_copy_news *news),
+                           void *arg);
+
 /* Start committer, applier and janitor. Without it (tests, the simulator, tools) the caller takes
  * their steps itself, all from one thread; journal_stop then takes the last ones. */
 int journal_start(struct journal *journal) MUST_CHECK;
@@ -125,6 +145,9 @@ struct log *journal_log(struct journal *journal);
 struct large_store *journal_large(struct journal *journal);
 struct id128 journal_node(const struct journal *journal);
 
+/* The copy of OBJECT at its place was found damaged: count it, and tell the listener. Any thread.
+ */
+void journal_found_damaged(struct journal *journal, const struct object *object);
 /* Take note of a block that was found bad, and whether its object could be read in the end. */
 void journal_count_bad(struct journal *journal, uint64_t bad_blocks, uint64_t repaired,
                        uint64_t lost);

@@ -351,8 +351,14 @@ static void seed_bodies(void)
                                               .body_data = {10, 95, 100, 8, TEXT("bytes")}});
     seed_message(NULL, &(struct wire_message){.type = WIRE_BODY_CREDIT, .flow = flow});
     seed_message(NULL, &(struct wire_message){.type = WIRE_BODY_END, .flow = flow});
+    seed_message(NULL, &(struct wire_message){.type = WIRE_NOTE,
+                                              .note = {{{8}}, TEXT("hello, nodes"), {{9}}, 70000}});
     seed_message(NULL,
-                 &(struct wire_message){.type = WIRE_NOTE, .note = {{{8}}, TEXT("hello, nodes")}});
+                 &(struct wire_message){
+                     .type = WIRE_NOTE_IDS,
+                     .note_ids = {TEXT("aaaaaaaaaaaaaaaa"), {NULL, 0}, TEXT("bbbbbbbbbbbbbbbb")}});
+    seed_message(NULL,
+                 &(struct wire_message){.type = WIRE_PACK, .pack = {TEXT("\3\0\0\0abc\1\0\0\0d")}});
 }
 
 /* ---- Segments, and logs of them ---- */
@@ -638,6 +644,44 @@ static void seed_probe(const char *name, int members, int answered, bool with_se
     buf_release(&out);
 }
 
+/* ---- Steps for the cores of the cluster: see the head of each target ---- */
+
+#define STEPS(target, name, text) seed(target, name, text, sizeof(text) - 1)
+
+static void seed_cores(void)
+{
+    /* Peers, a note said, one heard, one offered, one wanted, and rounds. */
+    STEPS("notes", "say-and-hear",
+          "\1\2\x09\0\0\x11\0\0\x19\0\0\2\1\0\5\0\0\xc8\0\3\1\0\x31\x31\0"
+          "\4\1\0\2\1\x20\0\1\x31\0\1\x31\0\0\xc8\0\0\xc8\0\3\1\0\x31\x31\0\0\xc8\0");
+    STEPS("notes", "flood",
+          "\1\2\x09\0\0\x11\0\0\3\1\0\xa1\1\0\xff\3\1\0\xb1\1\1\xff\0\xc8\0\0\xff\xff"
+          "\3\1\0\xa1\1\0\xff\2\1\0\0\x20\2\1\0\1\x20");
+    /* Two questions, their reads, credit, the end; one cancelled; one that nobody reads. */
+    STEPS("serve", "two",
+          "\0\1\1\0\0\0\0\0\4\0\0\2\0\x0a\1\4\0\0\0\0\1\0\0\0\1\4\0\1\0\0\4\0\1\0\0"
+          "\2\1\1\0\0\4\4\0\1\0\0\3\x0a\1\7\0\1");
+    STEPS("serve", "ends",
+          "\0\1\1\x18\0\0\0\0\0\0\0\4\4\0\1\0\x40\5\0\0\0\2\1\1\0\1\0\4\0\1\0\4\x16\1\1"
+          "\xe7\0\xff\xe7\0\xff");
+    /* A fetch of three holders: chunks, a wrong one, a dead holder, ticks, the rest. */
+    STEPS("fetch", "whole",
+          "\1\2\5\1\0\xc5\1\0\xcd\1\x08\1\x0e\0\0\3\1\0\0\7\1\1\1\0\0\0\0\1\4\1\1\0\0\1\0\0\1"
+          "\1\1\0\x88\0\4\0\0\1\1\1\0\0\4\7\xff\xc7\xff\1\1\2\0\0\0\4");
+    STEPS("fetch", "ends",
+          "\1\2\x08\1\x0e\0\1\0\1\0\0\3\1\0\1\3\1\1\3\xc7\xff\xc7\xff\xc7\xff\3\1\2\0\xc7\xff");
+    /* Runs of ours, a peer that asks and gets them; a peer that has more and is asked. */
+    STEPS("sync", "asked",
+          "\1\2\0\1\1\x14\x10\0\1\2\x28\0\x09\1\3\1\0\5\0\0\4\0\5\1\0\0\5\5\1\0\0\5"
+          "\7\xff\5\1\0\0\5");
+    STEPS("sync", "asks",
+          "\1\2\0\1\1\5\0\x09\1\x4a\1\7\7\xff\7\xff\7\xff\3\1\x18\x80\3\6\1\5\1\0\0"
+          "\3\1\x28\x80\0\7\xff\x4a\1\1");
+    STEPS("sync", "pushed",
+          "\1\2\x09\1\x11\1\0\1\2\x05\x10\5\1\0\0\5\0\1\2\x09\x10\5\1\0\0\5\3\1\x20\0\0\1\0\0"
+          "\3\1\x18\0\2\1\4\5\1\0\0\3\1\x28\0\0");
+}
+
 int main(int argc, char **argv)
 {
     CHECK(argc == 2);
@@ -656,6 +700,7 @@ int main(int argc, char **argv)
     seed_large();
     seed_texts();
     seed_store_dirs();
+    seed_cores();
     seed_probe("two", 2, 30, false);
     seed_probe("many", 14, 20, true);
     seed_probe("silent", 5, 4, true);

@@ -34,6 +34,21 @@ static void check_runs(struct text runs)
     }
 }
 
+static void check_pack(struct text data)
+{
+    size_t offset = 0, count = 0;
+    struct text part;
+
+    inside(data);
+    CHECK(data.len <= LIMIT_WIRE_PACK_BYTES);
+    while (wire_next_event(data, &offset, &part)) {
+        inside(part);
+        CHECK(part.len >= 1);
+        count++;
+    }
+    CHECK(offset == data.len && count >= 1);
+}
+
 static void check_events(const struct wire_sync_events *events)
 {
     size_t offset = 0, before = 0;
@@ -53,6 +68,12 @@ static void check_events(const struct wire_sync_events *events)
         count++;
     }
     CHECK(offset == events->data.len && count == events->count);
+}
+
+static void check_ids(struct text ids)
+{
+    inside(ids);
+    CHECK(ids.len % 16 == 0 && ids.len <= LIMIT_WIRE_NOTE_IDS * 16);
 }
 
 /* What a receiver relies on. */
@@ -93,9 +114,18 @@ static void check_rules(const struct wire_message *m)
         CHECK(m->body_data.offset <= m->body_data.size);
         CHECK(m->body_data.data.len <= m->body_data.size - m->body_data.offset);
         break;
+    case WIRE_PACK:
+        check_pack(m->pack.data);
+        break;
     case WIRE_NOTE:
         inside(m->note.data);
         CHECK(m->note.data.len <= LIMIT_WIRE_NOTE_BYTES);
+        CHECK(!id_is_zero(&m->note.note) && !id_is_zero(&m->note.author));
+        break;
+    case WIRE_NOTE_IDS:
+        check_ids(m->note_ids.offered);
+        check_ids(m->note_ids.seen);
+        check_ids(m->note_ids.wanted);
         break;
     default:
         CHECK(m->type == WIRE_PROBE_FOR || m->type == WIRE_PROBE_SAW ||
@@ -192,6 +222,12 @@ static void same_message(const struct wire_message *a, const struct wire_message
     case WIRE_NOTE:
         CHECK(id_equal(&a->note.note, &b->note.note));
         same_text(a->note.data, b->note.data);
+        CHECK(id_equal(&a->note.author, &b->note.author) && a->note.age_ms == b->note.age_ms);
+        break;
+    case WIRE_NOTE_IDS:
+        same_text(a->note_ids.offered, b->note_ids.offered);
+        same_text(a->note_ids.seen, b->note_ids.seen);
+        same_text(a->note_ids.wanted, b->note_ids.wanted);
         break;
     default:
         CHECK(a->flow.session == b->flow.session && a->flow.bytes == b->flow.bytes);

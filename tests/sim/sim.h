@@ -184,7 +184,7 @@ void conflict_check(struct sim *sim, bool bodies);
 /* Nothing is owed for ever. Goes on with the node meanwhile. */
 void conflict_check_end(struct sim *sim);
 
-/* ---- sim_check.c ---- */
+/* ---- sim_check.c: what clients were told ---- */
 
 /* After a start: which of the lost requests have happened is settled by what is there now. */
 void check_outcome(struct sim *sim);
@@ -192,6 +192,9 @@ void check_outcome(struct sim *sim);
 void check_visible(struct sim *sim, bool bodies);
 /* The RAM tier agrees. */
 void check_ram(struct sim *sim);
+
+/* ---- sim_check_store.c: the store itself ---- */
+
 /* Apply all; chains, counters, digest. */
 void check_journal(struct sim *sim);
 /* Every file belongs to something. Right after a start only. */

@@ -491,7 +491,9 @@ static json_t *document(const struct object *object)
 {
     struct buf out = {0};
 
-    document_render(&out, object);
+    const struct db_copies one = {1, 1};
+
+    document_render(&out, object, &one);
     assert_int_equal(buf_check(&out), 0);
     json_t *json = json_loadb(out.data, out.len, JSON_REJECT_DUPLICATES, NULL);
     assert_non_null(json);

@@ -255,11 +255,11 @@ static void a_database_of_the_version_before_is_brought_up_to_date(void **state)
     assert_int_equal(db_commit(db), 0);
     db_close(&db);
     assert_int_equal(conn_open(&conn, at->vfs, at->copy, SQLITE_OPEN_READWRITE), 0);
-    assert_int_equal(conn_exec(&conn,
-                               "DROP TABLE members; DROP TABLE holders; DROP TABLE conflicts; "
-                               "ALTER TABLE state DROP COLUMN wanted; "
-                               "ALTER TABLE state DROP COLUMN wanted_bytes; "
-                               "PRAGMA user_version = 2"),
+    assert_int_equal(conn_exec(&conn, "DROP TABLE cluster; DROP TABLE members; DROP TABLE holders; "
+                                      "DROP TABLE conflicts; "
+                                      "ALTER TABLE state DROP COLUMN wanted; "
+                                      "ALTER TABLE state DROP COLUMN wanted_bytes; "
+                                      "PRAGMA user_version = 2"),
                      0);
     conn_close(&conn);
     assert_int_equal(db_reader_open(&reader, at->vfs, at->copy), ERR_FORMAT);
@@ -270,10 +270,10 @@ static void a_database_of_the_version_before_is_brought_up_to_date(void **state)
     assert_int_equal(found, 4);
     assert_int_equal(conn_number(&conn,
                                  "SELECT count(*) FROM sqlite_schema WHERE name IN ('members', "
-                                 "'holders', 'conflicts')",
+                                 "'holders', 'cluster', 'conflicts')",
                                  &found),
                      0);
-    assert_int_equal(found, 3);
+    assert_int_equal(found, 4);
     /* What it lacks of level 2 is listed. */
     assert_int_equal(conn_number(&conn, "SELECT sum(since_ms * 1000 + size) FROM outbox", &found),
                      0);
@@ -281,31 +281,20 @@ static void a_database_of_the_version_before_is_brought_up_to_date(void **state)
     assert_int_equal(conn_number(&conn, "SELECT wanted * 1000 + wanted_bytes FROM state", &found),
                      0);
     assert_int_equal(found, 4 * 1000 + 102 + 103 + 104 + 105);
+    /* From the version between. */
+    assert_int_equal(conn_exec(&conn, "DROP TABLE cluster; DROP TABLE conflicts; "
+                                      "PRAGMA user_version = 3"),
+                     0);
     conn_close(&conn);
-    assert_int_equal(db_reader_open(&reader, at->vfs, at->copy), 0);
-    db_reader_close(&reader);
-}
-
-/* Version 3 knew of no conflicts. */
-static void a_database_of_version_3_gets_a_table_of_conflicts(void **state)
-{
-    struct place_on_disk *at = *state;
-    struct conn conn;
-    int64_t found;
-
-    (void)unlink(at->copy);
     assert_int_equal(try_open(at, at->copy), 0);
     assert_int_equal(conn_open(&conn, at->vfs, at->copy, SQLITE_OPEN_READWRITE), 0);
-    assert_int_equal(conn_exec(&conn, "DROP TABLE conflicts; PRAGMA user_version = 3"), 0);
-    conn_close(&conn);
-    for (int i = 0; i < 2; i++)
-        assert_int_equal(try_open(at, at->copy), 0);
-    assert_int_equal(conn_open(&conn, at->vfs, at->copy, SQLITE_OPEN_READWRITE), 0);
-    assert_int_equal(conn_number(&conn, "PRAGMA user_version", &found), 0);
-    assert_int_equal(found, 4);
+    assert_int_equal(conn_number(&conn, "SELECT feature FROM cluster", &found), 0);
+    assert_int_equal(found, 1);
     assert_int_equal(conn_number(&conn, "SELECT count(*) FROM conflicts", &found), 0);
     assert_int_equal(found, 0);
     conn_close(&conn);
+    assert_int_equal(db_reader_open(&reader, at->vfs, at->copy), 0);
+    db_reader_close(&reader);
 }
 
 static int ignore_event(void *arg, uint64_t seq, const uint8_t *raw, size_t len)
@@ -441,7 +430,6 @@ int main(void)
         ON_FILES(the_check_names_what_does_not_add_up),
         ON_FILES(foreign_and_newer_databases_are_refused_untouched),
         ON_FILES(a_database_of_the_version_before_is_brought_up_to_date),
-        ON_FILES(a_database_of_version_3_gets_a_table_of_conflicts),
         ON_FILES(a_damaged_file_is_reported_and_never_crashes),
         ON_FILES(a_flipped_bit_in_any_page_is_noticed),
     };

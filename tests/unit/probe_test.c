@@ -876,6 +876,59 @@ static void less_than_a_second_late_is_no_sleep(void **state)
     destroy(&f);
 }
 
+static void probe_now(struct fixture *f, struct id128 node)
+{
+    forget(f);
+    step(f, (struct probe_input){.kind = PROBE_NOW, .now = node});
+}
+
+static void members_are_probed_at_once_where_that_is_wanted(void **state)
+{
+    struct fixture *f = create(3);
+
+    (void)state;
+    assert_int_equal(probe_members(f->core), 3);
+    run(f, 3 * PROBE_ROUND_MS, 0xe);
+    f->now_ms += 100; /* the last one's probe is no longer young */
+    run(f, 1, 0xe);
+    f->now_ms += 100;
+    probe_now(f, id_of(2));
+    assert_int_equal(f->count, 1);
+    assert_non_null(find(f, PROBE_SEND, WIRE_PROBE, 2, 0));
+    probe_now(f, id_of(2)); /* that one's answer tells the same */
+    assert_int_equal(f->count, 0);
+    probe_now(f, (struct id128){{0}});
+    assert_in_range(f->count, 1, 2);
+    assert_null(find(f, PROBE_SEND, WIRE_PROBE, 2, 0));
+    probe_now(f, id_of(9));
+    assert_int_equal(f->count, 0);
+    destroy(&f);
+}
+
+static void a_seed_is_asked_again_at_once_or_no_more(void **state)
+{
+    struct fixture *f = create(0);
+
+    (void)state;
+    add_seed(f, TEXT("a:1"));
+    add_seed(f, TEXT("b:1"));
+    run(f, 60000, 0);
+    forget(f);
+    add_seed(f, TEXT("a:1"));
+    run(f, 1, 0);
+    assert_true(text_is(seed_probe(f, 0)->address, "a:1"));
+    assert_int_equal(probe_seeds(f->core), 2);
+    step(f, (struct probe_input){.kind = PROBE_SEED_DROP, .seed = TEXT("a:1")});
+    step(f, (struct probe_input){.kind = PROBE_SEED_DROP, .seed = TEXT("c:1")});
+    assert_int_equal(probe_seeds(f->core), 1);
+    forget(f);
+    run(f, 60000, 0);
+    for (size_t i = 0; seed_probe(f, i); i++)
+        assert_true(text_is(seed_probe(f, i)->address, "b:1"));
+    assert_non_null(seed_probe(f, 0));
+    destroy(&f);
+}
+
 static void a_seed_that_is_a_member_or_ourselves_is_dropped(void **state)
 {
     struct fixture *f = create(1);
@@ -1021,6 +1074,8 @@ int main(void)
         cmocka_unit_test(only_members_that_answer_and_were_measured_count_for_the_clock),
         cmocka_unit_test(a_seed_is_asked_at_growing_intervals_until_it_is_met),
         cmocka_unit_test(less_than_a_second_late_is_no_sleep),
+        cmocka_unit_test(members_are_probed_at_once_where_that_is_wanted),
+        cmocka_unit_test(a_seed_is_asked_again_at_once_or_no_more),
         cmocka_unit_test(a_seed_that_is_a_member_or_ourselves_is_dropped),
         cmocka_unit_test(a_member_moves_and_goes),
         cmocka_unit_test(limits_hold_and_what_is_refused_changes_nothing),
