@@ -615,9 +615,12 @@ static bool concerns_copies(const struct entry *entry)
 /* The same of copies, while the entries are still there. */
 static void tell_copies(struct journal *journal, const struct entry *first)
 {
+    bool merged = false;
+
     if (!journal->copies_listener)
         return;
     for (const struct entry *entry = first; entry; entry = entry->next) {
+        merged |= entry->is_merge;
         if (!concerns_copies(entry))
             continue;
         bool wanted = entry->wanted_changed && entry->wanted_after;
@@ -627,6 +630,8 @@ static void tell_copies(struct journal *journal, const struct entry *first)
 
         journal->copies_listener(journal->copies_arg, &news);
     }
+    if (merged)
+        journal->copies_listener(journal->copies_arg, &(struct journal_copy_news){.event = NULL});
 }
 
 static void applied(struct journal *journal, struct entry *first)

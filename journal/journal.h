@@ -111,7 +111,8 @@ void journal_on_damage(struct journal *journal,
 /* One event that the applier has put into SQLite, and that may have changed who has copies of what
  * or who shall have. Lent for the call. */
 struct journal_copy_news {
-    const uint8_t *event; /* encoded: put, meta, hold, drop, delete */
+    const uint8_t *event; /* encoded: put, meta, hold, drop, delete; NULL: much may have changed, as
+                             rows of a merge are in SQLite */
     size_t len;
     const struct id128 *wanted; /* this node wants a copy of it from now on; NULL: none */
 };
