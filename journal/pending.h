@@ -32,6 +32,7 @@ struct entry {
     lsn_t batch_end; /* where the next batch begins; set on a batch's last entry, else 0 */
 
     bool is_snapshot; /* a chunk of a snapshot: `event` is the chunk, where the applier needs it */
+    bool is_merge;    /* of a merge: a row, or a chunk of what is no row (`event`) */
     bool adds_event;  /* false for moves */
     uint32_t kind;    /* of the event */
     bool is_covered;  /* by a snapshot that comes after it: fold_is_covered */
@@ -52,7 +53,8 @@ struct entry {
     bool owed_before, owed_after; /* the outbox: uploads */
     bool wanted_changed;          /* … replicas: other bytes may be wanted than before, too */
     bool wanted_after;
-    /* Two nodes have put the same bytes: the put that is not the row's implies a hold all the same. */
+    /* Two nodes have put the same bytes: the put that is not the row's implies a hold all the same.
+     */
     bool also_put;
     struct reg also_put_at;
     struct delta delta;
