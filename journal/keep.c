@@ -213,14 +213,13 @@ int applier_load_loser(struct journal *journal, const struct object *loser)
 
     if (rc && rc != ERR_NOT_FOUND)
         return rc;
-    /* The rows were read before it: one that still points to these bytes has yet to lose them, by a
-     * record behind the snapshot. */
-    bool still = row && place_equal(&row->place, &loser->place);
     bool gone = row && row->flags & OBJECT_DELETED;
 
     object_destroy(&row);
-    if (still || gone)
+    if (gone)
         return 0;
+    /* A row that was read before it may still point to these bytes: then a record behind the
+     * snapshot makes it lose them, and they count once again (keep). */
     rc = count_live(journal, loser, 1);
     return rc ? rc : keep(journal, loser, loser->place.lsn);
 }
