@@ -3,8 +3,9 @@
  * the rows, in the same transactions as these.
  *
  * A row of the table begins where bytes that are here lose against others under their id. It ends
- * where the id meant for them has them, here and durable, or is deleted; or where the id under
- * which they lost is deleted, which takes all that was hidden under it along. Until then their
+ * where the id meant for them has them, here and durable, or is deleted; where they win again and
+ * are here; or where the id under which they lost is deleted, which takes all that was hidden under
+ * it along. Until then their
  * bytes count as live in the sums of their segment, and their large file is not garbage. The order
  * in which a rebuild meets the records says nothing: what is settled already never begins.
  *
@@ -59,19 +60,32 @@ static int find_target(struct journal *journal, const struct object *loser, stru
     return rc;
 }
 
-static int remove_loser(struct journal *journal, const struct object *loser, lsn_t lsn)
+/* LOSER's row goes; its bytes are somebody else's matter. */
+static int strike(struct journal *journal, const struct object *loser)
 {
     struct applier *a = &journal->applier;
-    int rc = db_conflict_remove(a->db, loser);
 
-    if (rc == 0)
-        rc = free_loser(journal, loser, lsn);
-    if (rc == 0) {
-        assert(a->losers > 0 && a->loser_bytes >= loser->size);
-        a->losers--;
-        a->loser_bytes -= loser->size;
-    }
-    return rc;
+    assert(a->losers > 0 && a->loser_bytes >= loser->size);
+    a->losers--;
+    a->loser_bytes -= loser->size;
+    return db_conflict_remove(a->db, loser);
+}
+
+static int remove_loser(struct journal *journal, const struct object *loser, lsn_t lsn)
+{
+    int rc = strike(journal, loser);
+
+    return rc ? rc : free_loser(journal, loser, lsn);
+}
+
+/* An inline body at LOSER's place counts as live once more, or once less; large ones do not count.
+ */
+static int count_live(struct journal *journal, const struct object *loser, int times)
+{
+    if (loser->place.volume == PLACE_LARGE)
+        return 0;
+    return applier_add_sums(&journal->applier, loser->place.volume, 0, times * (int64_t)loser->size,
+                            times * (int64_t)loser->record_bytes);
 }
 
 /* LOSER's bytes, which count as live already, are kept, or were never owed and are free. */
@@ -95,14 +109,32 @@ static int keep(struct journal *journal, const struct object *loser, lsn_t lsn)
     }
     if (rc)
         return rc;
-    /* Cleaning has moved it, or the bytes won and lost again: what is known of it stays. */
-    if (!place_equal(&known.loser->place, &loser->place))
-        rc = free_loser(journal, known.loser, lsn);
+    /* Cleaning has moved it, or a rebuild meets what the snapshot knew: what is known stays. */
+    rc = place_equal(&known.loser->place, &loser->place) ? count_live(journal, loser, -1)
+                                                         : free_loser(journal, known.loser, lsn);
     known.loser->place = loser->place;
     known.loser->record_bytes = loser->record_bytes;
     if (rc == 0)
         rc = db_conflict_set(a->db, &target, known.loser);
     object_destroy(&known.loser);
+    return rc;
+}
+
+/* ROW's bytes are here: if they had lost for a while, they have won again, and are found under
+ * their own id. */
+static int reinstate(struct journal *journal, const struct object *row, lsn_t lsn)
+{
+    struct db_conflict conflict;
+    int rc = db_conflict_get(journal->applier.db, &row->id, row->sha256, &conflict);
+
+    if (rc)
+        return rc == ERR_NOT_FOUND ? 0 : rc;
+    rc = strike(journal, conflict.loser);
+    if (rc == 0)
+        rc = place_equal(&conflict.loser->place, &row->place)
+                 ? count_live(journal, conflict.loser, -1)
+                 : free_loser(journal, conflict.loser, lsn);
+    object_destroy(&conflict.loser);
     return rc;
 }
 
@@ -155,12 +187,14 @@ int applier_keep(struct journal *journal, const struct entry *entry)
     assert(row);
     if (loser && loser->place.volume == PLACE_LARGE)
         rc = applier_remember_large(a, loser->place.offset);
-    else if (loser && entry->loser_taken)
-        rc = applier_add_sums(a, loser->place.volume, 0, (int64_t)loser->size, loser->record_bytes);
+    if (rc == 0 && loser && entry->loser_taken)
+        rc = count_live(journal, loser, 1);
     if (rc == 0 && loser)
         rc = keep(journal, loser, entry->lsn);
     if (rc == 0 && a->losers && row->flags & OBJECT_DELETED)
         rc = forget_hidden(journal, &row->id, entry->lsn);
+    if (rc == 0 && a->losers && !place_is_none(&row->place))
+        rc = reinstate(journal, row, entry->lsn);
     if (rc == 0 && a->losers)
         rc = settle(journal, row, entry->lsn);
     return rc;
@@ -179,17 +213,13 @@ int applier_load_loser(struct journal *journal, const struct object *loser)
 
     if (rc && rc != ERR_NOT_FOUND)
         return rc;
-    /* The rows were read before it: one that still points to these bytes has yet to lose them, by a
-     * record behind the snapshot. */
-    bool still = row && place_equal(&row->place, &loser->place);
     bool gone = row && row->flags & OBJECT_DELETED;
 
     object_destroy(&row);
-    if (still || gone)
+    if (gone)
         return 0;
-    if (loser->place.volume != PLACE_LARGE)
-        rc = applier_add_sums(a, loser->place.volume, 0, (int64_t)loser->size, loser->record_bytes);
-    else
-        rc = 0;
+    /* A row that was read before it may still point to these bytes: then a record behind the
+     * snapshot makes it lose them, and they count once again (keep). */
+    rc = count_live(journal, loser, 1);
     return rc ? rc : keep(journal, loser, loser->place.lsn);
 }
