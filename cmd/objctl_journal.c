@@ -22,16 +22,21 @@ enum { OPT_ACCEPT_LOSS = CTL_OPT_FIRST };
 static const struct option options[] = {{"accept-data-loss", no_argument, NULL, OPT_ACCEPT_LOSS},
                                         CTL_DIR_OPTIONS};
 
-static int say_verified(const struct ctl *ctl, uint64_t origins, uint64_t events, uint64_t breaks,
-                        const char *message)
+static int say_verified(const struct ctl *ctl, const struct journal_verify_result *found)
 {
-    if (breaks == 0) {
-        ctl_say(ctl, "%llu events of %llu origins form unbroken chains", (unsigned long long)events,
-                (unsigned long long)origins);
+    if (found->frozen)
+        ctl_say(ctl, "%llu frozen runs", (unsigned long long)found->frozen);
+    if (found->forks)
+        ctl_say(ctl, "%llu forks between runs", (unsigned long long)found->forks);
+    if (found->note[0])
+        ctl_say(ctl, "%s", found->note);
+    if (found->breaks == 0) {
+        ctl_say(ctl, "%llu events of %llu origins form unbroken chains",
+                (unsigned long long)found->events, (unsigned long long)found->origins);
         return CTL_OK;
     }
     return ctl_fail(CTL_SOME_FAILED, "%llu breaks in the journal; the first: %s",
-                    (unsigned long long)breaks, message);
+                    (unsigned long long)found->breaks, found->message);
 }
 
 static uint64_t number(const json_t *json, const char *name)
@@ -39,6 +44,24 @@ static uint64_t number(const json_t *json, const char *name)
     json_int_t value = json_integer_value(json_object_get(json, name));
 
     return value > 0 ? (uint64_t)value : 0;
+}
+
+static void copy_text(char *out, size_t cap, const json_t *json, const char *name)
+{
+    const char *text = json_string_value(json_object_get(json, name));
+
+    snprintf(out, cap, "%s", text ? text : "");
+}
+
+static void read_verified(struct journal_verify_result *out, const json_t *json)
+{
+    *out = (struct journal_verify_result){.origins = number(json, "origins"),
+                                          .events = number(json, "events"),
+                                          .breaks = number(json, "breaks"),
+                                          .frozen = number(json, "frozen"),
+                                          .forks = number(json, "forks")};
+    copy_text(out->message, sizeof out->message, json, "message");
+    copy_text(out->note, sizeof out->note, json, "note");
 }
 
 /* CTL_NO_NODE, or an exit code. */
@@ -60,10 +83,10 @@ static int verify_running(const struct ctl *ctl)
     if (code)
         goto out;
     json_t *json = json_loadb(call.text.data, call.text.len, 0, NULL);
-    const char *message = json_string_value(json_object_get(json, "message"));
+    struct journal_verify_result found;
+    read_verified(&found, json);
     if (json_is_integer(json_object_get(json, "breaks")))
-        code = say_verified(ctl, number(json, "origins"), number(json, "events"),
-                            number(json, "breaks"), message ? message : "");
+        code = say_verified(ctl, &found);
     else
         code = ctl_fail(CTL_REFUSED, "the node's answer is not understood");
     json_decref(json);
@@ -94,7 +117,7 @@ static int verify_stopped(const struct ctl *ctl)
     if (rc)
         code = ctl_fail(CTL_IO, "cannot read the journal: %s", err_text(rc));
     else
-        code = say_verified(ctl, found.origins, found.events, found.breaks, found.message);
+        code = say_verified(ctl, &found);
 out:
     offline_close(&offline);
     return code;

@@ -179,6 +179,33 @@ static int put_event(struct journal *journal, const struct entry *entry, bool *a
     return db_origin_set(a->db, origin);
 }
 
+/* A run contradicts itself: it leaves every vector. Of one of our own, what others may lack is to be
+ * said again. */
+static int put_freeze(struct journal *journal, const struct event *event)
+{
+    struct applier *a = &journal->applier;
+    struct db_frozen frozen = {
+        .origin = event->subject, .node = event->run_node, .seq = event->follows.seq};
+    struct db_origin *origin;
+    bool news;
+    int rc = origin_of(a, &frozen.origin, &frozen.node, &origin);
+
+    if (rc)
+        return rc;
+    frozen.node = origin->node;
+    memcpy(frozen.hash, event->follows.hash, sizeof frozen.hash);
+    if ((rc = db_freeze_fold(a->db, &frozen, &news)) != 0)
+        return rc;
+    origin->changed |= !origin->frozen;
+    origin->frozen = true;
+    if (!news || !id_equal(&origin->node, &journal->node))
+        return 0;
+    struct db_restate restate = {.origin = frozen.origin, .next = 1, .broke = frozen.seq};
+
+    a->restate_changed = true;
+    return db_restate_add(a->db, &restate);
+}
+
 /* What an event says of nodes: who belongs to us, who has copies of what. */
 static int put_peer_fact(struct journal *journal, const struct entry *entry)
 {
@@ -191,6 +218,8 @@ static int put_peer_fact(struct journal *journal, const struct entry *entry)
         journal->applier.members_changed = true;
         return db_member_fold(db, &event);
     }
+    if (entry->kind == EVENT_FREEZE)
+        return put_freeze(journal, &event);
     for (uint32_t i = 0; rc == 0 && i < event.item_count; i++) {
         struct object *object = NULL;
 
@@ -257,8 +286,11 @@ int applier_put(struct journal *journal, const struct entry *entry)
         return applier_put_snapshot(journal, entry);
     rc = put_event(journal, entry, &added);
     if (rc == 0 && added &&
-        (entry->kind == EVENT_HOLD || entry->kind == EVENT_DROP || entry->kind == EVENT_MEMBER))
+        (entry->kind == EVENT_HOLD || entry->kind == EVENT_DROP || entry->kind == EVENT_MEMBER ||
+         entry->kind == EVENT_FREEZE))
         rc = put_peer_fact(journal, entry);
+    if (rc == 0 && entry->restated_seq)
+        rc = db_restate_set(a->db, &entry->restated, entry->restated_seq + 1);
     if (rc == 0 && entry->object)
         rc = put_row(journal, entry);
     if (rc == 0 && entry->inline_volume)
@@ -553,6 +585,18 @@ static void tell(struct journal *journal)
     journal->listener(journal->listener_arg, &news);
 }
 
+/* There is something for the janitor to journal again. */
+static void tell_janitor(struct journal *journal)
+{
+    if (!journal->applier.restate_changed)
+        return;
+    journal->applier.restate_changed = false;
+    atomic_store(&journal->restate.due, true);
+    pthread_mutex_lock(&journal->lock);
+    pthread_cond_broadcast(&journal->upkeep);
+    pthread_mutex_unlock(&journal->lock);
+}
+
 static void applied(struct journal *journal, struct entry *first)
 {
     for (struct entry *entry = first, *next; entry; entry = next) {
@@ -566,6 +610,7 @@ static void applied(struct journal *journal, struct entry *first)
         pthread_cond_signal(&journal->room);
     pthread_mutex_unlock(&journal->lock);
     tell(journal);
+    tell_janitor(journal);
     if (journal->applier.snapshots_changed && applier_load_snapshots(journal) != 0)
         return; /* logged; tried again after the next batch */
 }

@@ -42,6 +42,7 @@ int committer_open(struct journal *journal, uint64_t hlc)
             return ERR_NO_MEMORY;
         head->seq = o->seq;
         memcpy(head->hash, o->hash, SHA256_BYTES);
+        head->frozen = o->frozen;
         if (id_equal(&o->origin, &journal->applier.state.last_origin)) {
             c->chain.follows.origin = o->origin;
             c->chain.follows.seq = o->seq;
@@ -66,7 +67,7 @@ void committer_close(struct journal *journal)
 }
 
 /* The newest row of ID, this batch's decisions included; *OUT is NULL where there is none. */
-static int newest_row(struct journal *journal, const struct id128 *id, struct object **out)
+int committer_newest_row(struct journal *journal, const struct id128 *id, struct object **out)
 {
     int rc = pending_find(journal->pending, id, true, out);
 
@@ -86,8 +87,11 @@ static int seal_event(struct journal *journal, struct chain *chain, struct event
     struct committer *c = &journal->committer;
 
     if (chain->seq == 0) {
-        chain->origin = ulid_make(journal->env, env_wall_ms(journal->env));
-        if (chain->follows.seq) {
+        chain->origin = freeze_draw_run(journal, &chain->follows.origin);
+        if (chain->follows.seq && event->kind == EVENT_FREEZE) {
+            event->fields |= EVENT_HAS_AFTER;
+            event->after = chain->follows;
+        } else if (chain->follows.seq) {
             event->fields |= EVENT_HAS_FOLLOWS;
             event->follows = chain->follows;
         }
@@ -95,7 +99,8 @@ static int seal_event(struct journal *journal, struct chain *chain, struct event
     event->origin = chain->origin;
     event->seq = chain->seq + 1;
     event->node = journal->node;
-    event->stamp = hlc_stamp(&c->clock, env_wall_ms(journal->env), replaced);
+    if (!event->stamp) /* else it says again what was said then */
+        event->stamp = hlc_stamp(&c->clock, env_wall_ms(journal->env), replaced);
     memcpy(event->prev, chain->hash, SHA256_BYTES);
     buf_reset(&c->event);
     event_encode(&c->event, event);
@@ -148,8 +153,8 @@ static void add_entry(struct journal *journal, struct entry *entry)
  * The event's bytes are lent to the log until log_write, so the entry, which keeps them, is made
  * with a place of zero first and folded again only in its place: the place is known after log_add.
  */
-static int commit_event(struct journal *journal, struct change *change, struct decision *d,
-                        const struct object *before)
+int committer_event(struct journal *journal, struct change *change, struct decision *d,
+                    const struct object *before)
 {
     struct committer *c = &journal->committer;
     struct chain chain = c->chain;
@@ -201,13 +206,13 @@ static int commit_client_change(struct journal *journal, struct change *change)
     struct decision d;
     int rc;
 
-    if (!change->fresh && (rc = newest_row(journal, &change->request.id, &before)) != 0)
+    if (!change->fresh && (rc = committer_newest_row(journal, &change->request.id, &before)) != 0)
         return rc;
     rc = decide(&d, before, &change->request);
     if (rc == 0) {
         change->verdict = d.verdict;
         if (d.verdict == VERDICT_COMMIT)
-            rc = commit_event(journal, change, &d, before);
+            rc = committer_event(journal, change, &d, before);
     }
     if (rc != ERR_FULL && !change->object) {
         change->object = before; /* refused or unchanged: the row as it stands */
@@ -229,7 +234,7 @@ static int commit_move(struct journal *journal, struct change *change)
     struct event event;
     int rc = event_decode(&event, change->move_event, change->move_event_bytes);
 
-    if (rc || (rc = newest_row(journal, &old->id, &before)) != 0)
+    if (rc || (rc = committer_newest_row(journal, &old->id, &before)) != 0)
         return rc;
     bool large = old->flags & RECORD_LARGE;
     bool live =
@@ -308,20 +313,6 @@ static int commit_chunk(struct journal *journal, struct change *change)
     return 0;
 }
 
-/* Whether EVENT is the next one of its origin: 0; ERR_EXISTS: it is here already; ERR_AGAIN: some
- * before it are missing; ERR_CONFLICT: it contradicts what is here. */
-static int fits_chain(struct committer *c, const struct head *head, const struct event *event)
-{
-    if (c->chain.seq && id_equal(&event->origin, &c->chain.origin))
-        return event->seq <= c->chain.seq ? ERR_EXISTS : ERR_CONFLICT;
-    if (event->seq <= head->seq)
-        return ERR_EXISTS;
-    if (event->seq > head->seq + 1)
-        return ERR_AGAIN;
-    /* The hash of nothing is zero, as the first event's `prev` is. */
-    return memcmp(event->prev, head->hash, SHA256_BYTES) == 0 ? 0 : ERR_CONFLICT;
-}
-
 /* One event of another node, or of an earlier run of ours that came back. */
 static int commit_peer_event(struct journal *journal, struct change *change, const uint8_t *raw,
                              size_t len)
@@ -339,9 +330,9 @@ static int commit_peer_event(struct journal *journal, struct change *change, con
     struct head *head = heads_get(&c->heads, &event.origin);
     if (!head)
         return ERR_NO_MEMORY;
-    if ((rc = fits_chain(c, head, &event)) != 0)
+    if ((rc = freeze_judge(journal, head, &event, raw, len)) != 0)
         return rc == ERR_EXISTS ? 0 : rc;
-    if (fold_concerns_row(&event) && (rc = newest_row(journal, &event.id, &before)) != 0)
+    if (fold_concerns_row(&event) && (rc = committer_newest_row(journal, &event.id, &before)) != 0)
         return rc;
     header.id = event.id;
     rc = fold_event(&entry, before, &event, raw, len, &header, &place, &journal->node);
@@ -359,12 +350,18 @@ static int commit_peer_event(struct journal *journal, struct change *change, con
     if (!hlc_observe(&c->clock, env_wall_ms(journal->env), event.stamp))
         atomic_fetch_add(&journal->clock_faults, 1);
     add_entry(journal, entry);
+    if (event.kind == EVENT_FREEZE)
+        freeze_heard(journal, &event);
     return 0;
 }
 
 /* As many of CHANGE's events as the batch has room for; ERR_FULL where some are left. */
 static int commit_peer_events(struct journal *journal, struct change *change)
 {
+    int rc = absent_drop(journal, change);
+
+    if (rc)
+        return rc;
     while (change->events_done < change->events_bytes) {
         const uint8_t *at = change->events + change->events_done;
         size_t left = change->events_bytes - change->events_done;
@@ -375,7 +372,7 @@ static int commit_peer_events(struct journal *journal, struct change *change)
         memcpy(&len, at, sizeof len);
         if (len == 0 || len > LIMIT_EVENT_BYTES || len > left - sizeof len)
             return ERR_INVALID;
-        int rc = commit_peer_event(journal, change, at + sizeof len, len);
+        rc = commit_peer_event(journal, change, at + sizeof len, len);
         if (rc)
             return rc;
         change->events_done += sizeof len + len;
@@ -389,7 +386,36 @@ static int commit_fact(struct journal *journal, struct change *change)
     struct decision d = {.event = *change->fact};
 
     assert(!fold_concerns_row(&d.event));
-    return commit_event(journal, change, &d, NULL);
+    return committer_event(journal, change, &d, NULL);
+}
+
+/* An own event of a frozen run once more, under the run of now: as it was, its stamp included. */
+static int commit_restated(struct journal *journal, struct change *change)
+{
+    struct committer *c = &journal->committer;
+    struct decision d = {.verdict = VERDICT_COMMIT};
+    struct object *before = NULL;
+    struct id128 origin;
+    uint64_t seq;
+    int rc = event_decode(&d.event, change->move_event, change->move_event_bytes);
+
+    if (rc)
+        return rc;
+    origin = d.event.origin;
+    seq = d.event.seq;
+    d.event.fields &= ~(uint32_t)(d.event.kind == EVENT_FREEZE ? EVENT_HAS_AFTER
+                                                               : EVENT_HAS_FOLLOWS);
+    change->request.id = d.event.id;
+    if (fold_concerns_row(&d.event) &&
+        (rc = committer_newest_row(journal, &d.event.id, &before)) != 0)
+        return rc;
+    rc = committer_event(journal, change, &d, before);
+    object_destroy(&before);
+    if (rc == 0) {
+        c->last->restated = origin;
+        c->last->restated_seq = seq;
+    }
+    return rc;
 }
 
 /* ERR_FULL where CHANGE has to wait for the next batch; else it has its outcome. */
@@ -406,6 +432,8 @@ static int commit_one(struct journal *journal, struct change *change)
         rc = commit_peer_events(journal, change);
     else if (change->request.kind == CHANGE_FACT)
         rc = commit_fact(journal, change);
+    else if (change->request.kind == CHANGE_RESTATE)
+        rc = commit_restated(journal, change);
     else
         rc = commit_client_change(journal, change);
     if (rc == ERR_FULL)
@@ -503,8 +531,9 @@ static void publish_batch(struct journal *journal)
 
     pthread_mutex_lock(&journal->lock);
     state_add(&journal->acked, &c->delta);
+    journal->run = c->chain.origin; /* zero where it was left and there is no other yet */
     if (c->chain.seq) {
-        journal->acked.last_origin = journal->run = c->chain.origin;
+        journal->acked.last_origin = c->chain.origin;
         journal->acked_seq = c->chain.seq;
     }
     journal->batches++;

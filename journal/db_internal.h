@@ -7,7 +7,7 @@
 #include <sqlite3.h>
 
 #define DB_APPLICATION_ID 0x4F424A53 /* "OBJS" */
-#define DB_USER_VERSION   3
+#define DB_USER_VERSION   4
 
 /* Every statement there is; db_schema.c has their text. */
 enum statement {
@@ -47,7 +47,10 @@ enum statement {
     STATEMENT_MEMBER_SET,
     STATEMENT_HOLDER_SET,
     STATEMENT_HOLDERS_REMOVE,
-    STATEMENT_LAST_OF_WRITER = STATEMENT_HOLDERS_REMOVE,
+    STATEMENT_FROZEN_SET,
+    STATEMENT_RESTATE_ADD,
+    STATEMENT_RESTATE_SET,
+    STATEMENT_LAST_OF_WRITER = STATEMENT_RESTATE_SET,
     /* readers */
     STATEMENT_EVENTS,
     STATEMENT_OBJECTS,
@@ -63,6 +66,8 @@ enum statement {
     STATEMENT_HOLDERS,
     STATEMENT_AUTHOR,
     STATEMENT_RUN,
+    STATEMENT_FROZEN,
+    STATEMENT_RESTATE,
     STATEMENT_COUNT
 };
 

@@ -62,6 +62,13 @@ static const char peer_schema[] =
     "held INTEGER NOT NULL, stamp INTEGER NOT NULL, origin BLOB NOT NULL, "
     "PRIMARY KEY (id, member, sha256)) WITHOUT ROWID;";
 
+/* Since version 4: runs that contradict themselves, and what of our own is to be said again. */
+static const char freeze_schema[] =
+    "CREATE TABLE frozen(origin BLOB PRIMARY KEY, node BLOB NOT NULL, seq INTEGER NOT NULL, "
+    "hash BLOB NOT NULL) WITHOUT ROWID;"
+    "CREATE TABLE restate(origin BLOB PRIMARY KEY, next INTEGER NOT NULL, "
+    "broke INTEGER NOT NULL) WITHOUT ROWID;";
+
 static const char schema[] =
     "CREATE TABLE state(one INTEGER PRIMARY KEY CHECK (one = 1), node BLOB NOT NULL, "
     "store BLOB NOT NULL, position INTEGER NOT NULL, clean_generation INTEGER NOT NULL, "
@@ -114,7 +121,8 @@ static const char *const texts[STATEMENT_COUNT] = {
     [STATEMENT_FIND] = "SELECT " OBJECT_COLUMNS " FROM objects WHERE key = ?1",
     [STATEMENT_FIND_MORE] = "SELECT " OBJECT_COLUMNS " FROM objects_more WHERE id = ?1",
     [STATEMENT_STATE] = "SELECT " STATE_COLUMNS " FROM state",
-    [STATEMENT_ORIGINS] = "SELECT " ORIGIN_COLUMNS " FROM origins ORDER BY no",
+    [STATEMENT_ORIGINS] = "SELECT " ORIGIN_COLUMNS ", EXISTS (SELECT 1 FROM frozen f WHERE "
+                          "f.origin = o.origin) FROM origins o ORDER BY no",
     [STATEMENT_SEGMENTS] = "SELECT " SEGMENT_COLUMNS " FROM segments ORDER BY volume",
     [STATEMENT_SNAPSHOT] =
         "SELECT id, position, chunks FROM snapshots ORDER BY position DESC LIMIT 2",
@@ -178,6 +186,14 @@ static const char *const texts[STATEMENT_COUNT] = {
         "WHERE (stamp, origin) < (?5, ?6)",
     [STATEMENT_HOLDERS_REMOVE] = "DELETE FROM holders WHERE id = ?1",
 
+    [STATEMENT_FROZEN_SET] =
+        "INSERT INTO frozen(origin, node, seq, hash) VALUES(?1, ?2, ?3, ?4) "
+        "ON CONFLICT(origin) DO UPDATE SET seq = ?3, hash = ?4 WHERE (?3, ?4) < (seq, hash)",
+    [STATEMENT_RESTATE_ADD] =
+        "INSERT INTO restate(origin, next, broke) VALUES(?1, ?2, ?3) ON CONFLICT(origin) "
+        "DO UPDATE SET next = min(next, ?2), broke = min(broke, ?3)",
+    [STATEMENT_RESTATE_SET] = "UPDATE restate SET next = ?2 WHERE origin = ?1 AND next < ?2",
+
     [STATEMENT_EVENTS] = "SELECT key, raw FROM events WHERE key BETWEEN ?1 AND ?2 ORDER BY key",
     [STATEMENT_OBJECTS] =
         "SELECT " OBJECT_COLUMNS " FROM objects WHERE key >= ?1 AND flags & 3 = 1 ORDER BY key",
@@ -197,6 +213,8 @@ static const char *const texts[STATEMENT_COUNT] = {
         "WHERE h.id = ?1 AND h.sha256 = ?2",
     [STATEMENT_AUTHOR] = "SELECT node FROM origins WHERE origin = ?1",
     [STATEMENT_RUN] = "SELECT no FROM origins WHERE origin = ?1",
+    [STATEMENT_FROZEN] = "SELECT origin, node, seq, hash FROM frozen ORDER BY origin",
+    [STATEMENT_RESTATE] = "SELECT origin, next, broke FROM restate ORDER BY origin",
     [STATEMENT_GARBAGE] = "SELECT file, freed_at FROM garbage WHERE freed_at > ?1 AND "
                           "freed_at < ?2 ORDER BY freed_at, file LIMIT ?3",
 };
@@ -378,20 +396,25 @@ int conn_identify(struct conn *conn)
         return ERR_FORMAT;
     if (version == DB_USER_VERSION)
         return 0;
-    return version == OLDEST_VERSION ? ERR_AGAIN : ERR_CORRUPT;
+    return version >= OLDEST_VERSION ? ERR_AGAIN : ERR_CORRUPT;
 }
 
 int conn_upgrade(struct conn *conn)
 {
     char version[48];
+    int64_t from = 0;
 
     snprintf(version, sizeof version, "PRAGMA user_version = %d", DB_USER_VERSION);
     int rc = conn_exec(conn, "BEGIN IMMEDIATE");
     if (rc)
         return rc;
-    rc = conn_exec(conn, peer_schema);
-    if (!rc)
+    rc = conn_number(conn, "PRAGMA user_version", &from);
+    if (!rc && from < 3)
+        rc = conn_exec(conn, peer_schema);
+    if (!rc && from < 3)
         rc = conn_exec(conn, want_replicas);
+    if (!rc)
+        rc = conn_exec(conn, freeze_schema);
     if (!rc)
         rc = conn_exec(conn, version);
     if (!rc)
@@ -413,6 +436,8 @@ int conn_create_schema(struct conn *conn, const struct id128 *node, const struct
     rc = conn_exec(conn, schema);
     if (!rc)
         rc = conn_exec(conn, peer_schema);
+    if (!rc)
+        rc = conn_exec(conn, freeze_schema);
     if (!rc)
         rc = conn_exec(conn, "INSERT INTO state VALUES(1, x'', x'', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, "
                              "0, x'', 0, 0, 0)");

@@ -279,6 +279,7 @@ int journal_alloc(struct journal **out, const struct journal_config *config)
     journal->config = *config;
     journal->env = config->dirs->env;
     journal->scrub.interval_ms = config->scrub_interval_ms;
+    atomic_store(&journal->restate.due, true);
     pthread_mutex_init(&journal->lock, NULL);
     pthread_mutex_init(&journal->applier.sums_lock, NULL);
     pthread_condattr_init(&attr);
@@ -331,6 +332,7 @@ void journal_close(struct journal **journal_ptr)
     assert(!journal->threaded);
     scrub_release(&journal->scrub);
     compact_release(&journal->compactor);
+    restate_release(&journal->restate);
     committer_close(journal);
     db_reader_close(&journal->cleaner.reader);
     applier_close(journal);

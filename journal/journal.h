@@ -198,8 +198,13 @@ struct journal_verify_result {
     uint64_t origins, events;
     uint64_t breaks;   /* places where a chain does not fit */
     char message[256]; /* the first break */
+    uint64_t frozen;   /* runs that were found to contradict themselves */
+    uint64_t forks;    /* runs that do not follow the end of the run before, or not alone: a restored
+                          backup, or a copy */
+    char note[384];    /* the first of these */
 };
-/* Check every origin's hash chain and sequence. 0 also with breaks. */
+/* Check every origin's hash chain and sequence, and how runs follow each other. 0 also with breaks.
+ * Frozen runs and forks are no breaks: what is here of each is sound. */
 int journal_verify(struct db_reader *reader, struct journal_verify_result *out) MUST_CHECK;
 
 /*

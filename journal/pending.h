@@ -41,6 +41,8 @@ struct entry {
     bool ends_origin;           /* the event names the run that it follows: that one has ended */
     struct id128 ended;
     hlc_time stamp;
+    struct id128 restated; /* it says again what event restated_seq (0: none) of that run said */
+    uint64_t restated_seq;
 
     struct place place_before; /* what the row pointed to, where the row now points elsewhere */
     uint64_t size_before;

@@ -196,9 +196,9 @@ static void foreign_and_newer_databases_are_refused_untouched(void **state)
         {"PRAGMA application_id = 5; CREATE TABLE t(a)", ERR_FORMAT},
         {"CREATE TABLE t(a)", ERR_FORMAT},
         {"PRAGMA user_version = 1", ERR_FORMAT},
-        {"PRAGMA application_id = 1329744467; PRAGMA user_version = 4", ERR_FORMAT},
+        {"PRAGMA application_id = 1329744467; PRAGMA user_version = 5", ERR_FORMAT},
         {"PRAGMA application_id = 1329744467; CREATE TABLE t(a)", ERR_CORRUPT},
-        {"PRAGMA application_id = 1329744467; PRAGMA user_version = 3", ERR_CORRUPT},
+        {"PRAGMA application_id = 1329744467; PRAGMA user_version = 4", ERR_CORRUPT},
     };
     struct place_on_disk *at = *state;
     struct db_reader *reader;
@@ -256,6 +256,7 @@ static void a_database_of_the_version_before_is_brought_up_to_date(void **state)
     db_close(&db);
     assert_int_equal(conn_open(&conn, at->vfs, at->copy, SQLITE_OPEN_READWRITE), 0);
     assert_int_equal(conn_exec(&conn, "DROP TABLE members; DROP TABLE holders; "
+                                      "DROP TABLE frozen; DROP TABLE restate; "
                                       "ALTER TABLE state DROP COLUMN wanted; "
                                       "ALTER TABLE state DROP COLUMN wanted_bytes; "
                                       "PRAGMA user_version = 2"),
@@ -266,13 +267,13 @@ static void a_database_of_the_version_before_is_brought_up_to_date(void **state)
         assert_int_equal(try_open(at, at->copy), 0);
     assert_int_equal(conn_open(&conn, at->vfs, at->copy, SQLITE_OPEN_READWRITE), 0);
     assert_int_equal(conn_number(&conn, "PRAGMA user_version", &found), 0);
-    assert_int_equal(found, 3);
+    assert_int_equal(found, 4);
     assert_int_equal(conn_number(&conn,
                                  "SELECT count(*) FROM sqlite_schema WHERE name IN ('members', "
-                                 "'holders')",
+                                 "'holders', 'frozen', 'restate')",
                                  &found),
                      0);
-    assert_int_equal(found, 2);
+    assert_int_equal(found, 4);
     /* What it lacks of level 2 is listed. */
     assert_int_equal(conn_number(&conn, "SELECT sum(since_ms * 1000 + size) FROM outbox", &found),
                      0);
@@ -280,8 +281,19 @@ static void a_database_of_the_version_before_is_brought_up_to_date(void **state)
     assert_int_equal(conn_number(&conn, "SELECT wanted * 1000 + wanted_bytes FROM state", &found),
                      0);
     assert_int_equal(found, 4 * 1000 + 102 + 103 + 104 + 105);
+
+    /* Version 3 knew of no frozen runs. */
+    assert_int_equal(
+        conn_exec(&conn, "DROP TABLE frozen; DROP TABLE restate; PRAGMA user_version = 3"), 0);
     conn_close(&conn);
+    assert_int_equal(db_reader_open(&reader, at->vfs, at->copy), ERR_FORMAT);
+    assert_int_equal(try_open(at, at->copy), 0);
     assert_int_equal(db_reader_open(&reader, at->vfs, at->copy), 0);
+    struct db_frozen *frozen;
+    size_t count;
+    assert_int_equal(db_reader_frozen(reader, &frozen, &count), 0);
+    assert_int_equal(count, 0);
+    free(frozen);
     db_reader_close(&reader);
 }
 

@@ -116,7 +116,7 @@ static void a_fresh_database_bears_its_identity_and_keeps_it(void **state)
     assert_true(id_is_zero(&first.last_origin));
     assert_int_equal(db_reader_open(&at->reader, at->vfs, at->path), 0);
     assert_int_equal(sql_number(at, "PRAGMA application_id"), 0x4F424A53);
-    assert_int_equal(sql_number(at, "PRAGMA user_version"), 3);
+    assert_int_equal(sql_number(at, "PRAGMA user_version"), 4);
     assert_int_equal(sql_number(at, "PRAGMA page_size"), 4096);
     assert_int_equal(sql_number(at, "SELECT journal_mode = 'wal' FROM pragma_journal_mode"), 1);
 }
