@@ -3,6 +3,7 @@
 #include "tests/unit/db_util.h"
 
 #include "base/io.h"
+#include "journal/db_freeze.h"
 
 #include <fcntl.h>
 #include <pthread.h>
