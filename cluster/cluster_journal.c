@@ -25,7 +25,8 @@ static struct vector_run run_of(const struct db_origin *origin)
                              .node = origin->node,
                              .seq = origin->seq,
                              .anchor_seq = origin->anchor_seq,
-                             .ended = origin->ended};
+                             .ended = origin->ended,
+                             .frozen = origin->frozen};
 
     memcpy(run.hash, origin->hash, SHA256_BYTES);
     return run;
@@ -79,7 +80,7 @@ static void tell_run(struct cluster *cluster, const struct vector_run *run, bool
 {
     struct sync_input input = {.kind = SYNC_LOCAL, .local = {.run = *run, .own = own}};
 
-    if (run->seq > 0) /* else it is known by name alone, as one that another follows */
+    if (run->seq > 0 || run->frozen) /* else it is known by name alone: another follows it */
         cluster_sync(cluster, &input);
 }
 
@@ -412,7 +413,7 @@ static void perform(struct cluster *cluster, const struct sync_output *output)
         return;
     case SYNC_CONFLICT:
         complain(cluster, &output->conflict.peer,
-                 "sends events that contradict those that are here: its copy of a run is another");
+                 "sends events of a run of which other ones are here: that run is frozen");
         return;
     case SYNC_BEHIND:
         complain(cluster, &output->behind.peer,

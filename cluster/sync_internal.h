@@ -172,6 +172,8 @@ void sync_serve_pump(struct sync *core);
 void sync_serve_release(struct sync *core);
 
 /* sync_push.c */
+/* The run of ORIGIN is frozen: if it is the one that is pushed, no more of it is. */
+void sync_push_frozen(struct sync *core, const struct id128 *origin);
 void sync_push_local(struct sync *core, const struct vector_run *run);
 void sync_push_read_done(struct sync *core, const struct sync_read_done *done);
 void sync_push_credit(struct sync *core, const struct id128 *node, uint64_t bytes);
