@@ -96,6 +96,7 @@ static void tick(struct cluster *cluster)
         fetch_tick(cluster->fetches, now_ms);
         serve_tick(cluster->serve, now_ms);
         peer_tick(cluster, now_ms);
+        twin_tick(cluster, now_ms);
         peer_join(cluster);
     }
     if (now_ms - cluster->view_ms >= VIEW_MS) {
@@ -262,7 +263,7 @@ static int open_cores(struct cluster *cluster)
         .address = {cluster->advertise, (uint32_t)strlen(cluster->advertise)}};
     if ((rc = sync_create(&cluster->sync, &sync)) == 0 &&
         (rc = probe_create(&cluster->probe, &probe, cluster_now(cluster))) == 0 &&
-        (rc = members_create(&cluster->members)) == 0)
+        (rc = members_create(&cluster->members)) == 0 && (rc = twin_open(cluster)) == 0)
         rc = bodies_open(cluster);
     return rc;
 }
@@ -312,6 +313,8 @@ int cluster_open(struct cluster **out, const struct cluster_config *config, char
     cluster->self = journal_node(config->journal);
     (void)snprintf(cluster->tag, sizeof cluster->tag, "%s", config->tag);
     cluster->alone = true;
+    cluster->on_displaced = config->on_displaced;
+    cluster->on_displaced_arg = config->on_displaced_arg;
     pthread_mutex_init(&cluster->lock, NULL);
     buf_init(&cluster->frame, LIMIT_WIRE_BYTES);
     cluster->peers = calloc(LIMIT_PEERS, sizeof *cluster->peers);
@@ -354,6 +357,7 @@ void cluster_close(struct cluster **cluster_ptr)
     fetch_destroy(&cluster->fetches);
     serve_destroy(&cluster->serve);
     members_destroy(&cluster->members);
+    twins_destroy(&cluster->twins);
     places_destroy(&cluster->places);
     link_close(&cluster->link);
     secret_release(&cluster->secret);

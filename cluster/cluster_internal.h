@@ -12,6 +12,7 @@
 #include "cluster/replicator.h"
 #include "cluster/serve.h"
 #include "cluster/sync.h"
+#include "cluster/twin.h"
 #include "journal/db_peers.h"
 
 #include <pthread.h>
@@ -79,6 +80,12 @@ struct cluster {
     bool local_due; /* what this node says of itself has changed */
     uint64_t sync_tick_ms, complained_ms, view_ms;
     uint64_t seeds_asked_ms, seeds_said_ms, strangers_said_ms; /* cluster_say.c */
+    struct twins *twins; /* cluster_twin.c, as what follows */
+    struct id128 process, own_run;
+    uint64_t process_said_ms, twin_said_ms, twins_said_ms, moving_since_ms, moving_asked_ms;
+    bool displaced; /* another process is this node, and was so first */
+    void (*on_displaced)(void *arg);
+    void *on_displaced_arg;
     uint64_t strangers; /* handshakes that had failed when that was said last */
     struct commit_job *waiting, *waiting_last; /* events that the committer has no room for yet */
     struct cluster_reader *reading[LIMIT_FETCHES];
@@ -134,6 +141,10 @@ void peer_send(struct cluster *cluster, const struct id128 *node,
                const struct wire_message *message);
 /* One input for the probe core, and what comes of it. */
 void peer_probe(struct cluster *cluster, struct probe_input *input);
+/* Send MESSAGE to whoever is at ADDRESS, if we are connected; back to the one whose frame is being
+ * looked at. Either may get lost. */
+void peer_send_to(struct cluster *cluster, const char *address, const struct wire_message *message);
+void peer_reply(struct cluster *cluster, const struct wire_message *message);
 /* A frame came: link's callback. */
 void peer_receive(void *arg, const struct link_from *from, const uint8_t *data, size_t len);
 void peer_link_changed(void *arg, link_peer peer, enum link_state state);
@@ -171,6 +182,20 @@ void cluster_sync(struct cluster *cluster, struct sync_input *input);
 void say_seed(struct cluster *cluster, const char *address, enum link_state state);
 /* How many were not let in. */
 void say_strangers(struct cluster *cluster, const struct link_stats *link);
+
+/* ---- cluster_twin.c ---- */
+
+int twin_open(struct cluster *cluster) MUST_CHECK;
+void twin_tick(struct cluster *cluster, uint64_t now_ms);
+/* Is whoever is at ADDRESS another process of this node? It is asked. */
+void twin_ask(struct cluster *cluster, const char *address);
+/* May this node journal another address than BEFORE? Not until nobody answers there any more as
+ * this node. */
+bool twin_may_move(struct cluster *cluster, const char *before);
+/* This process's run was frozen. */
+void twin_run_frozen(struct cluster *cluster);
+/* False: MESSAGE is of another kind. */
+bool twin_message(struct cluster *cluster, const struct wire_message *message);
 
 /* ---- cluster_bodies.c ---- */
 

@@ -80,6 +80,13 @@ static void tell_run(struct cluster *cluster, const struct vector_run *run, bool
 {
     struct sync_input input = {.kind = SYNC_LOCAL, .local = {.run = *run, .own = own}};
 
+    if (own)
+        cluster->own_run = run->origin;
+    if (run->frozen && id_equal(&run->origin, &cluster->own_run)) {
+        cluster->own_run = (struct id128){{0}};
+        twin_run_frozen(cluster);
+    }
+
     if (run->seq > 0 || run->frozen) /* else it is known by name alone: another follows it */
         cluster_sync(cluster, &input);
 }

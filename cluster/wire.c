@@ -191,6 +191,11 @@ static bool body_data_ok(const struct wire_message *message)
            data->data.len <= data->size - data->offset;
 }
 
+static bool process_ok(const struct wire_message *message)
+{
+    return !id_is_zero(&message->process.process) && address_ok(message->process.address);
+}
+
 static bool note_ok(const struct wire_message *message)
 {
     return message->note.data.len <= LIMIT_WIRE_NOTE_BYTES;
@@ -479,6 +484,18 @@ static void read_note(struct unpack *in, struct wire_message *out)
     out->note.data = take_data(in);
 }
 
+static void write_process(struct buf *out, const struct wire_message *message)
+{
+    pack_id(out, &message->process.process);
+    pack_text(out, message->process.address);
+}
+
+static void read_process(struct unpack *in, struct wire_message *out)
+{
+    take_id(in, &out->process.process);
+    out->process.address = take_text(in);
+}
+
 /* ---- Messages ---- */
 
 static const struct {
@@ -503,6 +520,8 @@ static const struct {
     [WIRE_BODY_CREDIT] = {"body-credit", 2, write_flow, read_flow, is_fine},
     [WIRE_BODY_END] = {"body-end", 2, write_flow, read_flow, end_ok},
     [WIRE_NOTE] = {"note", 2, write_note, read_note, note_ok},
+    [WIRE_PROCESS] = {"process", 2, write_process, read_process, process_ok},
+    [WIRE_TWIN] = {"twin", 2, write_process, read_process, process_ok},
 };
 
 static bool is_known(uint64_t type)

@@ -49,6 +49,9 @@ enum wire_type {
     WIRE_BODY_END = 23,    /* from the holder: no more, and why; from the asker: stop */
 
     WIRE_NOTE = 30,
+
+    WIRE_PROCESS = 50, /* which process of its node this is */
+    WIRE_TWIN = 51,    /* another process answers under your node id: this one */
 };
 
 /* What a node knows, in few bytes: equal summaries, equal states. */
@@ -157,6 +160,12 @@ struct wire_note {
     struct text data;  /* at most LIMIT_WIRE_NOTE_BYTES */
 };
 
+/* WIRE_PROCESS: the sender; WIRE_TWIN: the other one. */
+struct wire_process {
+    struct id128 process; /* a ULID drawn at its start, never zero: the greater, the younger */
+    struct text address;  /* where it says to be reached; as wire_probe's */
+};
+
 struct wire_message {
     enum wire_type type;
     struct text tag;   /* UTF-8 without control characters, at most LIMIT_WIRE_TAG_BYTES */
@@ -171,6 +180,7 @@ struct wire_message {
         struct wire_body_ask body_ask;
         struct wire_body_data body_data;
         struct wire_note note;
+        struct wire_process process;
     };
 };
 

@@ -1,7 +1,7 @@
 /*
- * journal verify, compact, dump, rebuild. verify and compact ask the node where it runs (over its
- * control socket), and open the store themselves where it does not; dump and rebuild want the node
- * stopped.
+ * journal verify, compact, dump, rebuild, new-node-id. verify and compact ask the node where it runs
+ * (over its control socket), and open the store themselves where it does not; the others want the
+ * node stopped.
  */
 #include "base/buf.h"
 #include "base/env.h"
@@ -9,6 +9,7 @@
 #include "cmd/objctl_http.h"
 #include "cmd/objctl_offline.h"
 #include "journal/journal.h"
+#include "journal/ulid.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -198,6 +199,38 @@ static int compact(const struct ctl *ctl)
     return code == CTL_NO_NODE ? compact_stopped(ctl) : code;
 }
 
+/* A copy of a node's directories becomes a node of its own. */
+static int new_node_id(const struct ctl *ctl)
+{
+    char message[MESSAGE_BYTES] = "", text[ULID_TEXT_BYTES + 1];
+    struct journal *journal = NULL;
+    struct offline offline;
+    struct store_dirs dirs;
+    struct id128 node;
+
+    int code = offline_open(&offline, ctl); /* there is a store, and nobody runs on it */
+    offline_close(&offline);
+    if (code)
+        return code;
+    int rc = store_dirs_open(&dirs, env_system(), ctl->state_dir, ctl->files_dir, false, message,
+                             sizeof message);
+    if (rc)
+        return ctl_fail(ctl_exit_of(rc), "%s", *message ? message : err_text(rc));
+    const struct journal_config config = {.dirs = &dirs, .sync = true, .new_node = true};
+    rc = journal_open(&journal, &config, message, sizeof message);
+    if (rc == 0) {
+        rc = journal_new_node(journal, &node);
+        journal_stop(journal);
+    }
+    journal_close(&journal);
+    store_dirs_close(&dirs);
+    if (rc)
+        return ctl_fail(ctl_exit_of(rc), "%s", *message ? message : err_text(rc));
+    ulid_format(text, &node);
+    ctl_say(ctl, "this is node %s from now on", text);
+    return CTL_OK;
+}
+
 static int dump(const struct ctl *ctl)
 {
     struct db_origin *origins = NULL;
@@ -263,5 +296,8 @@ int ctl_journal(struct ctl *ctl, int argc, char **argv)
         return rebuild(ctl, accept_loss);
     if (strcmp(verb, "compact") == 0)
         return compact(ctl);
-    return ctl_fail(CTL_USAGE, "journal wants one of verify, dump, compact, rebuild");
+    if (strcmp(verb, "new-node-id") == 0)
+        return new_node_id(ctl);
+    return ctl_fail(CTL_USAGE,
+                    "journal wants one of verify, dump, compact, rebuild, new-node-id");
 }

@@ -81,6 +81,17 @@ static int look_at(struct absent *absent, const struct event *event)
     return rc;
 }
 
+int absent_drop_of(struct journal *journal, const struct event *event)
+{
+    struct absent absent = {.journal = journal};
+    int rc = look_at(&absent, event);
+
+    if (rc == 0)
+        rc = flush(&absent);
+    free(absent.items);
+    return rc;
+}
+
 int absent_drop(struct journal *journal, const struct change *change)
 {
     struct absent absent = {.journal = journal};

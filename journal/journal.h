@@ -27,6 +27,7 @@ struct journal_config {
     const struct store_dirs *dirs; /* open; lent for the journal's life */
     struct ram *ram;               /* lent; NULL: none. Kept coherent with every commit. */
     bool sync;                     /* false: --durability=async */
+    bool new_node;                 /* journal_new_node follows: NODE_ID may be ahead of the database */
     uint64_t segment_bytes;        /* 0: the default; tests use less */
     uint64_t scrub_interval_ms;    /* 0: no scrub */
     uint64_t compact_bytes;        /* of events from which on they are compacted; 0: the default */
@@ -193,6 +194,14 @@ int journal_compact(struct journal *journal, struct journal_compact_result *out)
  * skipped as rot is. */
 int journal_rebuild(const struct store_dirs *dirs, uint64_t *events, uint64_t *objects,
                     char *message, size_t cap) MUST_CHECK;
+
+/*
+ * Make the open journal of a stopped node, a copy of another node's, that of a node of its own: a
+ * fresh id (*NODE), durable in NODE_ID and the database, and a hold journaled for every body that
+ * is here. Before journal_start, which must not follow: stop and close it. After an error the same
+ * call, after opening it anew, goes on.
+ */
+int journal_new_node(struct journal *journal, struct id128 *node) MUST_CHECK;
 
 struct journal_verify_result {
     uint64_t origins, events;

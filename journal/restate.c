@@ -106,8 +106,7 @@ static int look(void *arg, uint64_t seq, const uint8_t *raw, size_t len)
 
     if (page->looked >= PAGE_LOOKED || page->said >= PAGE_SAID)
         return ERR_RANGE;
-    if (event_decode(&event, raw, len) == 0 && id_equal(&event.node, &page->journal->node) &&
-        restate_concerns(&event, page->row->broke)) {
+    if (event_decode(&event, raw, len) == 0 && restate_concerns(&event, page->row->broke)) {
         if ((rc = say_again(page->journal, raw, len)) != 0)
             return rc == ERR_FULL ? ERR_RANGE : rc;
         page->said++;

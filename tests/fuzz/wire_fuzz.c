@@ -97,6 +97,12 @@ static void check_rules(const struct wire_message *m)
         inside(m->note.data);
         CHECK(m->note.data.len <= LIMIT_WIRE_NOTE_BYTES);
         break;
+    case WIRE_PROCESS:
+    case WIRE_TWIN:
+        inside(m->process.address);
+        CHECK(!id_is_zero(&m->process.process));
+        CHECK(m->process.address.len <= LIMIT_WIRE_ADDR_BYTES);
+        break;
     default:
         CHECK(m->type == WIRE_PROBE_FOR || m->type == WIRE_PROBE_SAW ||
               m->flow.end <= WIRE_END_CANCEL);
@@ -192,6 +198,11 @@ static void same_message(const struct wire_message *a, const struct wire_message
     case WIRE_NOTE:
         CHECK(id_equal(&a->note.note, &b->note.note));
         same_text(a->note.data, b->note.data);
+        break;
+    case WIRE_PROCESS:
+    case WIRE_TWIN:
+        CHECK(id_equal(&a->process.process, &b->process.process));
+        same_text(a->process.address, b->process.address);
         break;
     default:
         CHECK(a->flow.session == b->flow.session && a->flow.bytes == b->flow.bytes);

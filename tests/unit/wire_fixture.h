@@ -20,6 +20,7 @@ static const enum wire_type types[] = {
     WIRE_PROBE,     WIRE_PROBE_ACK,   WIRE_PROBE_FOR,   WIRE_PROBE_SAW,   WIRE_SYNC_ASK,
     WIRE_SYNC_MORE, WIRE_SYNC_VECTOR, WIRE_SYNC_EVENTS, WIRE_SYNC_CREDIT, WIRE_SYNC_END,
     WIRE_BODY_ASK,  WIRE_BODY_DATA,   WIRE_BODY_CREDIT, WIRE_BODY_END,    WIRE_NOTE,
+    WIRE_PROCESS,   WIRE_TWIN,
 };
 
 #define TYPES (sizeof types / sizeof *types)
@@ -75,6 +76,10 @@ static inline struct wire_message message_of(enum wire_type type)
         break;
     case WIRE_NOTE:
         message.note = (struct wire_note){{{8}}, TEXT("hello, nodes")};
+        break;
+    case WIRE_PROCESS:
+    case WIRE_TWIN:
+        message.process = (struct wire_process){{{9}}, TEXT("10.1.2.3:11999")};
         break;
     default:
         message.flow.session = 12;
@@ -201,6 +206,12 @@ static inline void raw_small(struct buf *out, const struct wire_message *m)
         raw_head(out, m, 2);
         pack_bin(out, m->note.note.bytes, 16);
         pack_bin(out, m->note.data.ptr, m->note.data.len);
+        break;
+    case WIRE_PROCESS:
+    case WIRE_TWIN:
+        raw_head(out, m, 2);
+        pack_bin(out, m->process.process.bytes, 16);
+        pack_str(out, m->process.address.ptr, m->process.address.len);
         break;
     default:
         assert_int_equal(m->type, WIRE_SYNC_MORE);
@@ -370,6 +381,11 @@ static inline void same_members(const struct wire_message *a, const struct wire_
     case WIRE_NOTE:
         assert_true(id_equal(&a->note.note, &b->note.note));
         same_text(a->note.data, b->note.data);
+        break;
+    case WIRE_PROCESS:
+    case WIRE_TWIN:
+        assert_true(id_equal(&a->process.process, &b->process.process));
+        same_text(a->process.address, b->process.address);
         break;
     default:
         assert_true(a->flow.session == b->flow.session && a->flow.bytes == b->flow.bytes);
