@@ -81,6 +81,8 @@ static void tick(struct cluster *cluster)
 {
     uint64_t now_ms = cluster_now(cluster);
 
+    if (cluster->displaced)
+        return;
     if (cluster->local_due)
         peer_local(cluster);
     if (now_ms >= probe_next_ms(cluster->probe)) {
@@ -109,6 +111,8 @@ static unsigned patience_ms(struct cluster *cluster)
 {
     uint64_t now_ms = cluster_now(cluster), next_ms = probe_next_ms(cluster->probe);
 
+    if (cluster->displaced)
+        return TURN_MS;
     if (next_ms <= now_ms)
         return 0;
     if (cluster->waiting)
@@ -133,10 +137,12 @@ static bool turn(struct cluster *cluster)
 static void finish(struct cluster *cluster)
 {
     uint64_t begun_ms = cluster_now(cluster);
-    uint64_t farewell_ms = cluster->peer_count > 0 ? FAREWELL_MS : 0;
+    /* Whoever gives way to another process of this node says nothing: that one does not leave. */
+    uint64_t farewell_ms = cluster->peer_count > 0 && !cluster->displaced ? FAREWELL_MS : 0;
 
     cluster->leaving = true;
-    peer_local(cluster);
+    if (!cluster->displaced)
+        peer_local(cluster);
     bodies_close(cluster);
     cluster_submit(cluster);
     for (;;) {

@@ -489,6 +489,8 @@ static void dispatch(struct cluster *cluster, const struct link_from *from,
     uint64_t now_ms = cluster_now(cluster);
     struct peer *peer;
 
+    if (cluster->displaced)
+        return; /* the other process speaks for this node */
     if (is_probe(message->type)) {
         struct probe_input input = {.kind = PROBE_MESSAGE,
                                     .message = {.message = message, .peer = text_of(from->ip)}};

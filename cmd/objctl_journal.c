@@ -26,9 +26,9 @@ static const struct option options[] = {{"accept-data-loss", no_argument, NULL, 
 static int say_verified(const struct ctl *ctl, const struct journal_verify_result *found)
 {
     if (found->frozen)
-        ctl_say(ctl, "%llu frozen runs", (unsigned long long)found->frozen);
+        ctl_say(ctl, "frozen runs: %llu", (unsigned long long)found->frozen);
     if (found->forks)
-        ctl_say(ctl, "%llu forks between runs", (unsigned long long)found->forks);
+        ctl_say(ctl, "forks between runs: %llu", (unsigned long long)found->forks);
     if (found->note[0])
         ctl_say(ctl, "%s", found->note);
     if (found->breaks == 0) {
