@@ -56,7 +56,7 @@ static const struct command commands[] = {
      "show who belongs to the cluster, as the node sees it",
      "  watch                  show it anew each second (on a terminal), with what goes on\n"
      "  secret                 print a new secret for --cluster-secret-file; needs no node\n"},
-    {"journal", ctl_journal, DIRS, "[OPTION]... verify|dump|compact|rebuild",
+    {"journal", ctl_journal, DIRS, "[OPTION]... verify|dump|compact|rebuild|new-node-id",
      "look after the journal",
      "  verify                 check every hash chain; also on a running node\n"
      "  dump                   print all events as JSON lines; the node must be stopped\n"

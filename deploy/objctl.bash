@@ -29,7 +29,7 @@ _objctl() {
     cluster) [[ $current == -* ]] || words='watch secret' ;;
     journal)
         if [[ $current == -* ]]; then words="$dirs --accept-data-loss"
-        else words='verify dump compact rebuild'; fi ;;
+        else words='verify dump compact rebuild new-node-id'; fi ;;
     verify | backup) words=$dirs ;;
     help) words='put get meta rm stats cluster journal verify backup' ;;
     esac

@@ -14,7 +14,7 @@ _objctl() {
         'rm:delete objects'
         'stats:show the figures of the node'
         'cluster:show who belongs to the cluster'
-        'journal:verify, dump, compact or rebuild the journal'
+        'journal:look after the journal'
         'verify:read and check every body'
         'backup:copy the node into a new directory'
         'help:show help'
@@ -48,7 +48,7 @@ _objctl() {
     stats) _arguments -s $common '--json[as JSON]' ;;
     cluster) _arguments -s $common '1:verb:(watch secret)' ;;
     journal) _arguments -s $common \
-        '--accept-data-loss[rebuild without what the disk cannot read]' '1:verb:(verify dump compact rebuild)' ;;
+        '--accept-data-loss[rebuild without what the disk cannot read]' '1:verb:(verify dump compact rebuild new-node-id)' ;;
     backup) _arguments -s $common '1:directory:_directories' ;;
     verify) _arguments -s $common ;;
     help) _describe -t commands 'objctl command' commands ;;
