@@ -157,19 +157,19 @@ static int put_event(struct journal *journal, const struct entry *entry, bool *a
     if (entry->is_covered && entry->seq <= origin->anchor_seq)
         return 0;
     rc = db_event_add(a->db, origin->no, entry->seq, entry->event, entry->event_bytes);
-    if (rc == ERR_EXISTS)
-        return 0;
-    if (rc)
+    if (rc && rc != ERR_EXISTS)
         return rc;
-    *added = true;
-    if (entry->seq > origin->seq) {
+    *added = rc == 0;
+    origin->gap |= entry->seq > origin->seq + 1;
+    /* Also one that is there already, behind a hole that was filled just now. */
+    if (entry->seq == origin->seq + 1) {
         origin->seq = entry->seq;
         origin->changed = true;
         memcpy(origin->hash, entry->hash, SHA256_BYTES);
         if ((rc = db_origin_set(a->db, origin)) != 0)
             return rc;
     }
-    if (!entry->ends_origin)
+    if (!entry->ends_origin || !*added)
         return 0;
     /* Cleaning may have moved the run's own events behind this one: then its row comes first. */
     if ((rc = origin_of(a, &entry->ended, &entry->node, &origin)) != 0 || origin->ended)

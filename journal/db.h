@@ -52,6 +52,7 @@ struct db_origin {
     bool ended;
     bool frozen;  /* there is a row of it in `frozen` (db_freeze.h); not written by db_origin_set */
     bool changed; /* the applier's own: not said to the listener yet */
+    bool gap;     /* … events above `seq` were met, but not the next one (mend.c) */
 };
 
 struct db_segment {

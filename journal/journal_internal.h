@@ -258,6 +258,11 @@ int applier_load_snapshots(struct journal *journal) MUST_CHECK;
 /* One transaction that removes covered events, where there are any; true: there may be more. */
 bool applier_trim(struct journal *journal);
 
+/* ---- mend.c ---- */
+
+/* After a replay, outside a transaction: runs with a hole end before it. */
+int applier_mend(struct journal *journal) MUST_CHECK;
+
 /* ---- recover.c ---- */
 int journal_recover(struct journal *journal, bool clean, char *message, size_t cap) MUST_CHECK;
 
