@@ -613,6 +613,191 @@ static void a_restored_node_takes_back_what_it_does_not_have(void **state)
     node_close(c, true);
 }
 
+/* ---- An own event that is lost ---- */
+
+static void spoil_event(struct node *node, unsigned n)
+{
+    struct object *object;
+
+    assert_int_equal(find(node, n, &object), 0);
+    shell("printf '\\377\\377\\377\\377' | dd of='%s/log/%08x.seg' bs=1 seek=%llu conv=notrunc "
+          "status=none",
+          node->files, object->place.volume,
+          (unsigned long long)object->place.offset + RECORD_HEADER_BYTES + 16);
+    object_destroy(&object);
+}
+
+static void what_lies_behind_a_lost_event_is_said_again(void **state)
+{
+    struct group *group = *state;
+    struct node *a = group->at[0], *c = group->at[1];
+    struct object *object;
+
+    node_open(a, false);
+    node_open(c, false);
+    assert_int_equal(put_as(a, 1, 1, 50), 0);
+    assert_int_equal(sync_to(c, a), 0);
+    struct id128 run = run_of(a);
+    for (unsigned n = 2; n < 6; n++)
+        assert_int_equal(put_as(a, n, n, 50), 0);
+    spoil_event(a, 3);
+    node_close(a, false);
+    node_open(a, false);
+    assert_int_equal(find(a, 3, &object), ERR_NOT_FOUND);
+    expect_body(a, 4, 50);
+
+    /* Nobody else has it: the run ends before it, for all. */
+    struct db_reader *reader = reader_of(a);
+    struct db_origin *origins;
+    size_t count;
+    assert_int_equal(db_reader_origins(reader, &origins, &count), 0);
+    assert_true(id_equal(&origins[0].origin, &run));
+    assert_int_equal(origins[0].seq, 2);
+    free(origins);
+    db_reader_close(&reader);
+    work(a);
+    node_close(a, false); /* a restart does not say it once more */
+    node_open(a, false);
+    work(a);
+    struct journal_stats stats;
+    journal_stats(a->journal, &stats);
+    assert_int_equal(stats.events, 4 + 2);
+    reader = reader_of(a);
+    assert_int_equal(db_reader_origins(reader, &origins, &count), 0);
+    for (size_t i = 0; i < count; i++) { /* what sync would give */
+        struct buf events;
+        uint32_t given;
+
+        buf_init(&events, 0);
+        assert_int_equal(
+            db_reader_events(reader, &origins[i].origin, 1, 1 << 20, &events, &given), 0);
+        assert_int_equal(given, origins[i].seq);
+        assert_int_equal(give(c, events.data, events.len), 0);
+        buf_release(&events);
+    }
+    free(origins);
+    db_reader_close(&reader);
+    apply(c);
+    assert_true(equal(a, c));
+    expect_name(c, 5, "a.txt");
+    node_close(a, true);
+    node_close(c, true);
+}
+
+/* Somebody has it: then it comes back, and the run goes on to its end. */
+static void a_lost_event_comes_back_from_others(void **state)
+{
+    struct group *group = *state;
+    struct node *a = group->at[0], *c = group->at[1];
+
+    node_open(a, false);
+    node_open(c, false);
+    for (unsigned n = 1; n < 6; n++)
+        assert_int_equal(put_as(a, n, n, 50), 0);
+    struct id128 self = journal_node(a->journal);
+    spoil_event(a, 3);
+    /* What was sent before the disk lost it. */
+    struct id128 run = run_of(a);
+    struct node *clean = group->at[2];
+    copy_disk(clean, a);
+    struct buf events = events_of(a, &run, 1);
+    assert_int_equal(give(c, events.data, events.len), 0);
+    node_close(a, false);
+    copy_disk(a, clean); /* as nothing was applied yet */
+    node_open(a, false);
+    assert_int_equal(sync_to(a, c), 0);
+    expect_name(a, 3, "a.txt");
+    assert_int_equal(holders_of(a, 3, &self), 0);
+    assert_int_equal(holders_of(a, 4, &self), 1);
+    struct journal_verify_result found;
+    struct db_reader *reader = reader_of(a);
+    assert_int_equal(journal_verify(reader, &found), 0);
+    assert_int_equal(found.breaks, 0);
+    db_reader_close(&reader);
+    work(a);
+    assert_int_equal(sync_to(c, a), 0);
+    assert_true(equal(a, c));
+    buf_release(&events);
+    node_close(a, true);
+    node_close(c, true);
+}
+
+/* ---- A copy becomes a node of its own ---- */
+
+static void a_copy_gets_an_id_and_says_what_it_holds(void **state)
+{
+    struct group *group = *state;
+    struct node *a = group->at[0], *copy = group->at[1], *c = group->at[2];
+    struct id128 old, fresh;
+    uint64_t events, objects;
+
+    node_open(a, false);
+    node_open(c, false);
+    for (unsigned n = 0; n < 1003; n++) /* more than one event says */
+        assert_int_equal(put_as(a, n, n, 1), 0);
+    assert_int_equal(delete (a, 7), 0);
+    old = journal_node(a->journal);
+    node_close(a, true);
+    copy_disk(copy, a);
+    node_open(a, false);
+    node_open(copy, false);
+    assert_int_equal(put_as(copy, 2000, 5, 50), 0); /* under the old id */
+    node_close(copy, true);
+
+    struct journal_config config = {.dirs = &copy->dirs, .sync = true, .new_node = true};
+    for (int i = 0; i < 2; i++) { /* the first time is cut short behind NODE_ID */
+        assert_int_equal(store_dirs_open(&copy->dirs, &copy->env, copy->state, copy->files, false,
+                                         copy->message, sizeof copy->message),
+                         0);
+        assert_int_equal(
+            journal_open(&copy->journal, &config, copy->message, sizeof copy->message), 0);
+        if (i == 0) {
+            copy->journal->node = (struct id128){{1, 2, 3}};
+            assert_int_equal(journal_save_node(copy->journal), 0);
+        } else {
+            assert_int_equal(journal_new_node(copy->journal, &fresh), 0);
+            journal_stop(copy->journal);
+        }
+        journal_close(&copy->journal);
+        store_dirs_close(&copy->dirs);
+        if (i == 0)
+            assert_int_equal(node_try(copy, false), ERR_WRONG_STORE);
+    }
+    assert_false(id_equal(&old, &fresh));
+    node_open(copy, false);
+    struct id128 self = journal_node(copy->journal);
+    assert_true(id_equal(&self, &fresh));
+    assert_int_equal(put_as(copy, 2001, 6, 50), 0);
+    mingle(group->at, NODES);
+    for (int i = 0; i < NODES; i++) {
+        struct node *node = group->at[i];
+
+        assert_true(equal(node, c));
+        expect_sound(node, NULL);
+        assert_int_equal(holders_of(node, 1002, &old), 1);
+        assert_int_equal(holders_of(node, 1002, &fresh), 1);
+        assert_int_equal(holders_of(node, 2000, &old), 0); /* the original says so */
+        assert_int_equal(holders_of(node, 2000, &fresh), 1);
+        assert_int_equal(holders_of(node, 2001, &fresh), 1);
+    }
+    expect_body(copy, 1, 1);
+
+    /* A rebuild knows it, too. */
+    struct hash128 digest = digest_of(copy);
+    node_close(copy, true);
+    assert_int_equal(store_dirs_open(&copy->dirs, &copy->env, copy->state, copy->files, false,
+                                     copy->message, sizeof copy->message),
+                     0);
+    assert_int_equal(
+        journal_rebuild(&copy->dirs, &events, &objects, copy->message, sizeof copy->message), 0);
+    store_dirs_close(&copy->dirs);
+    node_open(copy, false);
+    expect_sound(copy, &digest);
+    expect_body(copy, 1, 1);
+    for (int i = 0; i < NODES; i++)
+        node_close(group->at[i], true);
+}
+
 int main(void)
 {
 #define test(name) cmocka_unit_test_setup_teardown(name, setup_group, teardown_group)
@@ -625,6 +810,9 @@ int main(void)
         test(both_halves_of_a_copied_machine_go_on_and_lose_nothing),
         test(a_restarted_author_says_again_what_others_never_got),
         test(a_restored_node_takes_back_what_it_does_not_have),
+        test(what_lies_behind_a_lost_event_is_said_again),
+        test(a_lost_event_comes_back_from_others),
+        test(a_copy_gets_an_id_and_says_what_it_holds),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
