@@ -48,7 +48,7 @@ static void report_damage(const struct store_body *body, const char *what, uint6
     ulid_format(id, &body->object->id);
     log_error("object %s: %s %llu of its body is damaged (volume %u, offset %llu)", id, what,
               (unsigned long long)number, place->volume, (unsigned long long)place->offset);
-    journal_count_bad(body->store->journal, 1, 0, 0);
+    journal_found_damaged(body->store->journal, body->object);
 }
 
 static void release_record(struct store_body *body)

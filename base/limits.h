@@ -86,8 +86,10 @@
 #define LIMIT_SERVE_READS_BACKGROUND     12
 
 /* Replication: copies that this node makes for itself. Times in milliseconds. */
-#define LIMIT_REPLICAS     16 /* under way at once */
-#define LIMIT_REPLICA_PAGE 64 /* ids read from the list at once */
+#define LIMIT_REPLICAS     16  /* under way at once */
+#define LIMIT_REPAIRS      256 /* damaged copies that wait for a good one … */
+#define REPAIRS_AT_ONCE    2   /* … of them under way, besides */
+#define LIMIT_REPLICA_PAGE 64  /* ids read from the list at once */
 #define LIMIT_REPLICA_FAILURES                                                                     \
     1024 /* objects remembered for a retry; others the sweep meets again */
 #define REPLICA_BACKOFF_MS     1000 /* after an object's first failure, doubled up to … */

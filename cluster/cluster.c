@@ -338,6 +338,7 @@ int cluster_open(struct cluster **out, const struct cluster_config *config, char
         (rc = cluster_load(cluster)) != 0 || (rc = add_seeds(cluster, config)) != 0)
         goto out;
     journal_listen(config->journal, cluster_listen, cluster);
+    journal_on_damage(config->journal, cluster_damage, cluster);
     peer_view(cluster);
     *out = cluster;
     return 0;

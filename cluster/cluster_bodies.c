@@ -334,6 +334,13 @@ static int read_chunk(struct body_job *job, const struct object *object)
     return rc == ERR_NOT_FOUND ? ERR_AGAIN : rc;
 }
 
+void cluster_damage(void *arg, const struct object *object)
+{
+    struct cluster *cluster = arg;
+
+    replicator_repair(cluster->replicator, object);
+}
+
 static void read_body(struct job *base, void *context)
 {
     struct body_job *job = container_of(base, struct body_job, job);
@@ -346,10 +353,10 @@ static void read_body(struct job *base, void *context)
         job->rc = journal_find(journal, context, &job->read.id, &object);
         if (job->rc == 0)
             job->rc = read_chunk(job, object);
+        if (job->rc == ERR_CORRUPT)
+            journal_found_damaged(journal, object);
         object_destroy(&object);
     }
-    if (job->rc == ERR_CORRUPT)
-        journal_count_bad(journal, 1, 0, 0);
     if (job->rc)
         job->len = 0;
     cluster_deliver(job->cluster, &job->delivery);

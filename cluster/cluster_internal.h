@@ -200,6 +200,8 @@ bool twin_message(struct cluster *cluster, const struct wire_message *message);
 /* ---- cluster_bodies.c ---- */
 
 int bodies_open(struct cluster *cluster) MUST_CHECK;
+/* A copy here was found damaged: the journal's listener, on any thread. */
+void cluster_damage(void *arg, const struct object *object);
 /* What readers of other threads have asked for since the last call. */
 void bodies_take(struct cluster *cluster);
 /* Tell serve of reads that could not be begun. */

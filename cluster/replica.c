@@ -302,6 +302,8 @@ static int prepare(struct replica *r, const struct object *object)
     request->fields = EVENT_HAS_SHA256 | EVENT_HAS_SIZE;
     request->size = object->size;
     memcpy(request->sha256, object->sha256, SHA256_BYTES);
+    request->damaged = !place_is_none(&object->place);
+    request->checked = object->place;
     r->change.done = on_committed;
     if (r->large) {
         r->reader.data = large_data;
@@ -332,7 +334,8 @@ int replica_start(struct replica **out, const struct replica_host *host,
                                   .holder_count = count};
     int rc;
 
-    assert(object_wanted_here(object) && count <= LIMIT_FETCH_HOLDERS);
+    assert(!place_is_none(&object->place) || object_wanted_here(object));
+    assert(count <= LIMIT_FETCH_HOLDERS);
     *out = NULL;
     if (!r)
         return ERR_NO_MEMORY;
@@ -394,7 +397,8 @@ void replica_result(const struct replica *replica, struct replica_result *out)
     *out = (struct replica_result){.id = change->request.id,
                                    .outcome = judge(replica),
                                    .rc = replica->rc,
-                                   .bytes = change->stored ? change->request.size : 0};
+                                   .bytes = change->stored ? change->request.size : 0,
+                                   .repair = change->request.damaged};
 }
 
 void replica_destroy(struct replica **replica)

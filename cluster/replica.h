@@ -27,7 +27,9 @@ struct replica_host {
 };
 
 /*
- * Begin to copy the bytes that OBJECT names; HOST outlives the replica. On an error nothing has
+ * Begin to copy the bytes that OBJECT names; HOST outlives the replica. Where OBJECT has a copy
+ * here, that one is damaged: the new one takes its place, as long as it still lies there. On an
+ * error nothing has
  * begun and `ended` will not be called: ERR_NO_SPACE; cluster_fetch_start's errors; ERR_NO_MEMORY.
  */
 int replica_start(struct replica **out, const struct replica_host *host,
@@ -43,6 +45,7 @@ struct replica_result {
     enum wanted_outcome outcome;
     int rc;         /* why; 0 for WANTED_DONE */
     uint64_t bytes; /* stored */
+    bool repair;    /* a damaged copy was to be replaced */
 };
 void replica_result(const struct replica *replica, struct replica_result *out);
 /* Frees it, and removes what it wrote where the store did not take it. May wait for the disk. */

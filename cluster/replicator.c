@@ -12,6 +12,7 @@
 
 #include "base/log.h"
 #include "base/queue.h"
+#include "cluster/repairs.h"
 #include "cluster/replica.h"
 #include "journal/db_peers.h"
 #include "journal/ulid.h"
@@ -23,19 +24,21 @@
 #include <stdlib.h>
 
 #define POOL_WORKERS 2
+#define FLIGHTS      (LIMIT_REPLICAS + REPAIRS_AT_ONCE)
 
 struct replicator {
     struct replica_host host; /* journal, cluster, pool */
     struct env *env;
     struct queue *ended; /* struct replica *; a place for each */
+    struct repairs *repairs;
     _Atomic bool news, revived, stopping;
     bool started;
     pthread_t thread;
     /* The thread's own. */
     struct wanted *wanted;
     struct db_reader *reader;
-    struct replica *flights[LIMIT_REPLICAS];
-    size_t flight_count;
+    struct replica *flights[FLIGHTS];
+    size_t flight_count, repairing; /* of them, repairs */
     bool full_said;
     /* For others to see. */
     _Atomic uint64_t flying, done, bytes, failures, corrupt;
@@ -59,6 +62,12 @@ static void on_ended(void *arg, struct replica *replica)
 void replicator_poke(struct replicator *replicator)
 {
     if (!atomic_exchange(&replicator->news, true))
+        queue_wake(replicator->ended);
+}
+
+void replicator_repair(struct replicator *replicator, const struct object *object)
+{
+    if (repairs_add(replicator->repairs, &object->id, &object->place))
         queue_wake(replicator->ended);
 }
 
@@ -110,10 +119,24 @@ static void settle(struct replicator *r, const struct replica_result *result)
     wanted_ended(r->wanted, &result->id, result->outcome, now_ms(r));
 }
 
+static void settle_repair(struct replicator *r, const struct replica_result *result)
+{
+    char text[ULID_TEXT_BYTES + 1];
+
+    r->repairing--;
+    ulid_format(text, &result->id);
+    if (result->rc) {
+        log_warn("object %s: its copy here stays damaged: %s", text, err_text(result->rc));
+    } else if (result->bytes > 0) { /* else it was gone, or elsewhere, by now */
+        journal_count_bad(r->host.journal, 0, 1, 0);
+        log_info("object %s: its damaged copy was replaced by one from another node", text);
+    }
+}
+
 static void take_ended(struct replicator *r)
 {
-    void *ended[LIMIT_REPLICAS];
-    size_t count = queue_take(r->ended, ended, LIMIT_REPLICAS);
+    void *ended[FLIGHTS];
+    size_t count = queue_take(r->ended, ended, FLIGHTS);
 
     for (size_t i = 0; i < count; i++) {
         struct replica *replica = ended[i];
@@ -126,7 +149,10 @@ static void take_ended(struct replicator *r)
         r->flights[at] = r->flights[--r->flight_count];
         replica_result(replica, &result);
         replica_destroy(&replica);
-        settle(r, &result);
+        if (result.repair)
+            settle_repair(r, &result);
+        else
+            settle(r, &result);
     }
     atomic_store(&r->flying, r->flight_count);
 }
@@ -174,7 +200,7 @@ static int start_copy(struct replicator *r, const struct object *object)
     rc = replica_start(&replica, &r->host, object, holders, count);
     if (rc)
         return rc;
-    assert(r->flight_count < LIMIT_REPLICAS);
+    assert(r->flight_count < FLIGHTS);
     r->flights[r->flight_count++] = replica;
     atomic_store(&r->flying, r->flight_count);
     return 0;
@@ -211,12 +237,35 @@ static void start(struct replicator *r, const struct id128 *id)
     settle(r, &result);
 }
 
+/* A repair that cannot begin is forgotten: the next read, or the scrub, asks for it again. */
+static void start_repair(struct replicator *r, const struct repair *repair)
+{
+    struct object *object = NULL;
+    int rc = journal_find(r->host.journal, r->reader, &repair->id, &object);
+
+    if (rc == 0 && !(object->flags & OBJECT_DELETED) &&
+        place_equal(&object->place, &repair->place) && !has_expired(r, object)) {
+        rc = start_copy(r, object);
+        if (rc == 0)
+            r->repairing++;
+    }
+    object_destroy(&object);
+    if (rc && rc != ERR_NOT_FOUND) /* gone, or there is no other node */
+        log_debug("replication: a damaged copy is not replaced now: %s", err_text(rc));
+}
+
+static bool may_repair(const struct replicator *r)
+{
+    return r->repairing < REPAIRS_AT_ONCE && repairs_count(r->repairs) > 0;
+}
+
 static void wait_until(struct replicator *r, uint64_t until_ms)
 {
     uint64_t now = now_ms(r);
     uint64_t wait = until_ms > now ? until_ms - now : 0;
 
-    if (atomic_load(&r->news) || atomic_load(&r->revived) || atomic_load(&r->stopping))
+    if (atomic_load(&r->news) || atomic_load(&r->revived) || atomic_load(&r->stopping) ||
+        may_repair(r))
         return;
     if (wait > REPLICA_SWEEP_MAX_MS)
         wait = REPLICA_SWEEP_MAX_MS;
@@ -226,7 +275,10 @@ static void wait_until(struct replicator *r, uint64_t until_ms)
 static void go_on(struct replicator *r)
 {
     struct wanted_step step;
+    struct repair repair;
 
+    if (may_repair(r) && repairs_take(r->repairs, &repair))
+        start_repair(r, &repair);
     if (atomic_exchange(&r->news, false))
         wanted_news(r->wanted, env_wall_ms(r->env));
     if (atomic_exchange(&r->revived, false))
@@ -281,7 +333,9 @@ int replicator_create(struct replicator **out, struct journal *journal, struct c
     env->random(env, &seed, sizeof seed);
     rc = wanted_create(&r->wanted, seed);
     if (rc == 0)
-        rc = queue_create(&r->ended, LIMIT_REPLICAS);
+        rc = queue_create(&r->ended, FLIGHTS);
+    if (rc == 0)
+        rc = repairs_create(&r->repairs);
     if (rc)
         replicator_destroy(&r);
     *out = r;
@@ -295,7 +349,7 @@ int replicator_start(struct replicator *r)
 
     assert(!r->started);
     if (rc == 0)
-        rc = pool_start(&r->host.pool, "replica", POOL_WORKERS, LIMIT_REPLICAS, NULL);
+        rc = pool_start(&r->host.pool, "replica", POOL_WORKERS, FLIGHTS, NULL);
     if (rc == 0) {
         (void)sigfillset(&all); /* signals are the main thread's */
         (void)pthread_sigmask(SIG_SETMASK, &all, &before);
@@ -335,6 +389,7 @@ void replicator_destroy(struct replicator **replicator)
     assert(!r->started && r->flight_count == 0);
     pool_stop(&r->host.pool);
     queue_destroy(&r->ended);
+    repairs_destroy(&r->repairs);
     wanted_destroy(&r->wanted);
     free(r);
 }
@@ -351,5 +406,6 @@ void replicator_stats(struct replicator *r, struct replicator_stats *out)
                                      .bytes = atomic_load(&r->bytes),
                                      .failures = atomic_load(&r->failures),
                                      .corrupt = atomic_load(&r->corrupt),
+                                     .repairs = repairs_count(r->repairs),
                                      .full = atomic_load(&r->full)};
 }

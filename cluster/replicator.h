@@ -3,7 +3,8 @@
  *
  * What is wanted stands in the journal (db_reader_wanted), so nothing is lost by a stop. One thread
  * looks up and starts, as cluster/wanted.h says; a pool of two writes and hashes what comes
- * (cluster/replica.h). All bodies are fetched in the background class, which never starves reads.
+ * (cluster/replica.h). Copies that were found damaged are replaced in the same way. All bodies are
+ * fetched in the background class, which never starves reads.
  */
 #ifndef CLUSTER_REPLICATOR_H
 #define CLUSTER_REPLICATOR_H
@@ -18,6 +19,7 @@ struct replicator_stats {
     uint64_t done, bytes;          /* copies made since the start */
     uint64_t failures;             /* attempts that ended in vain */
     uint64_t corrupt;              /* … with other bytes than the row names */
+    uint64_t repairs;              /* damaged copies that wait to be replaced */
     bool full;                     /* it waits for room on the disk */
 };
 
@@ -32,6 +34,10 @@ void replicator_stop(struct replicator *replicator);
 /* After replicator_stop, cluster_stop and journal_stop: threads of theirs that brought the last
  * news or ended the last copies may be on their way out of it until then. */
 void replicator_destroy(struct replicator **replicator);
+
+/* The copy of OBJECT at its place is damaged: a good one from another node shall replace it. As
+ * poke. */
+void replicator_repair(struct replicator *replicator, const struct object *object);
 
 /* The journal has news (journal_listen): copies may be wanted. Any thread, cheap, also before the
  * start and after the stop. */

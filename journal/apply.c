@@ -612,7 +612,7 @@ static void applied(struct journal *journal, struct entry *first)
     tell(journal);
     tell_janitor(journal);
     if (journal->applier.snapshots_changed && applier_load_snapshots(journal) != 0)
-        return; /* logged; tried again after the next batch */
+        return; /* logged; tried again at the next step */
 }
 
 /* By size, or by age, so that a trickle of writes cannot hold up the freeing of space. */
@@ -644,6 +644,8 @@ unsigned journal_apply_step(struct journal *journal)
     forget_removed(journal);
     first = take_batches(journal, &last, &count);
     if (!first) {
+        if (a->snapshots_changed && applier_load_snapshots(journal) == 0)
+            return 1;
         if (applier_trim(journal)) {
             a->idle_since_ms = now_ms;
             checkpoint_if_due(journal, now_ms);

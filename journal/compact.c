@@ -31,6 +31,7 @@
 #define CHUNKS_PER_STEP 4
 #define RETRY_MS        60000
 #define STEP_WAIT_MS    20
+#define MAX_IDLE_STEPS  1000 /* of a caller that takes all steps itself, until it gives up */
 
 /* One chunk on its way. */
 struct chunk {
@@ -405,6 +406,8 @@ static bool is_over(struct journal *journal, uint64_t number)
 /* The steps of all threads, where there are none. */
 static int take_steps(struct journal *journal, uint64_t number)
 {
+    unsigned idle = 0;
+
     while (!is_over(journal, number)) {
         bool busy = journal_commit_step(journal) > 0;
 
@@ -414,6 +417,9 @@ static int take_steps(struct journal *journal, uint64_t number)
         if (!busy && !is_over(journal, number) &&
             (journal->compactor.phase == COMPACT_IDLE || atomic_load(&journal->read_only)))
             return ERR_READ_ONLY; /* nothing begins or ends, as nothing can be written */
+        idle = busy ? 0 : idle + 1;
+        if (idle == MAX_IDLE_STEPS)
+            return ERR_TIMEOUT; /* what was written cannot be read back */
     }
     return 0;
 }

@@ -25,8 +25,11 @@ static int copy(struct conn *from, struct conn *to)
 {
     sqlite3_backup *backup = sqlite3_backup_init(to->sql, "main", from->sql, "main");
 
-    if (!backup)
-        return conn_error(to, sqlite3_errcode(to->sql));
+    if (!backup) {
+        int why = sqlite3_errcode(to->sql);
+
+        return why == SQLITE_OK ? ERR_NO_MEMORY : conn_error(to, why);
+    }
     /* All at once: a copy in steps starts over whenever somebody commits in between. */
     int code = sqlite3_backup_step(backup, -1);
     int finished = sqlite3_backup_finish(backup);
@@ -253,9 +256,9 @@ static int check_origins(struct conn *conn, struct report *report)
             finding(report, "origin %lld: a seq that no event has\n", (long long)o->no);
             continue;
         }
-        sqlite3_bind_int64(last, 1, event_key(o->no, 0));
-        sqlite3_bind_int64(last, 2, event_key(o->no, EVENT_SEQ_MAX));
-        rc = conn_step(conn, last);
+        code = sqlite3_bind_int64(last, 1, event_key(o->no, 0));
+        code |= sqlite3_bind_int64(last, 2, event_key(o->no, EVENT_SEQ_MAX));
+        rc = code == SQLITE_OK ? conn_step(conn, last) : ERR_NO_MEMORY;
         if (rc < 0)
             break;
         /* Without an event: all were compacted, up to the anchor. */

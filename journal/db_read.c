@@ -89,8 +89,10 @@ int db_each_event(struct db_reader *reader, int64_t origin_no, uint64_t from_seq
         return rc;
     if (!event_key_fits(origin_no, from_seq))
         return 0; /* there are none */
-    sqlite3_bind_int64(select, 1, event_key(origin_no, from_seq));
-    sqlite3_bind_int64(select, 2, event_key(origin_no, EVENT_SEQ_MAX));
+    int code = sqlite3_bind_int64(select, 1, event_key(origin_no, from_seq));
+    code |= sqlite3_bind_int64(select, 2, event_key(origin_no, EVENT_SEQ_MAX));
+    if (code != SQLITE_OK)
+        return ERR_NO_MEMORY;
     while ((rc = conn_step(&reader->conn, select)) == 1) {
         int64_t key = sqlite3_column_int64(select, 0);
         const uint8_t *raw = sqlite3_column_blob(select, 1);
@@ -116,9 +118,11 @@ int db_each_garbage(struct db_reader *reader, lsn_t above, lsn_t below, unsigned
     if (rc)
         return rc;
     /* Positions in the log are far below 2^63, so SQLite's signed order is theirs. */
-    sqlite3_bind_int64(select, 1, (sqlite3_int64)above);
-    sqlite3_bind_int64(select, 2, below > INT64_MAX ? INT64_MAX : (sqlite3_int64)below);
-    sqlite3_bind_int64(select, 3, max);
+    int code = sqlite3_bind_int64(select, 1, (sqlite3_int64)above);
+    code |= sqlite3_bind_int64(select, 2, below > INT64_MAX ? INT64_MAX : (sqlite3_int64)below);
+    code |= sqlite3_bind_int64(select, 3, max);
+    if (code != SQLITE_OK)
+        return ERR_NO_MEMORY;
     while ((rc = conn_step(&reader->conn, select)) == 1) {
         rc = each(arg, (uint64_t)sqlite3_column_int64(select, 0),
                   (uint64_t)sqlite3_column_int64(select, 1));

@@ -52,11 +52,12 @@ static int walk_from(struct conn *conn, const struct db_cursor *cursor, sqlite3_
 
     if (rc)
         return rc;
-    if (cursor->in_more)
-        sqlite3_bind_blob(*out, 1, cursor->id.bytes, sizeof cursor->id.bytes, SQLITE_TRANSIENT);
-    else
-        sqlite3_bind_int64(*out, 1, cursor->begun ? cursor->key : INT64_MIN);
-    return 0;
+    /* Unbound, it would find no rows at all, and nobody would miss them. */
+    int code = cursor->in_more
+                   ? sqlite3_bind_blob(*out, 1, cursor->id.bytes, sizeof cursor->id.bytes,
+                                       SQLITE_TRANSIENT)
+                   : sqlite3_bind_int64(*out, 1, cursor->begun ? cursor->key : INT64_MIN);
+    return code == SQLITE_OK ? 0 : ERR_NO_MEMORY;
 }
 
 static void walk_past(struct db_cursor *cursor, sqlite3_stmt *row, const struct object *object)
@@ -121,8 +122,10 @@ int db_each_owed(struct db_reader *reader, struct id128 *after, unsigned max,
     *count = 0;
     if (rc)
         return rc;
-    sqlite3_bind_blob(select, 1, after->bytes, sizeof after->bytes, SQLITE_TRANSIENT);
-    sqlite3_bind_int64(select, 2, max);
+    int code = sqlite3_bind_blob(select, 1, after->bytes, sizeof after->bytes, SQLITE_TRANSIENT);
+    code |= sqlite3_bind_int64(select, 2, max);
+    if (code != SQLITE_OK)
+        return ERR_NO_MEMORY;
     while ((rc = conn_step(&reader->conn, select)) == 1) {
         const void *id = sqlite3_column_blob(select, 0);
         struct id128 found;
@@ -188,7 +191,8 @@ static int forget_older(struct db *db, int keep)
         rc = conn_statement(&db->conn, STATEMENT_CUTS_OLDER, &cuts);
     if (rc)
         return rc;
-    sqlite3_bind_int(snapshots, 1, keep);
+    if (sqlite3_bind_int(snapshots, 1, keep) != SQLITE_OK)
+        return ERR_NO_MEMORY;
     rc = conn_run(&db->conn, snapshots);
     return rc ? rc : conn_run(&db->conn, cuts);
 }
@@ -240,7 +244,9 @@ int db_cuts(struct db *db, const struct id128 *snapshot, struct db_cut **out, si
     *count = 0;
     if (rc)
         return rc;
-    sqlite3_bind_blob(select, 1, snapshot->bytes, sizeof snapshot->bytes, SQLITE_TRANSIENT);
+    if (sqlite3_bind_blob(select, 1, snapshot->bytes, sizeof snapshot->bytes, SQLITE_TRANSIENT) !=
+        SQLITE_OK)
+        return ERR_NO_MEMORY;
     while ((rc = conn_step(&db->conn, select)) == 1) {
         if (used == cap) {
             cap = cap ? 2 * cap : 16;
@@ -296,8 +302,10 @@ static int remove_range(struct db *db, int64_t from, int64_t through, struct db_
     rc = conn_statement(&db->conn, STATEMENT_EVENTS_REMOVE, &statement);
     if (rc)
         return rc;
-    sqlite3_bind_int64(statement, 1, from);
-    sqlite3_bind_int64(statement, 2, through);
+    int code = sqlite3_bind_int64(statement, 1, from);
+    code |= sqlite3_bind_int64(statement, 2, through);
+    if (code != SQLITE_OK)
+        return ERR_NO_MEMORY;
     rc = conn_run(&db->conn, statement);
     if (rc == 0)
         out->removed += (uint64_t)sqlite3_changes(db->conn.sql);
@@ -320,8 +328,10 @@ static int look_at_events(struct db *db, int64_t from, int64_t through, unsigned
 
     if (rc)
         return rc;
-    sqlite3_bind_int64(select, 1, from);
-    sqlite3_bind_int64(select, 2, through);
+    int code = sqlite3_bind_int64(select, 1, from);
+    code |= sqlite3_bind_int64(select, 2, through);
+    if (code != SQLITE_OK)
+        return ERR_NO_MEMORY;
     while (max-- > 0 && (rc = conn_step(&db->conn, select)) == 1) {
         const uint8_t *raw = sqlite3_column_blob(select, 1);
         int len = sqlite3_column_bytes(select, 1);

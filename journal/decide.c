@@ -172,7 +172,7 @@ static int decide_hold(struct decision *out, const struct object *row,
         return ERR_DELETED;
     if (memcmp(row->sha256, request->sha256, SHA256_BYTES) != 0 || row->size != request->size)
         return ERR_CONFLICT;
-    if (!place_is_none(&row->place))
+    if (!place_is_none(&row->place) && !(is_checked(row, request) && request->damaged))
         return 0;
     start_event(out, request, EVENT_HOLD);
     one_item(out, row);

@@ -12,7 +12,8 @@ enum change_kind {
     CHANGE_META, /* name, user meta, level, expiry: those present */
     CHANGE_DELETE,
     CHANGE_DROP,     /* our copy at `checked` is damaged: forget it */
-    CHANGE_HOLD,     /* bytes that came from a peer or the cloud: a copy of what the row names */
+    CHANGE_HOLD,     /* bytes that came from a peer or the cloud: a copy of what the row names,
+                        where there is none, or instead of the damaged one at `checked` */
     CHANGE_MOVE,     /* cleaning: a record goes to a new place */
     CHANGE_SNAPSHOT, /* a chunk of a snapshot, new or on its way to a new place: never decided */
     CHANGE_PEER,     /* events of other nodes: never decided */
@@ -33,7 +34,7 @@ struct request {
     uint8_t reason;
     bool purge;
     /* PUT: the copy of the same bytes that the caller has read and found good (verified) or bad
-     * (damaged) a moment ago; DROP: the bad one. */
+     * (damaged) a moment ago; HOLD, DROP: the bad one. */
     bool verified, damaged;
     struct place checked;
     /* PUT, META, DELETE: what must hold; NULL: nothing. Lent, as the texts are. */

@@ -583,6 +583,21 @@ struct id128 journal_node(const struct journal *journal)
     return journal->node;
 }
 
+void journal_on_damage(struct journal *journal,
+                       void (*listener)(void *arg, const struct object *object), void *arg)
+{
+    assert(!journal->threaded);
+    journal->on_damage = listener;
+    journal->on_damage_arg = arg;
+}
+
+void journal_found_damaged(struct journal *journal, const struct object *object)
+{
+    journal_count_bad(journal, 1, 0, 0);
+    if (journal->on_damage)
+        journal->on_damage(journal->on_damage_arg, object);
+}
+
 void journal_count_bad(struct journal *journal, uint64_t bad_blocks, uint64_t repaired,
                        uint64_t lost)
 {

@@ -97,6 +97,12 @@ struct journal_news {
 void journal_listen(struct journal *journal,
                     void (*listener)(void *arg, const struct journal_news *news), void *arg);
 
+/* Have LISTENER told of each copy here that was found damaged, as OBJECT (lent) names it: whoever
+ * listens may bring a good one (CHANGE_HOLD). From any thread; it must not block. Before
+ * journal_start. */
+void journal_on_damage(struct journal *journal,
+                       void (*listener)(void *arg, const struct object *object), void *arg);
+
 /* Start committer, applier and janitor. Without it (tests, the simulator, tools) the caller takes
  * their steps itself, all from one thread; journal_stop then takes the last ones. */
 int journal_start(struct journal *journal) MUST_CHECK;
@@ -123,6 +129,9 @@ struct log *journal_log(struct journal *journal);
 struct large_store *journal_large(struct journal *journal);
 struct id128 journal_node(const struct journal *journal);
 
+/* The copy of OBJECT at its place was found damaged: count it, and tell the listener. Any thread.
+ */
+void journal_found_damaged(struct journal *journal, const struct object *object);
 /* Take note of a block that was found bad, and whether its object could be read in the end. */
 void journal_count_bad(struct journal *journal, uint64_t bad_blocks, uint64_t repaired,
                        uint64_t lost);

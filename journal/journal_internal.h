@@ -88,6 +88,7 @@ struct applier {
     unsigned failures;            /* in a row */
     bool stale; /* state, origins and sums are not the database's any more: read them again */
     bool snapshots_changed; /* a transaction has held an end chunk */
+    bool snapshots_failed;  /* and they could not be read since */
     bool members_changed;   /* … a member event; not said to the listener yet */
     bool restate_changed;   /* … a freeze of a run of ours */
     struct trim trim;
@@ -147,6 +148,8 @@ struct journal {
 
     void (*listener)(void *arg, const struct journal_news *news);
     void *listener_arg;
+    void (*on_damage)(void *arg, const struct object *object);
+    void *on_damage_arg;
 
     pthread_mutex_t lock;  /* the apply queue, the counters and waiting; held for moments only */
     pthread_cond_t work;   /* for the applier: the first batch came, or enough for a transaction */

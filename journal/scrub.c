@@ -3,8 +3,8 @@
  * the disk and every block verified; after the last id the round is over, and the next begins one
  * interval after this one began. It reads about SCRUB_BYTES_S, so that it never shows in latencies.
  *
- * A bad block is counted and logged with its object; it is repaired when somebody puts the same
- * bytes again (and, in a cluster, from another holder).
+ * A bad block is counted and logged with its object; whoever listens to that (the cluster) repairs
+ * it from another holder, and so does somebody who puts the same bytes again.
  */
 #include "journal/scrub.h"
 
@@ -25,14 +25,15 @@ struct step {
     uint64_t bytes;
 };
 
-static void report(struct journal *journal, struct scrub *scrub, const struct id128 *id, int rc)
+static void report(struct journal *journal, struct scrub *scrub, const struct object *object,
+                   int rc)
 {
     char text[ULID_TEXT_BYTES + 1];
     uint64_t errors = atomic_fetch_add(&scrub->errors, 1);
 
-    journal_count_bad(journal, 1, 0, 0);
+    journal_found_damaged(journal, object);
     if (errors < LOG_EVERY_BAD) {
-        ulid_format(text, id);
+        ulid_format(text, &object->id);
         log_error("scrub: the body of %s is damaged: %s", text, err_text(rc));
     }
 }
@@ -96,7 +97,7 @@ static int scrub_object(void *arg, const struct object *object)
         step->bytes += object->record_bytes;
     }
     if (rc && rc != ERR_NO_MEMORY && is_still_there(step->journal, object))
-        report(step->journal, step->scrub, &object->id, rc);
+        report(step->journal, step->scrub, object, rc);
     atomic_fetch_add(&step->scrub->objects, 1);
     step->scrub->after = object->id;
     return 0;

@@ -107,10 +107,12 @@ int applier_load_snapshots(struct journal *journal)
     int rc = db_snapshots(a->db, found, &count);
 
     if (rc) {
-        log_error("journal: its snapshots cannot be read: %s", err_text(rc));
+        if (!a->snapshots_failed)
+            log_error("journal: its snapshots cannot be read: %s; will retry", err_text(rc));
+        a->snapshots_failed = true;
         return rc;
     }
-    a->snapshots_changed = false;
+    a->snapshots_changed = a->snapshots_failed = false;
     free(a->trim.cuts);
     a->trim = (struct trim){.cuts = NULL};
     atomic_store(&journal->trimming, count > 0); /* before anybody hears of the snapshot */

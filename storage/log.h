@@ -92,7 +92,8 @@ struct log_record {
 /* Begin a batch stamped HLC. Switches to the next segment where a largest batch might not fit. */
 int log_begin(struct log *log, uint64_t hlc) MUST_CHECK;
 /* Add a record. ERR_FULL: it does not fit into this batch any more (write this one first; a record
- * always fits into an empty batch). On success *PLACE says where it will lie. */
+ * always fits into an empty batch). ERR_NO_MEMORY: nor is there a file descriptor for a new
+ * segment. On success *PLACE says where it will lie. */
 int log_add(struct log *log, const struct log_record *record, struct place *place) MUST_CHECK;
 /* Write the batch (also an empty one, which carries synced_through alone). On failure nothing of it
  * counts, all its places are void, and the next batch goes elsewhere. */

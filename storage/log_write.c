@@ -339,8 +339,8 @@ int log_add(struct log *log, const struct log_record *record, struct place *plac
     /* A single record may be larger than a batch of a small segment, and need a fresh one. */
     if (batch->records == 0 && is_full(log, batch->length + whole)) {
         int rc = switch_segment(log);
-        if (rc)
-            return rc;
+        if (rc) /* out of file descriptors, say: an empty batch is not full */
+            return rc == ERR_FULL ? ERR_NO_MEMORY : rc;
         start_batch(log);
     }
     uint64_t copied = header.body_bytes <= LOG_COPY_BYTES ? whole : whole - header.body_bytes;

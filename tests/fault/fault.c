@@ -6,9 +6,10 @@
  *   fault DEPTH|all [NAME]                 of scenarios named so, or of each
  *   fault replay SCENARIO WAY once|on K    one run, with the stack of the call that fails
  *
- * `all` is every k. Else one k is taken for each distinct stack from which a call came, at most
- * DEPTH times a mode's picks of them, evenly spread. Where several threads run, the k-th call is
- * not the same one in every run; in scenarios `store-…` it is.
+ * `all` is every k where one call fails; where all later ones fail too, one k for each distinct
+ * stack from which a call came. Else it is one k for each stack, at most DEPTH times a mode's picks
+ * of them, evenly spread. Where several threads run, the k-th call is not the same one in every
+ * run; in scenarios `store-…` it is.
  */
 #include "tests/fault/fault.h"
 
@@ -87,6 +88,14 @@ static struct {
     unsigned long calls, runs, injected, failures;
 } runner;
 
+/* Thousands of short processes: what is freed need not be kept apart for long. */
+const char *__asan_default_options(void);
+const char *__asan_default_options(void)
+{
+    return "quarantine_size_mb=1:thread_local_quarantine_size_kb=16:malloc_context_size=8:"
+           "max_malloc_fill_size=0";
+}
+
 static void die(const char *what)
 {
     fprintf(stderr, "fault: %s: %s\n", what, strerror(errno));
@@ -154,11 +163,10 @@ static void child(const struct scenario *scenario, const struct mode *mode, cons
 
 static void prepare(const struct scenario *scenario, const char *root)
 {
-    static struct fault_shared none;
     struct world world;
     char path[128];
 
-    fault_init(&none);
+    fault_init(runner.jobs[0].shared);
     log_configure(LOG_ERROR, LOG_TEXT);
     make_world(&world, root);
     scenario->prepare(&world);
@@ -302,7 +310,7 @@ static void run_mode(const struct scenario *scenario, const struct mode *mode)
     unsigned *ks = calloc(calls + 1, sizeof *ks);
     if (!ks)
         die("memory");
-    if (runner.all)
+    if (runner.all && !mode->persistent)
         while (count < calls) {
             ks[count] = count + 1;
             count++;

@@ -10,7 +10,8 @@ import pytest
 
 import wire
 from cluster import FAILED_S, WHERE, Background, Cluster, Told  # noqa: F401
-from harness import INLINE, noise, sha256, ulid, wait_for
+from harness import BLOCK, INLINE, noise, sha256, ulid, wait_for
+from test_corruption import find, flip, read
 
 MIB = 1 << 20
 
@@ -149,6 +150,37 @@ def test_level_2_is_everywhere(trio):
     cluster[0].kill()
     cluster[1].kill()
     told.check(wiped, bodies=True)
+
+
+def test_rot_is_repaired_from_another_node(trio):
+    """A copy that rots is answered from another node's, and replaced by it: afterwards the node serves
+    it alone."""
+    cluster = trio
+    told = Told()
+    bodies = {size: noise(size, 71) for size in (900, INLINE, INLINE + 1, 3 * MIB)}
+    ids = {size: told.put(cluster[0].http, body, level=2) for size, body in bodies.items()}
+    rotten = cluster[1]
+    wait_for(lambda: has_all(rotten, ids.values()), "all copies")
+    rotten.stop()
+    for size, body in bodies.items():
+        paths = rotten.segments() if size <= INLINE else rotten.large_files()
+        at = 2 * BLOCK + 5 if size == 3 * MIB else 0  # the last one in its middle
+        path, offset = find(paths, body[at:at + 64])
+        flip(path, offset)
+    rotten.start()
+    for size, body in bodies.items():
+        if size == 3 * MIB:
+            status, got, _ = read(rotten, ids[size])
+            assert status == 200 and body.startswith(got)
+        else:
+            reply = rotten.http.get(ids[size])
+            assert (reply.status, reply.body) == (200, body), size
+    wait_for(lambda: rotten.http.stats()["faults"]["repaired"] == len(bodies), "the repairs")
+    cluster[0].stop()
+    cluster[2].stop()
+    rotten.stop()  # nothing is left in memory
+    rotten.start()
+    told.check(rotten, bodies=True)
 
 
 def test_kill_during_replication(trio):

@@ -319,6 +319,15 @@ static void a_copy_is_held_of_exactly_what_the_row_names(void **state)
     (void)state;
     request.kind = CHANGE_HOLD;
     unchanged(row, &request); /* it has one */
+    request.damaged = true;
+    unchanged(row, &request); /* that is not known to be damaged */
+    request.checked = the_place;
+    assert_int_equal(decide(&d, row, &request), 0);
+    assert_int_equal(d.verdict, VERDICT_COMMIT);
+    assert_true(d.store_body);
+    request.checked.offset++;
+    unchanged(row, &request);
+    request.damaged = false;
     refused(NULL, &request, ERR_NOT_FOUND);
     refused(partial, &request, ERR_NOT_FOUND);
     refused(deleted, &request, ERR_DELETED);

@@ -94,6 +94,26 @@ static void a_full_disk_voids_a_large_put_and_leaves_no_file(void **state)
     node_close(node, true);
 }
 
+static void
+a_change_without_a_file_descriptor_left_is_refused_and_does_not_wait_for_ever(void **state)
+{
+    struct node *node = *state;
+
+    node_open(node, false);
+    assert_int_equal(put(node, 1, 1000), 0);
+    node->fault.error = ERR_FULL;
+    node->fault.keep_failing = true;
+    atomic_store(&node->fault.fail_open, 1);
+    /* It does not fit into what is left of the segment, and there is no other. */
+    assert_int_equal(put(node, 2, LIMIT_INLINE_BODY_BYTES), ERR_NO_MEMORY);
+    assert_false(committer_holds(node->journal));
+    atomic_store(&node->fault.fail_open, 0);
+    node->fault.keep_failing = false;
+    assert_int_equal(put(node, 2, LIMIT_INLINE_BODY_BYTES), 0);
+    expect_body(node, 2, LIMIT_INLINE_BODY_BYTES);
+    node_close(node, true);
+}
+
 static void after_a_failed_sync_the_node_reads_on_and_a_restart_writes_again(void **state)
 {
     struct node *node = *state;
@@ -558,6 +578,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(a_batch_that_cannot_be_written_is_void_as_a_whole),
         TEST(a_full_disk_voids_a_large_put_and_leaves_no_file),
+        TEST(a_change_without_a_file_descriptor_left_is_refused_and_does_not_wait_for_ever),
         TEST(after_a_failed_sync_the_node_reads_on_and_a_restart_writes_again),
         TEST(what_sqlite_cannot_apply_stays_pending_and_visible),
         TEST(counters_are_right_after_a_rollback_that_could_not_be_read_back),

@@ -714,6 +714,107 @@ static void a_disk_that_fails_once(void **state)
     close_pair(pair);
 }
 
+static void repair(struct pair *pair, unsigned n, struct place *place)
+{
+    struct object *object;
+
+    assert_int_equal(find(pair->b, n, &object), 0);
+    *place = object->place;
+    replicator_repair(pair->replicator, object);
+    object_destroy(&object);
+}
+
+static struct place place_of(struct pair *pair, unsigned n)
+{
+    struct object *object;
+
+    assert_int_equal(find(pair->b, n, &object), 0);
+    struct place place = object->place;
+    object_destroy(&object);
+    return place;
+}
+
+static uint64_t repaired_of(struct pair *pair)
+{
+    struct journal_stats stats;
+
+    journal_stats(pair->b->journal, &stats);
+    return stats.repaired;
+}
+
+static void a_damaged_copy_gives_way_to_a_good_one(void **state)
+{
+    static const size_t of[] = {900, 256 * KIB, 3 * MIB, 500, 1 * MIB};
+    struct pair *pair = *state;
+    struct place before[5];
+
+    for (unsigned i = 0; i < 5; i++)
+        put_full(pair, i, of[i]);
+    go(pair);
+    wait_for(stats_of(pair).done == 5);
+    for (unsigned i = 0; i < 3; i++) {
+        repair(pair, i, &before[i]);
+        repair(pair, i, &before[i]); /* as whoever else reads it does */
+    }
+    wait_for(repaired_of(pair) >= 3 && stats_of(pair).repairs == 0 && stats_of(pair).flights == 0);
+    uint64_t repaired = repaired_of(pair);
+    for (unsigned i = 0; i < 3; i++) {
+        struct place after = place_of(pair, i);
+
+        assert_false(place_equal(&before[i], &after));
+    }
+    /* Nobody has a good one, or what comes is no better: it stays as it is. */
+    pthread_mutex_lock(&pair->cluster.lock);
+    unsigned begun = pair->cluster.begun;
+    pair->cluster.manner[3] = LIES;
+    pair->cluster.manner[4] = LACKS;
+    pair->cluster.times[3] = pair->cluster.times[4] = 1;
+    pthread_mutex_unlock(&pair->cluster.lock);
+    for (unsigned i = 3; i < 5; i++)
+        repair(pair, i, &before[i]);
+    wait_for(pair->cluster.begun >= begun + 2 && stats_of(pair).repairs == 0 &&
+             stats_of(pair).flights == 0);
+    assert_int_equal(repaired_of(pair), repaired);
+    assert_int_equal(stats_of(pair).done, 5);
+    for (unsigned i = 3; i < 5; i++) {
+        struct place after = place_of(pair, i);
+
+        assert_true(place_equal(&before[i], &after));
+    }
+    finish(pair);
+    for (unsigned i = 0; i < 5; i++)
+        expect_body(pair->b, i, of[i]);
+    close_pair(pair);
+}
+
+static void what_was_repaired_or_deleted_meanwhile_is_left_alone(void **state)
+{
+    struct pair *pair = *state;
+    struct object *object;
+    struct place before;
+
+    put_full(pair, 1, 900);
+    put_full(pair, 2, 900);
+    go(pair);
+    wait_for(stats_of(pair).done == 2);
+    assert_int_equal(find(pair->b, 1, &object), 0);
+    repair(pair, 1, &before);
+    wait_for(repaired_of(pair) == 1);
+    unsigned begun = pair->cluster.begun;
+    replicator_repair(pair->replicator, object); /* as it lay before */
+    object_destroy(&object);
+    assert_int_equal(find(pair->b, 2, &object), 0);
+    delete_at_b(pair, 2);
+    replicator_repair(pair->replicator, object);
+    object_destroy(&object);
+    wait_for(stats_of(pair).repairs == 0);
+    wait_for(stats_of(pair).flights == 0);
+    finish(pair);
+    assert_int_equal(pair->cluster.begun, begun);
+    expect_body(pair->b, 1, 900);
+    close_pair(pair);
+}
+
 int main(void)
 {
 #define test(name) cmocka_unit_test_setup_teardown(name, setup_pair, teardown_pair)
@@ -728,6 +829,8 @@ int main(void)
         test(a_full_disk_keeps_the_metadata_and_waits),
         test(a_disk_that_fills_up_meanwhile),
         test(a_disk_that_fails_once),
+        test(a_damaged_copy_gives_way_to_a_good_one),
+        test(what_was_repaired_or_deleted_meanwhile_is_left_alone),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
