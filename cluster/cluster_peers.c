@@ -529,6 +529,7 @@ static void dispatch(struct cluster *cluster, const struct link_from *from,
     case WIRE_SYNC_VECTOR:
     case WIRE_SYNC_EVENTS:
     case WIRE_SYNC_CREDIT:
+    case WIRE_SYNC_FROZEN:
     case WIRE_SYNC_END: {
         struct sync_input input = {.kind = SYNC_MESSAGE, .message = *message};
 

@@ -259,6 +259,7 @@ static int note_message(struct sync *core, const struct wire_message *message)
         return 0;
     case WIRE_SYNC_MORE:
     case WIRE_SYNC_EVENTS:
+    case WIRE_SYNC_FROZEN:
         sync_ask_message(core, message);
         return 0;
     default:

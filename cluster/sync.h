@@ -143,6 +143,7 @@ enum sync_output_kind {
     SYNC_READ,     /* events out of the journal, without blocking the core's thread */
     SYNC_COMMIT,   /* events into the journal */
     SYNC_CONFLICT, /* PEER's events of ORIGIN do not fit, as the journal said */
+    SYNC_FREEZE,   /* ORIGIN, a run of NODE, is frozen at a peer: journal that, too */
     SYNC_BEHIND,   /* PEER has compacted what we lack: merge with a snapshot of it */
 };
 
@@ -160,6 +161,9 @@ struct sync_output {
             uint64_t seq; /* of the last event in what was refused */
             int rc;       /* as SYNC_COMMITTED said */
         } conflict;
+        struct {
+            struct id128 origin, node;
+        } freeze;
         struct {
             struct id128 peer;
         } behind;

@@ -289,6 +289,31 @@ static bool ended(struct sync *core, const struct id128 *from, const struct wire
     return true;
 }
 
+/* What we asked for is of no use, or to nobody else: those runs are frozen there. */
+static void frozen(struct sync *core, const struct wire_message *message)
+{
+    const struct wire_sync_frozen *told = &message->sync_frozen;
+
+    if (!find_asked(core, &message->from, told->session)) {
+        core->stats.ignored++;
+        return;
+    }
+    for (uint32_t at = 0; at < told->runs.len; at += WIRE_FROZEN_BYTES) {
+        struct id128 origin, node;
+
+        memcpy(origin.bytes, told->runs.ptr + at, sizeof origin.bytes);
+        memcpy(node.bytes, told->runs.ptr + at + sizeof origin.bytes, sizeof node.bytes);
+        const struct vector_run *run = vector_find(core->vector, &origin);
+
+        if (run && run->frozen)
+            continue;
+        struct sync_output *out = sync_emit(core, SYNC_FREEZE);
+
+        out->freeze.origin = origin;
+        out->freeze.node = node;
+    }
+}
+
 void sync_ask_message(struct sync *core, const struct wire_message *message)
 {
     const struct wire_sync_events *events = &message->sync_events;
@@ -303,6 +328,9 @@ void sync_ask_message(struct sync *core, const struct wire_message *message)
             peer->in_step = false;
         else if (!ended(core, &message->from, &message->flow))
             core->stats.ignored++;
+        break;
+    case WIRE_SYNC_FROZEN:
+        frozen(core, message);
         break;
     case WIRE_SYNC_EVENTS:
         if (events->count == 0 || events->first == 0 || events->first > WIRE_SEQ_MAX ||

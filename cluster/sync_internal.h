@@ -77,6 +77,8 @@ struct served {
     struct id128 own_origin; /* which one that is about */
     unsigned rounds;         /* of SERVE_TAIL */
     bool behind, damaged;
+    char frozen[LIMIT_WIRE_FROZEN * WIRE_FROZEN_BYTES]; /* runs of which the asker does not know that */
+    uint32_t frozen_len;
 };
 
 /* Events of a run on their way into our log. */
@@ -129,6 +131,7 @@ struct sync {
     struct push push;
     struct buf list; /* the runs of one message of this step … */
     bool list_taken; /* … if there is one yet */
+    char frozen[LIMIT_SYNC_SERVED][LIMIT_WIRE_FROZEN * WIRE_FROZEN_BYTES]; /* told in this step */
     struct sync_output outputs[LIMIT_SYNC_OUTPUTS];
     size_t output_count;
     bool more;

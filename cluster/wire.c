@@ -191,6 +191,20 @@ static bool body_data_ok(const struct wire_message *message)
            data->data.len <= data->size - data->offset;
 }
 
+static bool frozen_ok(const struct wire_message *message)
+{
+    static const struct id128 none;
+    struct text runs = message->sync_frozen.runs;
+
+    if (message->sync_frozen.session == 0 || runs.len == 0 || runs.len % WIRE_FROZEN_BYTES != 0 ||
+        runs.len > LIMIT_WIRE_FROZEN * WIRE_FROZEN_BYTES)
+        return false;
+    for (uint32_t at = 0; at < runs.len; at += sizeof none)
+        if (memcmp(runs.ptr + at, &none, sizeof none) == 0)
+            return false;
+    return true;
+}
+
 static bool process_ok(const struct wire_message *message)
 {
     return !id_is_zero(&message->process.process) && address_ok(message->process.address);
@@ -496,6 +510,18 @@ static void read_process(struct unpack *in, struct wire_message *out)
     out->process.address = take_text(in);
 }
 
+static void write_frozen(struct buf *out, const struct wire_message *message)
+{
+    pack_uint(out, message->sync_frozen.session);
+    pack_data(out, message->sync_frozen.runs);
+}
+
+static void read_frozen(struct unpack *in, struct wire_message *out)
+{
+    out->sync_frozen.session = unpack_uint(in, UINT64_MAX);
+    out->sync_frozen.runs = take_data(in);
+}
+
 /* ---- Messages ---- */
 
 static const struct {
@@ -522,6 +548,7 @@ static const struct {
     [WIRE_NOTE] = {"note", 2, write_note, read_note, note_ok},
     [WIRE_PROCESS] = {"process", 2, write_process, read_process, process_ok},
     [WIRE_TWIN] = {"twin", 2, write_process, read_process, process_ok},
+    [WIRE_SYNC_FROZEN] = {"sync-frozen", 2, write_frozen, read_frozen, frozen_ok},
 };
 
 static bool is_known(uint64_t type)

@@ -50,8 +50,9 @@ enum wire_type {
 
     WIRE_NOTE = 30,
 
-    WIRE_PROCESS = 50, /* which process of its node this is */
-    WIRE_TWIN = 51,    /* another process answers under your node id: this one */
+    WIRE_PROCESS = 50,     /* which process of its node this is */
+    WIRE_TWIN = 51,        /* another process answers under your node id: this one */
+    WIRE_SYNC_FROZEN = 52, /* runs that contradict themselves, of which the asker seems not to know */
 };
 
 /* What a node knows, in few bytes: equal summaries, equal states. */
@@ -160,6 +161,15 @@ struct wire_note {
     struct text data;  /* at most LIMIT_WIRE_NOTE_BYTES */
 };
 
+/* WIRE_SYNC_FROZEN: WIRE_FROZEN_BYTES each, the origin and the node whose run it is; neither is
+ * zero. At least one, at most LIMIT_WIRE_FROZEN. */
+struct wire_sync_frozen {
+    uint64_t session; /* not 0 */
+    struct text runs;
+};
+
+#define WIRE_FROZEN_BYTES 32
+
 /* WIRE_PROCESS: the sender; WIRE_TWIN: the other one. */
 struct wire_process {
     struct id128 process; /* a ULID drawn at its start, never zero: the greater, the younger */
@@ -181,6 +191,7 @@ struct wire_message {
         struct wire_body_data body_data;
         struct wire_note note;
         struct wire_process process;
+        struct wire_sync_frozen sync_frozen;
     };
 };
 

@@ -386,6 +386,8 @@ static int commit_fact(struct journal *journal, struct change *change)
     struct decision d = {.event = *change->fact};
 
     assert(!fold_concerns_row(&d.event));
+    if (d.event.kind == EVENT_FREEZE)
+        return freeze_fact(journal, change, &d);
     return committer_event(journal, change, &d, NULL);
 }
 

@@ -103,13 +103,33 @@ static void say_frozen(const struct event *freeze, bool own)
                   "it, too. Go on under a fresh run; what others may lack is journaled again");
 }
 
+/* Journal the freeze in D of HEAD's run. */
+static int commit_freeze(struct journal *journal, struct head *head, struct change *change,
+                         struct decision *d)
+{
+    struct committer *c = &journal->committer;
+    const struct chain chain = c->chain;
+    bool own = is_current(c, &d->event.subject);
+
+    if (own)
+        c->chain = left(&chain);
+    int rc = committer_event(journal, change, d, NULL);
+
+    if (rc) {
+        c->chain = chain;
+        return rc;
+    }
+    if (own)
+        heads_set(&c->heads, head, chain.seq, chain.hash);
+    heads_freeze(&c->heads, head);
+    say_frozen(&d->event, own);
+    return 0;
+}
+
 /* EVENT, RAW, contradicts HEAD: journal that. */
 static int freeze_run(struct journal *journal, struct head *head, const struct event *event,
                       const uint8_t *raw, size_t len, uint64_t broke)
 {
-    struct committer *c = &journal->committer;
-    const struct chain chain = c->chain;
-    bool own = is_current(c, &event->origin);
     struct change change = {.request.kind = CHANGE_FACT};
     struct decision d = {.event = {.kind = EVENT_FREEZE,
                                    .fields =
@@ -120,19 +140,20 @@ static int freeze_run(struct journal *journal, struct head *head, const struct e
 
     if (broke == event->seq)
         event_hash(raw, len, d.event.follows.hash);
-    if (own)
-        c->chain = left(&chain);
-    int rc = committer_event(journal, &change, &d, NULL);
+    return commit_freeze(journal, head, &change, &d);
+}
 
-    if (rc) {
-        c->chain = chain;
-        return rc;
+int freeze_fact(struct journal *journal, struct change *change, struct decision *d)
+{
+    struct head *head = heads_get(&journal->committer.heads, &d->event.subject);
+
+    if (!head)
+        return ERR_NO_MEMORY;
+    if (head->frozen) {
+        change->verdict = VERDICT_UNCHANGED;
+        return 0;
     }
-    if (own)
-        heads_set(&c->heads, head, chain.seq, chain.hash);
-    heads_freeze(&c->heads, head);
-    say_frozen(&d.event, own);
-    return 0;
+    return commit_freeze(journal, head, change, d);
 }
 
 int freeze_judge(struct journal *journal, struct head *head, const struct event *event,

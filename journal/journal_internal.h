@@ -331,6 +331,8 @@ struct id128 freeze_draw_run(struct journal *journal, const struct id128 *before
  * now or since long; ERR_FULL: that has to wait for the next batch; ERR_IO, ERR_NO_MEMORY. */
 int freeze_judge(struct journal *journal, struct head *head, const struct event *event,
                  const uint8_t *raw, size_t len) MUST_CHECK;
+/* Journal the freeze in D, which somebody has told of; unless it is known. */
+int freeze_fact(struct journal *journal, struct change *change, struct decision *d) MUST_CHECK;
 /* EVENT, a freeze, was taken from a peer. */
 void freeze_heard(struct journal *journal, const struct event *event);
 

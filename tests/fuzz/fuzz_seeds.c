@@ -353,6 +353,9 @@ static void seed_bodies(void)
     seed_message(NULL, &(struct wire_message){.type = WIRE_BODY_END, .flow = flow});
     seed_message(NULL,
                  &(struct wire_message){.type = WIRE_NOTE, .note = {{{8}}, TEXT("hello, nodes")}});
+    seed_message(NULL, &(struct wire_message){
+                           .type = WIRE_SYNC_FROZEN,
+                           .sync_frozen = {12, TEXT("aaaaaaaaaaaaaaaabbbbbbbbbbbbbbbb")}});
     seed_message(NULL, &(struct wire_message){.type = WIRE_TWIN,
                                               .process = {{{9}}, TEXT("10.1.2.3:11999")}});
 }

@@ -97,6 +97,11 @@ static void check_rules(const struct wire_message *m)
         inside(m->note.data);
         CHECK(m->note.data.len <= LIMIT_WIRE_NOTE_BYTES);
         break;
+    case WIRE_SYNC_FROZEN:
+        inside(m->sync_frozen.runs);
+        CHECK(m->sync_frozen.runs.len % WIRE_FROZEN_BYTES == 0 && m->sync_frozen.session != 0);
+        CHECK(m->sync_frozen.runs.len <= LIMIT_WIRE_FROZEN * WIRE_FROZEN_BYTES);
+        break;
     case WIRE_PROCESS:
     case WIRE_TWIN:
         inside(m->process.address);
@@ -198,6 +203,10 @@ static void same_message(const struct wire_message *a, const struct wire_message
     case WIRE_NOTE:
         CHECK(id_equal(&a->note.note, &b->note.note));
         same_text(a->note.data, b->note.data);
+        break;
+    case WIRE_SYNC_FROZEN:
+        CHECK(a->sync_frozen.session == b->sync_frozen.session);
+        same_text(a->sync_frozen.runs, b->sync_frozen.runs);
         break;
     case WIRE_PROCESS:
     case WIRE_TWIN:

@@ -436,6 +436,87 @@ static void a_freeze_that_is_not_written_did_not_happen(void **state)
     node_close(a, true);
 }
 
+/* A node that never got the freeze is told of it by a peer: it journals one that says no more, and so
+ * takes nothing away from what others say. */
+static void a_freeze_may_be_known_by_hearsay(void **state)
+{
+    struct group *group = *state;
+    struct node *a = group->at[0], *c = group->at[1];
+
+    node_open(a, false);
+    node_open(c, false);
+    assert_int_equal(put_as(a, 1, 1, 50), 0);
+    struct id128 run = run_of(a), author = journal_node(a->journal);
+    struct event event = {.kind = EVENT_FREEZE,
+                          .fields = EVENT_HAS_FREEZE | EVENT_HAS_FOLLOWS | EVENT_HAS_RUN_NODE,
+                          .subject = run,
+                          .run_node = author,
+                          .follows = {.origin = run, .seq = (UINT64_C(1) << 40) - 1}};
+    struct journal_stats first, second;
+
+    for (int i = 0; i < 2; i++) {
+        struct change change = {.request.kind = CHANGE_FACT, .fact = &event, .done = done};
+
+        assert_int_equal(commit(c, &change), 0);
+        assert_int_equal(change.verdict, i == 0 ? VERDICT_COMMIT : VERDICT_UNCHANGED);
+        apply(c);
+        journal_stats(c->journal, i == 0 ? &first : &second);
+    }
+    assert_int_equal(first.events, second.events);
+    assert_true(knows_frozen(c, &run));
+    struct db_frozen row = frozen_row(c);
+    assert_true(id_equal(&row.node, &author));
+    assert_int_equal(sync_to(c, a), 0);
+    assert_int_equal(sync_to(a, c), 0);
+
+    /* The author hears of it: it goes on under a fresh run; what others lack comes with the rows. */
+    assert_int_equal(put_as(a, 2, 2, 50), 0);
+    struct id128 next = run_of(a);
+    assert_false(id_equal(&next, &run));
+    assert_int_equal(sync_to(c, a), 0);
+    expect_name(c, 2, "a.txt");
+
+    /* Whoever knows where it broke makes it be said again from there. */
+    event.follows.seq = 1;
+    event.origin = (struct id128){{9, 9}};
+    event.node = (struct id128){{8, 8}};
+    event.seq = 1;
+    event.stamp = 5;
+    struct buf raw, list;
+    buf_init(&raw, 0);
+    buf_init(&list, 0);
+    event_encode(&raw, &event);
+    assert_int_equal(buf_check(&raw), 0);
+    assert_int_equal(append_event(&list, 1, (uint8_t *)raw.data, raw.len), 0);
+    assert_int_equal(give(a, list.data, list.len), 0);
+    work(a);
+    assert_int_equal(give(c, list.data, list.len), 0);
+    assert_int_equal(sync_to(c, a), 0);
+    assert_true(equal(a, c));
+    row = frozen_row(c);
+    assert_int_equal(row.seq, 1);
+    buf_release(&raw);
+    buf_release(&list);
+    expect_sound(a, NULL);
+    expect_sound(c, NULL);
+    node_close(c, true);
+    node_close(a, true);
+}
+
+/* The clock has gone back since the run before: what it says is still the later word. */
+static void a_fresh_run_is_greater_than_the_one_before(void **state)
+{
+    struct group *group = *state;
+    struct node *a = group->at[0];
+
+    node_open(a, false);
+    struct id128 before = ulid_make(&a->env, env_wall_ms(&a->env) + 3600000);
+    struct id128 next = freeze_draw_run(a->journal, &before);
+    assert_true(id_compare(&next, &before) > 0);
+    assert_in_range(ulid_time_ms(&next), env_wall_ms(&a->env), ulid_time_ms(&before) + 1);
+    node_close(a, true);
+}
+
 /* ---- Whose run it is ---- */
 
 static void both_halves_of_a_copied_machine_go_on_and_lose_nothing(void **state)
@@ -807,6 +888,8 @@ int main(void)
         test(two_versions_of_a_run_freeze_it),
         test(a_freeze_outlives_compaction),
         test(a_freeze_that_is_not_written_did_not_happen),
+        test(a_freeze_may_be_known_by_hearsay),
+        test(a_fresh_run_is_greater_than_the_one_before),
         test(both_halves_of_a_copied_machine_go_on_and_lose_nothing),
         test(a_restarted_author_says_again_what_others_never_got),
         test(a_restored_node_takes_back_what_it_does_not_have),

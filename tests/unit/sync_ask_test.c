@@ -367,6 +367,26 @@ static void a_run_may_be_known_as_frozen_alone(void **state)
     assert_silent();
 }
 
+static void what_a_peer_says_is_frozen_is_for_the_journal(void **state)
+{
+    struct wire_message m = {.type = WIRE_SYNC_FROZEN};
+    struct id128 runs[] = {id(10), id(C), id(20), id(D)};
+
+    (void)state;
+    begin();
+    local((struct vector_run){.origin = id(10), .seq = 2, .frozen = true}, false);
+    run(20, 4);
+    uint64_t s = asking_b();
+
+    m.sync_frozen = (struct wire_sync_frozen){s, {(char *)runs, sizeof runs}};
+    assert_int_equal(message(C, m), 0);
+    assert_silent(); /* not whom we asked */
+    assert_int_equal(message(B, m), 0);
+    struct sync_output *out = the(SYNC_FREEZE);
+
+    assert_true(id_equal(&out->freeze.origin, &runs[2]) && id_equal(&out->freeze.node, &runs[3]));
+}
+
 /* The last event that is here is another than B has under its number. Which one it is that broke,
  * the journal finds out: it gets all that came. */
 static void another_event_of_a_number_goes_to_the_journal(void **state)
@@ -445,6 +465,7 @@ int main(void)
         cmocka_unit_test(a_full_log_ends_the_session_for_a_while),
         cmocka_unit_test(frozen_runs_are_not_taken),
         cmocka_unit_test(a_run_may_be_known_as_frozen_alone),
+        cmocka_unit_test(what_a_peer_says_is_frozen_is_for_the_journal),
         cmocka_unit_test(another_event_of_a_number_goes_to_the_journal),
         cmocka_unit_test(ended_runs_go_out_page_by_page),
     };

@@ -20,7 +20,7 @@ static const enum wire_type types[] = {
     WIRE_PROBE,     WIRE_PROBE_ACK,   WIRE_PROBE_FOR,   WIRE_PROBE_SAW,   WIRE_SYNC_ASK,
     WIRE_SYNC_MORE, WIRE_SYNC_VECTOR, WIRE_SYNC_EVENTS, WIRE_SYNC_CREDIT, WIRE_SYNC_END,
     WIRE_BODY_ASK,  WIRE_BODY_DATA,   WIRE_BODY_CREDIT, WIRE_BODY_END,    WIRE_NOTE,
-    WIRE_PROCESS,   WIRE_TWIN,
+    WIRE_PROCESS,   WIRE_TWIN,        WIRE_SYNC_FROZEN,
 };
 
 #define TYPES (sizeof types / sizeof *types)
@@ -76,6 +76,9 @@ static inline struct wire_message message_of(enum wire_type type)
         break;
     case WIRE_NOTE:
         message.note = (struct wire_note){{{8}}, TEXT("hello, nodes")};
+        break;
+    case WIRE_SYNC_FROZEN:
+        message.sync_frozen = (struct wire_sync_frozen){12, TEXT("aaaaaaaaaaaaaaaabbbbbbbbbbbbbbbb")};
         break;
     case WIRE_PROCESS:
     case WIRE_TWIN:
@@ -206,6 +209,11 @@ static inline void raw_small(struct buf *out, const struct wire_message *m)
         raw_head(out, m, 2);
         pack_bin(out, m->note.note.bytes, 16);
         pack_bin(out, m->note.data.ptr, m->note.data.len);
+        break;
+    case WIRE_SYNC_FROZEN:
+        raw_head(out, m, 2);
+        pack_uint(out, m->sync_frozen.session);
+        pack_bin(out, m->sync_frozen.runs.ptr, m->sync_frozen.runs.len);
         break;
     case WIRE_PROCESS:
     case WIRE_TWIN:
@@ -381,6 +389,10 @@ static inline void same_members(const struct wire_message *a, const struct wire_
     case WIRE_NOTE:
         assert_true(id_equal(&a->note.note, &b->note.note));
         same_text(a->note.data, b->note.data);
+        break;
+    case WIRE_SYNC_FROZEN:
+        assert_true(a->sync_frozen.session == b->sync_frozen.session);
+        same_text(a->sync_frozen.runs, b->sync_frozen.runs);
         break;
     case WIRE_PROCESS:
     case WIRE_TWIN:

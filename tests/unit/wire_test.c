@@ -196,7 +196,7 @@ static void each_type_has_a_name(void **state)
         "probe",     "probe-ack",   "probe-for",   "probe-saw",   "sync-ask",
         "sync-more", "sync-vector", "sync-events", "sync-credit", "sync-end",
         "body-ask",  "body-data",   "body-credit", "body-end",    "note",
-        "process",   "twin",
+        "process",   "twin",        "sync-frozen",
     };
 
     (void)state;
