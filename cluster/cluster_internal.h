@@ -192,7 +192,7 @@ void twin_ask(struct cluster *cluster, const char *address);
 /* May this node journal another address than BEFORE? Not until nobody answers there any more as
  * this node. */
 bool twin_may_move(struct cluster *cluster, const char *before);
-/* This process's run was frozen. */
+/* This process's run was frozen, or a twin has its ULID: it draws another one. */
 void twin_run_frozen(struct cluster *cluster);
 /* False: MESSAGE is of another kind. */
 bool twin_message(struct cluster *cluster, const struct wire_message *message);

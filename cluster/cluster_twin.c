@@ -11,8 +11,8 @@
  * Nothing is lost by the stop: what was acknowledged is on the disk of the process that stops, and
  * becomes part of the cluster again when that is started with an id of its own.
  *
- * A machine that was copied while it ran has one process id twice. What tells is its run, which is
- * frozen then (journal/freeze.c); with that each process draws a new id for itself.
+ * A machine that was copied while it ran has one process id twice. What tells is another address, or
+ * its run, which is frozen then (journal/freeze.c); with that a process draws a new id for itself.
  */
 #include "cluster/cluster_internal.h"
 
@@ -102,6 +102,29 @@ static void found_own(struct cluster *cluster, const struct wire_process *other)
         cluster->on_displaced(cluster->on_displaced_arg);
 }
 
+/* A process of our id: is it another one than this? One of our very ULID, too, if it says to be
+ * reached elsewhere. */
+static bool is_another(const struct cluster *cluster, const struct wire_process *process)
+{
+    struct text address = process->address;
+
+    if (!id_equal(&process->process, &cluster->process))
+        return true;
+    return address.len && *cluster->advertise &&
+           (address.len != strlen(cluster->advertise) ||
+            memcmp(address.ptr, cluster->advertise, address.len) != 0);
+}
+
+/* We are told of another process of our id. */
+static void heard_twin(struct cluster *cluster, const struct wire_process *other)
+{
+    if (!is_another(cluster, other))
+        return;
+    if (id_equal(&other->process, &cluster->process))
+        twin_run_frozen(cluster); /* copied while it ran: whoever is told first is the younger */
+    found_own(cluster, other);
+}
+
 /* Somebody told us who it is. */
 static void heard_process(struct cluster *cluster, const struct wire_message *message)
 {
@@ -110,7 +133,7 @@ static void heard_process(struct cluster *cluster, const struct wire_message *me
     char id[ULID_TEXT_BYTES + 1];
 
     if (id_equal(&message->from, &cluster->self)) {
-        if (id_equal(&message->process.process, &cluster->process))
+        if (!is_another(cluster, &message->process))
             return; /* an address in our list is our own */
         peer_reply(cluster, &answer);
         found_own(cluster, &message->process);
@@ -137,7 +160,7 @@ bool twin_message(struct cluster *cluster, const struct wire_message *message)
         heard_process(cluster, message);
     else if (message->type != WIRE_TWIN)
         return false;
-    else if (!id_equal(&message->process.process, &cluster->process))
-        found_own(cluster, &message->process);
+    else
+        heard_twin(cluster, &message->process);
     return true;
 }

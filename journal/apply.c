@@ -198,12 +198,14 @@ static int put_freeze(struct journal *journal, const struct event *event)
         return rc;
     origin->changed |= !origin->frozen;
     origin->frozen = true;
-    if (!news || !id_equal(&origin->node, &journal->node))
+    if (!news)
         return 0;
     struct db_restate restate = {.origin = frozen.origin, .next = 1, .broke = frozen.seq};
 
     a->restate_changed = true;
-    return db_restate_add(a->db, &restate);
+    if (id_equal(&origin->node, &journal->node))
+        return db_restate_add(a->db, &restate);
+    return db_restate_lower(a->db, &restate); /* ours under an id that was ours: new_node.c */
 }
 
 /* What an event says of nodes: who belongs to us, who has copies of what. */

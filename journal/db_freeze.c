@@ -28,10 +28,10 @@ int db_freeze_fold(struct db *db, const struct db_frozen *frozen, bool *news)
     return rc;
 }
 
-int db_restate_add(struct db *db, const struct db_restate *restate)
+static int put_restate(struct db *db, enum statement which, const struct db_restate *restate)
 {
     sqlite3_stmt *add;
-    int rc = conn_statement(&db->conn, STATEMENT_RESTATE_ADD, &add);
+    int rc = conn_statement(&db->conn, which, &add);
 
     assert(!sqlite3_get_autocommit(db->conn.sql) && restate->next > 0 && restate->broke > 0);
     if (rc)
@@ -40,6 +40,16 @@ int db_restate_add(struct db *db, const struct db_restate *restate)
     code |= sqlite3_bind_int64(add, 2, (sqlite3_int64)restate->next);
     code |= sqlite3_bind_int64(add, 3, (sqlite3_int64)restate->broke);
     return code == SQLITE_OK ? conn_run(&db->conn, add) : ERR_NO_MEMORY;
+}
+
+int db_restate_add(struct db *db, const struct db_restate *restate)
+{
+    return put_restate(db, STATEMENT_RESTATE_ADD, restate);
+}
+
+int db_restate_lower(struct db *db, const struct db_restate *restate)
+{
+    return put_restate(db, STATEMENT_RESTATE_LOWER, restate);
 }
 
 int db_restate_set(struct db *db, const struct id128 *origin, uint64_t next)

@@ -31,6 +31,8 @@ struct db_restate {
 int db_freeze_fold(struct db *db, const struct db_frozen *frozen, bool *news) MUST_CHECK;
 /* Look at RESTATE's run from `next` on, and again from there where that was done already. */
 int db_restate_add(struct db *db, const struct db_restate *restate) MUST_CHECK;
+/* The same, only where there is a row of that run. */
+int db_restate_lower(struct db *db, const struct db_restate *restate) MUST_CHECK;
 /* What lies below NEXT is journaled. */
 int db_restate_set(struct db *db, const struct id128 *origin, uint64_t next) MUST_CHECK;
 

@@ -192,6 +192,8 @@ static const char *const texts[STATEMENT_COUNT] = {
     [STATEMENT_RESTATE_ADD] =
         "INSERT INTO restate(origin, next, broke) VALUES(?1, ?2, ?3) ON CONFLICT(origin) "
         "DO UPDATE SET next = min(next, ?2), broke = min(broke, ?3)",
+    [STATEMENT_RESTATE_LOWER] =
+        "UPDATE restate SET next = min(next, ?2), broke = min(broke, ?3) WHERE origin = ?1",
     [STATEMENT_RESTATE_SET] = "UPDATE restate SET next = ?2 WHERE origin = ?1 AND next < ?2",
 
     [STATEMENT_EVENTS] = "SELECT key, raw FROM events WHERE key BETWEEN ?1 AND ?2 ORDER BY key",

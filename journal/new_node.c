@@ -23,6 +23,15 @@ struct naming {
     uint32_t count;
 };
 
+/* The last run of the old id is still ours to say again, should it be frozen some day: the copy was
+ * made while the original wrote under it. */
+static int mark_run(struct db *db, const struct id128 *run)
+{
+    struct db_restate mark = {.origin = *run, .next = INT64_MAX, .broke = INT64_MAX};
+
+    return db_restate_add(db, &mark);
+}
+
 static int take_id(struct journal *journal)
 {
     struct applier *a = &journal->applier;
@@ -31,9 +40,12 @@ static int take_id(struct journal *journal)
     journal->node = ulid_make(journal->env, env_wall_ms(journal->env));
     if ((rc = journal_save_node(journal)) != 0 || (rc = applier_begin(journal)) != 0)
         return rc;
+    if (!id_is_zero(&a->state.last_origin))
+        rc = mark_run(a->db, &a->state.last_origin);
     a->state.node = journal->node;
     a->state.last_origin = (struct id128){{0}};
-    rc = applier_commit(journal, a->state.position);
+    if (rc == 0)
+        rc = applier_commit(journal, a->state.position);
     if (rc)
         applier_rollback(journal);
     else

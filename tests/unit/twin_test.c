@@ -90,6 +90,30 @@ static void words_that_come_late_make_no_twin(void **state)
     assert_false(heard(1, 2, 60100));
 }
 
+/* Each of them has to go on after the other's first word. */
+static void both_have_to_go_on(void **state)
+{
+    (void)state;
+    for (uint64_t now = 1000; now <= 9000; now += 1000)
+        assert_false(heard(1, 1, now));
+    for (uint64_t i = 0; i < 5; i++) /* at once */
+        assert_false(heard(1, 2, 9500 + i));
+    for (uint64_t now = 10000; now < 15000; now += 1000)
+        assert_false(heard(1, 1, now));
+    assert_true(heard(1, 2, 15000));
+
+    assert_false(heard(2, 2, 21000));
+    assert_false(heard(2, 2, 22000));
+    assert_false(heard(2, 2, 23000));
+    assert_false(heard(2, 3, 24000));
+    assert_false(heard(2, 3, 25000));
+    assert_false(heard(2, 3, 26500));
+    assert_false(heard(2, 3, 27000));
+    assert_false(heard(2, 2, 27100)); /* its first word since then */
+    assert_false(heard(2, 2, 27200));
+    assert_true(heard(2, 2, 27300));
+}
+
 static void the_younger_yields(void **state)
 {
     const struct id128 older = {{1, 2}}, younger = {{1, 3}};
@@ -119,7 +143,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         test(two_that_go_on_are_twins),  test(a_restart_is_no_twin),
         test(words_that_come_late_make_no_twin), test(the_younger_yields),
-        test(what_is_kept_is_bounded),
+        test(what_is_kept_is_bounded), test(both_have_to_go_on),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
