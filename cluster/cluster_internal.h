@@ -80,7 +80,7 @@ struct cluster {
     bool local_due; /* what this node says of itself has changed */
     uint64_t sync_tick_ms, complained_ms, view_ms;
     uint64_t seeds_asked_ms, seeds_said_ms, strangers_said_ms; /* cluster_say.c */
-    struct twins *twins; /* cluster_twin.c, as what follows */
+    struct twins *twins;                                       /* cluster_twin.c, as what follows */
     struct id128 process, own_run;
     uint64_t process_said_ms, twin_said_ms, twins_said_ms, moving_since_ms, moving_asked_ms;
     bool displaced; /* another process is this node, and was so first */

@@ -11,8 +11,9 @@
  * Nothing is lost by the stop: what was acknowledged is on the disk of the process that stops, and
  * becomes part of the cluster again when that is started with an id of its own.
  *
- * A machine that was copied while it ran has one process id twice. What tells is another address, or
- * its run, which is frozen then (journal/freeze.c); with that a process draws a new id for itself.
+ * A machine that was copied while it ran has one process id twice. What tells is another address,
+ * or its run, which is frozen then (journal/freeze.c); with that a process draws a new id for
+ * itself.
  */
 #include "cluster/cluster_internal.h"
 
@@ -35,8 +36,7 @@ static struct wire_message which_process(const struct cluster *cluster, enum wir
 {
     return (struct wire_message){
         .type = type,
-        .process = {cluster->process,
-                    {cluster->advertise, (uint32_t)strlen(cluster->advertise)}}};
+        .process = {cluster->process, {cluster->advertise, (uint32_t)strlen(cluster->advertise)}}};
 }
 
 void twin_tick(struct cluster *cluster, uint64_t now_ms)
@@ -88,13 +88,15 @@ static void found_own(struct cluster *cluster, const struct wire_process *other)
         return;
     cluster->twin_said_ms = now_ms;
     ulid_format(id, &cluster->self);
-    log_error("cluster: another process answers as this node, %s, at %.*s: one of the two runs on a "
-              "copy of the other's directories. %s",
-              id, (int)other->address.len, other->address.len ? other->address.ptr : "?",
-              yields ? "It was started first, so this one stops"
-                     : "This one was started first and goes on; the other one has to stop");
-    log_error("cluster: give the copy an id of its own, with 'objctl journal new-node-id', before it "
-              "is started again; nothing that it has taken is lost");
+    log_error(
+        "cluster: another process answers as this node, %s, at %.*s: one of the two runs on a "
+        "copy of the other's directories. %s",
+        id, (int)other->address.len, other->address.len ? other->address.ptr : "?",
+        yields ? "It was started first, so this one stops"
+               : "This one was started first and goes on; the other one has to stop");
+    log_error(
+        "cluster: give the copy an id of its own, with 'objctl journal new-node-id', before it "
+        "is started again; nothing that it has taken is lost");
     if (!yields || cluster->displaced)
         return;
     cluster->displaced = true;
@@ -146,12 +148,13 @@ static void heard_process(struct cluster *cluster, const struct wire_message *me
         return;
     cluster->twins_said_ms = now_ms;
     ulid_format(id, &message->from);
-    log_warn("cluster: two processes answer as node %s, at %.*s and at %.*s: the younger one is told "
-             "to stop",
-             id, (int)message->process.address.len,
-             message->process.address.len ? message->process.address.ptr : "?",
-             (int)answer.process.address.len,
-             answer.process.address.len ? answer.process.address.ptr : "?");
+    log_warn(
+        "cluster: two processes answer as node %s, at %.*s and at %.*s: the younger one is told "
+        "to stop",
+        id, (int)message->process.address.len,
+        message->process.address.len ? message->process.address.ptr : "?",
+        (int)answer.process.address.len,
+        answer.process.address.len ? answer.process.address.ptr : "?");
 }
 
 bool twin_message(struct cluster *cluster, const struct wire_message *message)

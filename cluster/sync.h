@@ -25,8 +25,8 @@
  *   queued there; events in it that are there already are skipped. A gap, and a chain of hashes
  *   that does not fit, are ERR_CONFLICT; the latter freezes the run, and comes back as SYNC_LOCAL
  *   with `frozen`: from then on it is neither taken, given, pushed nor compared. Events of this
- *   process's own run that it did not write are handed over, too. A gap comes about only behind a batch of the same run
- *   that was refused: the core knows that this says nothing against the peer.
+ *   process's own run that it did not write are handed over, too. A gap comes about only behind a
+ * batch of the same run that was refused: the core knows that this says nothing against the peer.
  * - Summaries out of probes, as they come. Its own probes carry sync_vector's sum, or an earlier
  *   one of the journal's.
  * - Messages go out in the order in which they were listed, per peer; they may get lost. The

@@ -77,7 +77,8 @@ struct served {
     struct id128 own_origin; /* which one that is about */
     unsigned rounds;         /* of SERVE_TAIL */
     bool behind, damaged;
-    char frozen[LIMIT_WIRE_FROZEN * WIRE_FROZEN_BYTES]; /* runs of which the asker does not know that */
+    char frozen[LIMIT_WIRE_FROZEN *
+                WIRE_FROZEN_BYTES]; /* runs of which the asker does not know that */
     uint32_t frozen_len;
 };
 

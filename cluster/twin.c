@@ -1,6 +1,6 @@
 /*
- * For each node the two processes heard last. Both have to go on for a while after the one that came
- * second was heard first; a third one takes the place of whichever was silent longer.
+ * For each node the two processes heard last. Both have to go on for a while after the one that
+ * came second was heard first; a third one takes the place of whichever was silent longer.
  *
  * Failure: none but memory at the start.
  */
@@ -56,8 +56,8 @@ static struct seen *seen_of(struct twins *twins, const struct id128 *node)
     return oldest;
 }
 
-/* The place of PROCESS, taken from the one that was silent for longer where it is news. One that was
- * silent for too long begins anew. */
+/* The place of PROCESS, taken from the one that was silent for longer where it is news. One that
+ * was silent for too long begins anew. */
 static struct sighting *sighting_of(struct seen *seen, const struct id128 *process, uint64_t now_ms)
 {
     size_t at = seen->at[0].last_ms <= seen->at[1].last_ms ? 0 : 1;

@@ -50,9 +50,10 @@ enum wire_type {
 
     WIRE_NOTE = 30,
 
-    WIRE_PROCESS = 50,     /* which process of its node this is */
-    WIRE_TWIN = 51,        /* another process answers under your node id: this one */
-    WIRE_SYNC_FROZEN = 52, /* runs that contradict themselves, of which the asker seems not to know */
+    WIRE_PROCESS = 50, /* which process of its node this is */
+    WIRE_TWIN = 51,    /* another process answers under your node id: this one */
+    WIRE_SYNC_FROZEN =
+        52, /* runs that contradict themselves, of which the asker seems not to know */
 };
 
 /* What a node knows, in few bytes: equal summaries, equal states. */

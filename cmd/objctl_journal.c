@@ -1,7 +1,7 @@
 /*
- * journal verify, compact, dump, rebuild, new-node-id. verify and compact ask the node where it runs
- * (over its control socket), and open the store themselves where it does not; the others want the
- * node stopped.
+ * journal verify, compact, dump, rebuild, new-node-id. verify and compact ask the node where it
+ * runs (over its control socket), and open the store themselves where it does not; the others want
+ * the node stopped.
  */
 #include "base/buf.h"
 #include "base/env.h"
@@ -298,6 +298,5 @@ int ctl_journal(struct ctl *ctl, int argc, char **argv)
         return compact(ctl);
     if (strcmp(verb, "new-node-id") == 0)
         return new_node_id(ctl);
-    return ctl_fail(CTL_USAGE,
-                    "journal wants one of verify, dump, compact, rebuild, new-node-id");
+    return ctl_fail(CTL_USAGE, "journal wants one of verify, dump, compact, rebuild, new-node-id");
 }

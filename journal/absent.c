@@ -48,15 +48,14 @@ static int look(struct absent *absent, const struct id128 *id, const uint8_t *sh
 
     if (rc)
         return rc;
-    bool here = row && !place_is_none(&row->place) &&
-                memcmp(row->sha256, sha256, SHA256_BYTES) == 0;
+    bool here =
+        row && !place_is_none(&row->place) && memcmp(row->sha256, sha256, SHA256_BYTES) == 0;
     bool matters = !here && !(row && row->flags & OBJECT_DELETED);
 
     object_destroy(&row);
     if (!matters)
         return 0;
-    if (!absent->items &&
-        !(absent->items = malloc(LIMIT_EVENT_LIST_ITEMS * sizeof *absent->items)))
+    if (!absent->items && !(absent->items = malloc(LIMIT_EVENT_LIST_ITEMS * sizeof *absent->items)))
         return ERR_NO_MEMORY;
     struct event_item *item = &absent->items[absent->count++];
 

@@ -179,8 +179,8 @@ static int put_event(struct journal *journal, const struct entry *entry, bool *a
     return db_origin_set(a->db, origin);
 }
 
-/* A run contradicts itself: it leaves every vector. Of one of our own, what others may lack is to be
- * said again. */
+/* A run contradicts itself: it leaves every vector. Of one of our own, what others may lack is to
+ * be said again. */
 static int put_freeze(struct journal *journal, const struct event *event)
 {
     struct applier *a = &journal->applier;

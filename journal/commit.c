@@ -405,8 +405,8 @@ static int commit_restated(struct journal *journal, struct change *change)
         return rc;
     origin = d.event.origin;
     seq = d.event.seq;
-    d.event.fields &= ~(uint32_t)(d.event.kind == EVENT_FREEZE ? EVENT_HAS_AFTER
-                                                               : EVENT_HAS_FOLLOWS);
+    d.event.fields &=
+        ~(uint32_t)(d.event.kind == EVENT_FREEZE ? EVENT_HAS_AFTER : EVENT_HAS_FOLLOWS);
     change->request.id = d.event.id;
     if ((rc = absent_drop_of(journal, &d.event)) != 0)
         return rc;

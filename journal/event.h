@@ -52,7 +52,7 @@ enum event_fields { /* which optional members are present */
                     EVENT_HAS_SUMS =
                         1 << 15, /* a map for further digests: md5, crc32, …; raw msgpack */
                     EVENT_HAS_RUN_NODE = 1 << 20, /* freeze: whose run the subject is */
-                    EVENT_HAS_AFTER = 1 << 21,    /* freeze: the run before, as `follows` of others */
+                    EVENT_HAS_AFTER = 1 << 21, /* freeze: the run before, as `follows` of others */
 };
 
 enum delete_reason { DELETE_BY_CLIENT = 0, DELETE_EXPIRED = 1 };

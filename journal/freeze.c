@@ -131,12 +131,12 @@ static int freeze_run(struct journal *journal, struct head *head, const struct e
                       const uint8_t *raw, size_t len, uint64_t broke)
 {
     struct change change = {.request.kind = CHANGE_FACT};
-    struct decision d = {.event = {.kind = EVENT_FREEZE,
-                                   .fields =
-                                       EVENT_HAS_FREEZE | EVENT_HAS_FOLLOWS | EVENT_HAS_RUN_NODE,
-                                   .subject = event->origin,
-                                   .run_node = event->node,
-                                   .follows = {.origin = event->origin, .seq = broke}}};
+    struct decision d = {
+        .event = {.kind = EVENT_FREEZE,
+                  .fields = EVENT_HAS_FREEZE | EVENT_HAS_FOLLOWS | EVENT_HAS_RUN_NODE,
+                  .subject = event->origin,
+                  .run_node = event->node,
+                  .follows = {.origin = event->origin, .seq = broke}}};
 
     if (broke == event->seq)
         event_hash(raw, len, d.event.follows.hash);

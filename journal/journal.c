@@ -91,10 +91,11 @@ static int check_node(struct journal *journal, char *message, size_t cap)
     if (journal->node_is_new || journal->config.new_node)
         journal->node = a->state.node;
     if (!id_equal(&journal->node, &a->state.node)) {
-        snprintf(message, cap,
-                 "%s/NODE_ID: names another node than journal.db does; if it was about to get a new "
-                 "id, 'objctl journal new-node-id' goes on with that",
-                 journal->config.dirs->state_dir);
+        snprintf(
+            message, cap,
+            "%s/NODE_ID: names another node than journal.db does; if it was about to get a new "
+            "id, 'objctl journal new-node-id' goes on with that",
+            journal->config.dirs->state_dir);
         return ERR_WRONG_STORE;
     }
     if (journal->node_is_new && (rc = journal_save_node(journal)) != 0)

@@ -27,10 +27,10 @@ struct journal_config {
     const struct store_dirs *dirs; /* open; lent for the journal's life */
     struct ram *ram;               /* lent; NULL: none. Kept coherent with every commit. */
     bool sync;                     /* false: --durability=async */
-    bool new_node;                 /* journal_new_node follows: NODE_ID may be ahead of the database */
-    uint64_t segment_bytes;        /* 0: the default; tests use less */
-    uint64_t scrub_interval_ms;    /* 0: no scrub */
-    uint64_t compact_bytes;        /* of events from which on they are compacted; 0: the default */
+    bool new_node;              /* journal_new_node follows: NODE_ID may be ahead of the database */
+    uint64_t segment_bytes;     /* 0: the default; tests use less */
+    uint64_t scrub_interval_ms; /* 0: no scrub */
+    uint64_t compact_bytes;     /* of events from which on they are compacted; 0: the default */
 };
 
 /* What a client or the node itself wants done; filled by the caller, owned by it until DONE. */
@@ -217,9 +217,9 @@ struct journal_verify_result {
     uint64_t breaks;   /* places where a chain does not fit */
     char message[256]; /* the first break */
     uint64_t frozen;   /* runs that were found to contradict themselves */
-    uint64_t forks;    /* runs that do not follow the end of the run before, or not alone: a restored
-                          backup, or a copy */
-    char note[384];    /* the first of these */
+    uint64_t forks; /* runs that do not follow the end of the run before, or not alone: a restored
+                       backup, or a copy */
+    char note[384]; /* the first of these */
 };
 /* Check every origin's hash chain and sequence, and how runs follow each other. 0 also with breaks.
  * Frozen runs and forks are no breaks: what is here of each is sound. */

@@ -1,7 +1,7 @@
 /*
- * Runs with a hole: rot took a record out of the log before its event was in the database, and those
- * behind it were replayed. (After a rebuild there may also seem to be one, where cleaning has moved
- * events: they were only met later.)
+ * Runs with a hole: rot took a record out of the log before its event was in the database, and
+ * those behind it were replayed. (After a rebuild there may also seem to be one, where cleaning has
+ * moved events: they were only met later.)
  *
  * A run counts as known up to where it has no hole: so the vector says, so peers that have the lost
  * event give it and what follows. Of a run of our own the events behind the hole are journaled

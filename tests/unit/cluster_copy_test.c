@@ -1,6 +1,6 @@
-/* Goal: a machine that is copied while it runs, over real sockets: its run is frozen everywhere, each
- * half goes on under a run of its own, exactly one of them has to stop, and nothing that either has
- * taken is lost once that one is a node of its own. */
+/* Goal: a machine that is copied while it runs, over real sockets: its run is frozen everywhere,
+ * each half goes on under a run of its own, exactly one of them has to stop, and nothing that
+ * either has taken is lost once that one is a node of its own. */
 #include "tests/unit/journal_fixture.h"
 
 #include "cluster/cluster_internal.h"

@@ -165,12 +165,11 @@ static int put_as(struct node *node, unsigned n, unsigned seed, size_t size)
 
 static int rename_to(struct node *node, unsigned n, const char *name)
 {
-    struct change change = {
-        .request = {.kind = CHANGE_META,
-                    .id = make_id(n),
-                    .fields = EVENT_HAS_NAME,
-                    .name = {name, (uint32_t)strlen(name)}},
-        .done = done};
+    struct change change = {.request = {.kind = CHANGE_META,
+                                        .id = make_id(n),
+                                        .fields = EVENT_HAS_NAME,
+                                        .name = {name, (uint32_t)strlen(name)}},
+                            .done = done};
 
     return commit(node, &change);
 }
@@ -436,8 +435,8 @@ static void a_freeze_that_is_not_written_did_not_happen(void **state)
     node_close(a, true);
 }
 
-/* A node that never got the freeze is told of it by a peer: it journals one that says no more, and so
- * takes nothing away from what others say. */
+/* A node that never got the freeze is told of it by a peer: it journals one that says no more, and
+ * so takes nothing away from what others say. */
 static void a_freeze_may_be_known_by_hearsay(void **state)
 {
     struct group *group = *state;
@@ -469,7 +468,8 @@ static void a_freeze_may_be_known_by_hearsay(void **state)
     assert_int_equal(sync_to(c, a), 0);
     assert_int_equal(sync_to(a, c), 0);
 
-    /* The author hears of it: it goes on under a fresh run; what others lack comes with the rows. */
+    /* The author hears of it: it goes on under a fresh run; what others lack comes with the rows.
+     */
     assert_int_equal(put_as(a, 2, 2, 50), 0);
     struct id128 next = run_of(a);
     assert_false(id_equal(&next, &run));
@@ -750,8 +750,8 @@ static void what_lies_behind_a_lost_event_is_said_again(void **state)
         uint32_t given;
 
         buf_init(&events, 0);
-        assert_int_equal(
-            db_reader_events(reader, &origins[i].origin, 1, 1 << 20, &events, &given), 0);
+        assert_int_equal(db_reader_events(reader, &origins[i].origin, 1, 1 << 20, &events, &given),
+                         0);
         assert_int_equal(given, origins[i].seq);
         assert_int_equal(give(c, events.data, events.len), 0);
         buf_release(&events);
@@ -830,8 +830,8 @@ static void a_copy_gets_an_id_and_says_what_it_holds(void **state)
         assert_int_equal(store_dirs_open(&copy->dirs, &copy->env, copy->state, copy->files, false,
                                          copy->message, sizeof copy->message),
                          0);
-        assert_int_equal(
-            journal_open(&copy->journal, &config, copy->message, sizeof copy->message), 0);
+        assert_int_equal(journal_open(&copy->journal, &config, copy->message, sizeof copy->message),
+                         0);
         if (i == 0) {
             copy->journal->node = (struct id128){{1, 2, 3}};
             assert_int_equal(journal_save_node(copy->journal), 0);

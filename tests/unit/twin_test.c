@@ -141,9 +141,9 @@ int main(void)
 {
 #define test(name) cmocka_unit_test_setup_teardown(name, begin, end)
     const struct CMUnitTest tests[] = {
-        test(two_that_go_on_are_twins),  test(a_restart_is_no_twin),
+        test(two_that_go_on_are_twins),          test(a_restart_is_no_twin),
         test(words_that_come_late_make_no_twin), test(the_younger_yields),
-        test(what_is_kept_is_bounded), test(both_have_to_go_on),
+        test(what_is_kept_is_bounded),           test(both_have_to_go_on),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -78,7 +78,8 @@ static inline struct wire_message message_of(enum wire_type type)
         message.note = (struct wire_note){{{8}}, TEXT("hello, nodes")};
         break;
     case WIRE_SYNC_FROZEN:
-        message.sync_frozen = (struct wire_sync_frozen){12, TEXT("aaaaaaaaaaaaaaaabbbbbbbbbbbbbbbb")};
+        message.sync_frozen =
+            (struct wire_sync_frozen){12, TEXT("aaaaaaaaaaaaaaaabbbbbbbbbbbbbbbb")};
         break;
     case WIRE_PROCESS:
     case WIRE_TWIN:

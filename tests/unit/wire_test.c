@@ -193,10 +193,9 @@ static void a_buffer_that_is_full_stays_as_it_was(void **state)
 static void each_type_has_a_name(void **state)
 {
     static const char *const names[] = {
-        "probe",     "probe-ack",   "probe-for",   "probe-saw",   "sync-ask",
-        "sync-more", "sync-vector", "sync-events", "sync-credit", "sync-end",
-        "body-ask",  "body-data",   "body-credit", "body-end",    "note",
-        "process",   "twin",        "sync-frozen",
+        "probe",       "probe-ack",   "probe-for",   "probe-saw", "sync-ask", "sync-more",
+        "sync-vector", "sync-events", "sync-credit", "sync-end",  "body-ask", "body-data",
+        "body-credit", "body-end",    "note",        "process",   "twin",     "sync-frozen",
     };
 
     (void)state;
