@@ -26,8 +26,13 @@ NODE_SRC := $(filter-out $(CTL_SRC) $(BOTH_SRC),$(wildcard cmd/*.c))
 UNIT_SRC := $(wildcard tests/unit/*$(ONE)*_test.c)
 HELP_SRC := $(filter-out %_test.c,$(wildcard tests/unit/*.c))
 SIM_SRC  := $(wildcard tests/sim/*.c)
-C_FILES  := $(LIB_SRC) $(wildcard cmd/*.c tests/unit/*.c tests/bench/*.c) $(SIM_SRC)
-H_FILES  := $(foreach dir,$(LIB_DIRS) cmd tests/unit tests/bench tests/sim,$(wildcard $(dir)/*.h))
+# The simulator of clusters: its disks and what it asks of a store are the other one's. It has the
+# link and the pool of its own, which the linker therefore does not take from the library.
+CLSIM_SRC  := $(wildcard tests/cluster_sim/*.c)
+CLSIM_PARTS := tests/sim/sim_disk.c tests/sim/sim_inode.c tests/sim/sim_check_store.c
+C_FILES  := $(LIB_SRC) $(wildcard cmd/*.c tests/unit/*.c tests/bench/*.c) $(SIM_SRC) $(CLSIM_SRC)
+H_FILES  := $(foreach dir,$(LIB_DIRS) cmd tests/unit tests/bench tests/sim tests/cluster_sim,\
+                $(wildcard $(dir)/*.h))
 
 # Debian's node-llhttp ships the parser as C sources.
 LLHTTP_DIR := /usr/share/llhttp
@@ -39,6 +44,7 @@ CTL   := $(BUILD)/objctl
 OBJ    = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 UNITS := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(UNIT_SRC))
 SIM   := $(BUILD)/sim/sim
+CLSIM := $(BUILD)/sim/cluster_sim
 VENV  := build/venv
 
 # --- flags ---------------------------------------------------------------------------------------
@@ -125,6 +131,29 @@ $(SIM): $(call OBJ,$(SIM_SRC)) $(LIB)
 	@echo '  LINK  $@'
 	@$(CC) $(LINK) $(LDFLAGS) -o $@ $(filter %.o,$^) $(LIB) $(LIBS)
 
+$(CLSIM): $(call OBJ,$(CLSIM_SRC) $(CLSIM_PARTS)) $(LIB)
+	@mkdir -p $(@D)
+	@echo '  LINK  $@'
+	@$(CC) $(LINK) $(LDFLAGS) -o $@ $(filter %.o,$^) $(LIB) $(LIBS)
+
+# The node with a feature level and an event kind more, for a test of what differing nodes do
+# together: the few sources that speak of levels, compiled anew, before the library.
+FEATURE     := $(BUILD)/feature/objstore
+FEATURE_SRC := $(shell grep -lE 'FEATURE_LEVEL|OBJSTORE_FEATURE_BUILD' $(LIB_SRC))
+FEATURE_OBJ := $(patsubst %.c,$(BUILD)/feature/obj/%.o,$(FEATURE_SRC))
+
+$(BUILD)/feature/obj/%.o: %.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	@echo '  CC    $< (feature)'
+	@$(CC) $(ALL_CFLAGS) -DOBJSTORE_FEATURE_BUILD -MMD -MP -c -o $@ $<
+
+$(FEATURE): $(FEATURE_OBJ) $(call OBJ,$(NODE_SRC) $(BOTH_SRC)) $(LIB) $(BUILD)/sources
+	@echo '  LINK  $@'
+	@$(CC) $(LINK) $(LDFLAGS) -o $@ $(filter %.o,$^) $(LIB) $(LIBS)
+
+.PHONY: feature-build
+feature-build: $(FEATURE) ## build build/feature/objstore: this node with an event kind more
+
 .PHONY: FORCE units lib
 FORCE:
 units: $(UNITS)
@@ -151,7 +180,7 @@ cluster: ## the same with three nodes that form one cluster, state under run/clu
 
 # --- testing -------------------------------------------------------------------------------------
 
-.PHONY: unit sim sim-mutants mutants integration test test-large asan tsan coverage bench
+.PHONY: unit sim sim-mutants cluster-sim cluster-sim-mutants mutants integration test test-large asan tsan coverage bench
 # How the programs under test are found; absolute, because tests change directory.
 export OBJSTORE_BIN := $(abspath $(NODE))
 export OBJCTL_BIN   := $(abspath $(CTL))
@@ -166,6 +195,13 @@ unit: units ## run the unit tests; ONE=name picks some
 sim: $(SIM) ## kill the simulated node at every call; SEEDS=A..B or a count for campaigns
 	@tests/sim/run.sh $(BUILD) $(SEEDS)
 
+cluster-sim: $(CLSIM) ## run 100 hours of a simulated cluster; SEEDS=A..B or a count, HOURS= of each; REPLAY=seed
+	@tests/cluster_sim/run.sh $(BUILD) '$(or $(REPLAY),$(SEEDS))' '$(HOURS)' $(if $(REPLAY),--seed=$(REPLAY) --verbose)
+
+cluster-sim-mutants: $(CLSIM) ## plant bugs one by one; the simulated cluster has to find each; ONE=name picks some
+	@$(PYTHON) tests/cluster_sim/mutants.py $(BUILD) '$(subst ','\'',$(CC) $(ALL_CFLAGS))' \
+	    '$(CC) $(LINK) $(LDFLAGS)' '$(LIBS)' '$(ONE)'
+
 sim-mutants: $(SIM) ## plant bugs one by one; the simulator has to find each; ONE=name picks some
 	@$(PYTHON) tests/sim/mutants.py $(BUILD) '$(subst ','\'',$(CC) $(ALL_CFLAGS))' \
 	    '$(CC) $(LINK) $(LDFLAGS)' '$(LIBS)' '$(ONE)'
@@ -179,7 +215,7 @@ build/mutants/ready: tests/requirements-mutants.txt
 	@$(PYTHON) -m venv build/mutants && build/mutants/bin/pip -q install -r $<
 	@touch $@
 
-integration: build $(VENV)/ready ## run the integration tests; ONE=expression picks some
+integration: build feature-build $(VENV)/ready ## run the integration tests; ONE=expression picks some
 	@scripts/run-integration.sh $(BUILD) $(VENV) $(if $(ONE),-k '$(ONE)')
 
 test: ## set up, build, run every test
@@ -201,10 +237,10 @@ coverage: ## run all tests and print the line coverage (at least 85 %)
 	@scripts/setup.sh build test coverage
 	@COVERAGE=1 scripts/coverage.sh build/coverage
 
-bench: ## measure side by side with nginx (minutes; not a test)
+bench: ## measure side by side with nginx (minutes; not a test); ONE=case,… picks
 	@scripts/setup.sh build test bench
 	@$(MAKE) --no-print-directory build $(VENV)/ready
-	@$(VENV)/bin/python tests/bench/run.py $(BENCH)
+	@$(VENV)/bin/python tests/bench/run.py $(if $(ONE),--only $(ONE)) $(BENCH)
 
 $(VENV)/ready: tests/requirements.txt
 	@echo '  VENV  $(VENV)'

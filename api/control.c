@@ -5,6 +5,7 @@
  */
 #include "api/control.h"
 
+#include "api/control_cluster.h"
 #include "base/container.h"
 #include "base/json.h"
 #include "base/log.h"
@@ -29,7 +30,7 @@ struct control {
     bool stopped;
 };
 
-enum verb { VERB_BACKUP, VERB_VERIFY, VERB_COMPACT };
+enum verb { VERB_BACKUP, VERB_VERIFY, VERB_COMPACT, VERB_ADMIN };
 
 /* One request that takes long. */
 struct task {
@@ -43,6 +44,9 @@ struct task {
     char message[512];
     struct journal_verify_result verified;
     struct journal_compact_result compacted;
+    enum admin_verb admin;
+    struct admin_call call;
+    struct buf answer;
     uint64_t took_ms;
 };
 
@@ -83,7 +87,8 @@ static void answer_buf(struct http_request *http, const struct buf *out)
 
 static void answer_failure(struct task *task)
 {
-    static const char *const codes[] = {"backup_failed", "verify_failed", "compact_failed"};
+    static const char *const codes[] = {"backup_failed", "verify_failed", "compact_failed",
+                                        "failed"};
     const char *code = codes[task->verb];
     const char *message = task->message[0] ? task->message : err_text(task->rc);
     unsigned status = 500;
@@ -116,6 +121,15 @@ static void answer_failure(struct task *task)
     http_answer_error(task->http, status, code, message, NULL);
 }
 
+static void answer_admin(struct http_request *http, const struct admin_call *call)
+{
+    if (call->status == 200)
+        answer_buf(http, call->out);
+    else
+        http_answer_error(http, call->status, call->code, call->message,
+                          call->status == 503 ? "Retry-After: 5\r\n" : NULL);
+}
+
 static void finished(struct http_request *http)
 {
     struct task *task = http_request_data(http);
@@ -123,6 +137,10 @@ static void finished(struct http_request *http)
 
     if (task->rc) {
         answer_failure(task);
+        return;
+    }
+    if (task->verb == VERB_ADMIN) {
+        answer_admin(http, &task->call);
         return;
     }
     buf_init(&out, MAX_ANSWER);
@@ -168,6 +186,8 @@ static void run(struct job *job, void *context)
             log_info("backup into %s is complete", task->dir);
     } else if (task->verb == VERB_COMPACT) {
         task->rc = journal_compact(store_journal(store), &task->compacted);
+    } else if (task->verb == VERB_ADMIN) {
+        admin_run(task->admin, &task->call);
     } else {
         task->rc = journal_verify(context, &task->verified);
     }
@@ -205,9 +225,22 @@ static int read_dir(struct task *task)
     return rc ? rc : good ? 0 : ERR_INVALID;
 }
 
+/* The arguments of an admin verb: a JSON object, or nothing. */
+static int read_args(struct task *task)
+{
+    buf_init(&task->answer, MAX_ANSWER);
+    task->call.cluster = task->control->stats.cluster;
+    task->call.out = &task->answer;
+    if (task->body.len == 0)
+        return 0;
+    int rc = json_read(&task->call.args, task->body.data, task->body.len, 0);
+    return rc ? rc : json_is_object(task->call.args) ? 0 : ERR_INVALID;
+}
+
 /* ---- The door ---- */
 
-static void begin_task(struct control *control, struct http_request *http, enum verb verb)
+static void begin_task(struct control *control, struct http_request *http, enum verb verb,
+                       enum admin_verb admin)
 {
     struct task *task = calloc(1, sizeof *task);
 
@@ -218,6 +251,7 @@ static void begin_task(struct control *control, struct http_request *http, enum 
     task->control = control;
     task->http = http;
     task->verb = verb;
+    task->admin = admin;
     buf_init(&task->body, MAX_BODY);
     http_request_set_data(http, task);
     http_read_body(http, MAX_BODY);
@@ -230,6 +264,18 @@ static void answer_stats(struct control *control, struct http_request *http)
     buf_init(&out, MAX_ANSWER);
     stats_json(&out, &control->stats);
     answer_buf(http, &out);
+    buf_release(&out);
+}
+
+/* What needs no thread: it only looks. */
+static void answer_drain(struct control *control, struct http_request *http)
+{
+    struct buf out;
+    struct admin_call call = {.cluster = control->stats.cluster, .out = &out};
+
+    buf_init(&out, MAX_ANSWER);
+    admin_run(ADMIN_DRAIN_STATUS, &call);
+    answer_admin(http, &call);
     buf_release(&out);
 }
 
@@ -246,8 +292,17 @@ static void on_request(void *arg, struct http_request *http)
     bool backup = is(path, "/control/v1/backup"), verify = is(path, "/control/v1/journal/verify");
     bool compact = is(path, "/control/v1/journal/compact");
     bool stats = is(path, "/control/v1/stats");
+    const char *allow;
+    enum admin_verb admin = admin_verb(path.ptr, path.len, method == HTTP_METHOD_POST, &allow);
 
-    if (!backup && !verify && !compact && !stats)
+    if (admin == ADMIN_DRAIN_STATUS && method == HTTP_METHOD_GET)
+        answer_drain(control, http);
+    else if (admin != ADMIN_NONE && method == HTTP_METHOD_POST)
+        begin_task(control, http, VERB_ADMIN, admin);
+    else if (admin != ADMIN_NONE || allow)
+        http_answer_error(http, 405, "method_not_allowed", "this path does not take the method",
+                          "Allow: POST\r\n");
+    else if (!backup && !verify && !compact && !stats)
         http_answer_error(http, 404, "no_such_path", "nothing is served under this path", NULL);
     else if (stats && method != HTTP_METHOD_GET && method != HTTP_METHOD_HEAD)
         http_answer_error(http, 405, "method_not_allowed", "this path does not take the method",
@@ -258,7 +313,11 @@ static void on_request(void *arg, struct http_request *http)
     else if (stats)
         answer_stats(control, http);
     else
-        begin_task(control, http, backup ? VERB_BACKUP : compact ? VERB_COMPACT : VERB_VERIFY);
+        begin_task(control, http,
+                   backup    ? VERB_BACKUP
+                   : compact ? VERB_COMPACT
+                             : VERB_VERIFY,
+                   ADMIN_NONE);
 }
 
 static void on_body(void *arg, struct http_request *http, const uint8_t *data, size_t len)
@@ -277,8 +336,12 @@ static void on_body_end(void *arg, struct http_request *http)
     (void)arg;
     if (!rc && task->verb == VERB_BACKUP)
         rc = read_dir(task);
+    if (!rc && task->verb == VERB_ADMIN)
+        rc = read_args(task);
     if (rc && rc != ERR_INVALID)
         http_answer_error(http, 503, "no_memory", "out of memory", "Retry-After: 1\r\n");
+    else if (rc && task->verb == VERB_ADMIN)
+        http_answer_error(http, 400, "invalid_argument", "the body must be a JSON object", NULL);
     else if (rc)
         http_answer_error(http, 400, "invalid_dir",
                           "the body must be {\"dir\":\"…\"} with an absolute path", NULL);
@@ -294,6 +357,8 @@ static void on_done(void *arg, struct http_request *http)
     if (!task)
         return;
     buf_release(&task->body);
+    buf_release(&task->answer);
+    json_decref(task->call.args);
     free(task);
 }
 

@@ -5,6 +5,7 @@
  *   GET  /control/v1/stats            as /api/v1/stats
  *   POST /control/v1/backup           {"dir":"/absolute/path"}: journal_backup
  *   POST /control/v1/journal/verify   journal_verify
+ *   …    /control/v1/node/…, /control/v1/cluster/…   api/control_cluster.h
  */
 #ifndef API_CONTROL_H
 #define API_CONTROL_H

@@ -12,19 +12,21 @@
 
 #include <assert.h>
 
-/* Copies on other nodes that a body owed to the cloud should have, ours included. */
+/* Copies that a body owed to the cloud should have, ours included. */
 #define OUTBOX_COPIES 2
 
 #define ADD(out, literal) buf_add(out, literal, sizeof(literal) - 1)
 
-struct replicas document_replicas(const struct object *object)
+struct replicas document_replicas(const struct object *object, const struct db_copies *copies)
 {
     struct replicas replicas = {0, 0};
 
     if (object->flags & OBJECT_DELETED)
         return replicas;
-    replicas.have = place_is_none(&object->place) ? 0 : 1;
-    replicas.want = object_owes_upload(object) ? OUTBOX_COPIES : 1;
+    replicas.have = copies->held;
+    replicas.want = object->level == 2 && copies->members > 1 ? copies->members : 1;
+    if (object_owes_upload(object) && replicas.want < OUTBOX_COPIES)
+        replicas.want = OUTBOX_COPIES;
     return replicas;
 }
 
@@ -63,11 +65,11 @@ static void add_pending(struct buf *out, const struct object *object, struct rep
     buf_char(out, ']');
 }
 
-void document_render(struct buf *out, const struct object *object)
+void document_render(struct buf *out, const struct object *object, const struct db_copies *copies)
 {
     bool deleted = object->flags & OBJECT_DELETED;
     struct text name = object_name(object), user_meta = object_user_meta(object);
-    struct replicas replicas = document_replicas(object);
+    struct replicas replicas = document_replicas(object, copies);
     uint64_t ms = hlc_wall_ms(deleted ? object->deleted_at : object->put_at.stamp);
     char id[ULID_TEXT_BYTES + 1], sha256_hex[2 * SHA256_BYTES + 1] = "";
 

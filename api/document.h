@@ -3,16 +3,18 @@
 #define API_DOCUMENT_H
 
 #include "base/buf.h"
+#include "journal/db_peers.h"
 #include "journal/object.h"
 
-/* Durable copies there are and should be. While the cloud is owed a body it should lie on two. */
+/* Durable copies there are and should be: at level 2 as many as members, else one; two while the
+ * cloud is owed the body. COPIES: as counted, or as known. */
 struct replicas {
     unsigned have, want;
 };
-struct replicas document_replicas(const struct object *object);
+struct replicas document_replicas(const struct object *object, const struct db_copies *copies);
 
 /* Append OBJECT's document as one line of JSON, with a newline. */
-void document_render(struct buf *out, const struct object *object);
+void document_render(struct buf *out, const struct object *object, const struct db_copies *copies);
 
 /* Append NUMBER in decimal. */
 void document_number(struct buf *out, uint64_t number);

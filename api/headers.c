@@ -21,8 +21,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_TIMEOUT_MS (3600u * 1000)
-
 #define REFUSAL(name, text_code, text)                                                             \
     static const struct refusal name = {400, text_code, text, NULL}
 
@@ -327,7 +325,8 @@ static bool parse_seconds_ms(uint32_t *out, struct slice value)
     size_t rest = dot ? value.len - whole_len - 1 : 0;
     uint64_t whole = 0, ms = 0;
 
-    if (parse_u64(&whole, value.ptr, whole_len, MAX_TIMEOUT_MS / 1000) != 0 || (dot && rest == 0))
+    if (parse_u64(&whole, value.ptr, whole_len, LIMIT_ACK_TIMEOUT_MS / 1000) != 0 ||
+        (dot && rest == 0))
         return false;
     for (size_t i = 0; i < (rest > 3 ? rest : 3); i++) {
         char digit = i < rest ? dot[1 + i] : '0';
@@ -339,7 +338,28 @@ static bool parse_seconds_ms(uint32_t *out, struct slice value)
     }
     ms += whole * 1000;
     *out = (uint32_t)ms;
-    return ms <= MAX_TIMEOUT_MS;
+    return ms <= LIMIT_ACK_TIMEOUT_MS;
+}
+
+uint8_t headers_ack_level(enum ack ack)
+{
+    switch (ack) {
+    case ACK_ONE:
+    case ACK_QUORUM:
+    case ACK_ALL:
+        return 2;
+    case ACK_CLOUD:
+        return 1;
+    case ACK_DEFAULT:
+    case ACK_LOCAL:
+        break;
+    }
+    return 0;
+}
+
+const struct refusal *headers_ack_needs(enum ack ack)
+{
+    return ack == ACK_CLOUD ? &bad_ack_cloud : &bad_ack_level;
 }
 
 static const struct refusal *read_ack(struct meta_headers *out, const struct header_source *source,
@@ -360,11 +380,8 @@ static const struct refusal *read_ack(struct meta_headers *out, const struct hea
     }
     if (out->ack == ACK_DEFAULT)
         return &bad_ack;
-    if (level_known && out->level < 2 && out->ack >= ACK_ONE && out->ack <= ACK_ALL)
-        return &bad_ack_level;
-    if (level_known && out->level < 1 && out->ack == ACK_CLOUD)
-        return &bad_ack_cloud;
-    return NULL;
+    return level_known && out->level < headers_ack_level(out->ack) ? headers_ack_needs(out->ack)
+                                                                   : NULL;
 }
 
 static const struct refusal *read_purge(struct meta_headers *out,
@@ -441,7 +458,8 @@ const struct refusal *headers_parse(struct meta_headers *out, const struct heade
 {
     const struct refusal *refusal = NULL;
 
-    *out = (struct meta_headers){.canonical = {.limit = 4 * LIMIT_USER_META_BYTES}};
+    *out = (struct meta_headers){.timeout_ms = ACK_TIMEOUT_MS,
+                                 .canonical = {.limit = 4 * LIMIT_USER_META_BYTES}};
     if (purpose == HEADERS_FOR_DELETE) {
         refusal = read_purge(out, source);
         return refusal ? refusal : read_condition(out, source);

@@ -40,7 +40,7 @@ struct meta_headers {
     struct text name, user_meta, type;
     uint8_t level;
     enum ack ack;
-    uint32_t timeout_ms;
+    uint32_t timeout_ms; /* ACK_TIMEOUT_MS unless sent */
     bool purge;
     struct store_expect expect;
     struct condition *condition; /* owned; NULL: none was sent */
@@ -53,6 +53,11 @@ struct meta_headers {
 const struct refusal *headers_parse(struct meta_headers *out, const struct header_source *source,
                                     enum headers_for purpose);
 void headers_release(struct meta_headers *headers);
+
+/* The lowest level at which ACK can be waited for. */
+uint8_t headers_ack_level(enum ack ack);
+/* Why ACK is refused below that. */
+const struct refusal *headers_ack_needs(enum ack ack);
 
 /* The media type an object is served with: by its name's extension, else as sent, else
  * application/octet-stream. */

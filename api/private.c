@@ -7,6 +7,7 @@
 #include "api/private.h"
 
 #include "api/figures.h"
+#include "api/private_orders.h"
 #include "api/public_impl.h"
 #include "journal/ulid.h"
 
@@ -18,6 +19,7 @@
 
 struct private_api {
     struct private_config config;
+    struct private_orders orders;
     struct http_handler handler;
     const struct http_handler *public; /* what goes on with a request that one of its functions took
                                         */
@@ -104,6 +106,31 @@ static void delete (struct private_api *api, struct http_request *http, const st
     public_delete(api->config.api, http, id);
 }
 
+/* ---- What the cluster is told to do ---- */
+
+static void announce(struct private_api *api, struct http_request *http, const struct id128 *id)
+{
+    (void)id;
+    private_announce(&api->orders, http);
+}
+
+static void sync_now(struct private_api *api, struct http_request *http, const struct id128 *id)
+{
+    (void)id;
+    private_sync(&api->orders, http);
+}
+
+static void message(struct private_api *api, struct http_request *http, const struct id128 *id)
+{
+    enum http_method method = http_request_method(http);
+
+    (void)id;
+    if (method == HTTP_METHOD_POST)
+        private_say(&api->orders, http);
+    else
+        private_read(&api->orders, http);
+}
+
 /* ---- Routing ---- */
 
 #define METHOD(name) (1u << HTTP_METHOD_##name)
@@ -118,6 +145,9 @@ static const struct route {
     {"/private/v1/ping", READS, "Allow: GET, HEAD\r\n", ping},
     {"/private/v1/nodes", READS, "Allow: GET, HEAD\r\n", nodes},
     {"/private/v1/get/", READS, "Allow: GET, HEAD\r\n", get},
+    {"/private/v1/announce", METHOD(POST), "Allow: POST\r\n", announce},
+    {"/private/v1/sync", METHOD(POST), "Allow: POST\r\n", sync_now},
+    {"/private/v1/message", READS | METHOD(POST), "Allow: GET, HEAD, POST\r\n", message},
     {"/private/v1/put", METHOD(POST) | METHOD(PUT), "Allow: POST, PUT\r\n", put},
     {"/private/v1/delete/", METHOD(POST) | METHOD(DELETE), "Allow: POST, DELETE\r\n", delete},
 };
@@ -188,14 +218,20 @@ static void on_body(void *arg, struct http_request *http, const uint8_t *data, s
 {
     const struct private_api *api = arg;
 
-    api->public->on_body(api->public->arg, http, data, len);
+    if (private_is_note(http))
+        private_note_body(http, data, len);
+    else
+        api->public->on_body(api->public->arg, http, data, len);
 }
 
 static void on_body_end(void *arg, struct http_request *http)
 {
     const struct private_api *api = arg;
 
-    api->public->on_body_end(api->public->arg, http);
+    if (private_is_note(http))
+        private_note_end(&api->orders, http);
+    else
+        api->public->on_body_end(api->public->arg, http);
 }
 
 static void on_done(void *arg, struct http_request *http)
@@ -214,6 +250,7 @@ int private_create(struct private_api **out, const struct private_config *config
     if (!api)
         return ERR_NO_MEMORY;
     api->config = *config;
+    api->orders = (struct private_orders){config->cluster, config->api};
     api->public = public_handler(config->api);
     api->handler = (struct http_handler){on_request, on_body, on_body_end, on_done, api};
     return 0;

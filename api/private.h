@@ -3,9 +3,14 @@
  * door's guard. Nodes speak to each other in another way (cluster/); nothing needs this door.
  *
  *   GET          /private/v1/ping         the node's id
- *   GET          /private/v1/nodes        [{"id":…,"addr":…,"vaddr":…}]: who has joined, itself
- * included GET          /private/v1/get/:id POST, PUT    /private/v1/put          as the public
- * API's, headers and answers POST, DELETE /private/v1/delete/:id
+ *   GET          /private/v1/nodes        [{"id":…,"addr":…,"vaddr":…}]: who has joined, with this
+ *   POST         /private/v1/announce     probe all members now; ?addr=host:port: join there
+ *   POST         /private/v1/sync         take now what others have; ?node=ID: of that one alone
+ *   POST         /private/v1/message      the body, up to 8 KiB, to every live node once
+ *   GET          /private/v1/message      the messages of late
+ *   GET          /private/v1/get/:id      as the public API's, headers and answers;
+ *   POST, PUT    /private/v1/put          and so these two
+ *   POST, DELETE /private/v1/delete/:id
  */
 #ifndef API_PRIVATE_H
 #define API_PRIVATE_H

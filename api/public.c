@@ -86,6 +86,8 @@ static void give_back(struct public_request *request)
     store_put_destroy(&request->put);
     store_change_destroy(&request->change);
     peer_body_release(&request->peer_body);
+    free(request->order);
+    request->order = NULL;
     assert(!request->source);
     if (loop->idle_count == KEEP_REQUESTS) {
         free_request(request);
@@ -135,6 +137,13 @@ static const struct refusal *of_code(int rc)
         {ERR_READ_ONLY,
          {503, "read_only", "this node takes no writes until it is restarted",
           "Retry-After: 30\r\n"}},
+        {ERR_DRAINING,
+         {503, "draining", "this node is about to leave its cluster and takes no writes",
+          "Retry-After: 60\r\n"}},
+        {ERR_OUTSIDE,
+         {503, "not_a_member",
+          "this node has left its cluster, or was forgotten, and takes no writes",
+          "Retry-After: 60\r\n"}},
         {ERR_CLOSED, {503, "shutting_down", "this node is shutting down", "Retry-After: 5\r\n"}},
         {ERR_CORRUPT, {500, "body_damaged", "no undamaged copy of the body was found", NULL}},
         {ERR_IO, {500, "io", "the disk failed", NULL}},
@@ -172,6 +181,23 @@ void public_fail(struct http_request *http, int rc, enum operation operation,
         return;
     }
     public_refuse(http, &refusal);
+}
+
+const struct refusal *public_forbids_changes(struct public_api *api)
+{
+    static const struct refusal clock_skew = {
+        503, "clock_skew",
+        "this node's clock is more than 60 s off those of the other nodes; it takes no changes "
+        "until it is right",
+        "Retry-After: 30\r\n"};
+
+    return store_clock_is_skewed(api->store) ? &clock_skew : NULL;
+}
+
+/* Cut off from most of its cluster, and told to say nothing that may be outdated then. */
+static bool is_isolated(struct public_api *api)
+{
+    return api->config.refuse_isolated && store_health(api->store) == PROBE_BAD;
 }
 
 /* ---- Paths without a store ---- */
@@ -249,14 +275,15 @@ static void ready(struct public_api *api, struct http_request *http, const struc
 
     (void)id;
     journal_stats(store_journal(api->store), &journal);
+    bool serves = !journal.read_only && !is_isolated(api);
     int len = snprintf(text, sizeof text,
                        "{\"ready\":%s,\"health\":\"%s\",\"cluster\":\"%s\","
                        "\"read_only\":%s,\"disk_full\":%s}\n",
-                       journal.read_only ? "false" : "true", stats_health(&journal),
+                       serves ? "true" : "false", stats_health(&journal),
                        stats_cluster_health(api->config.stats.cluster),
                        journal.read_only ? "true" : "false", journal.full ? "true" : "false");
     assert(len > 0 && (size_t)len < sizeof text);
-    answer_text(http, journal.read_only ? 503 : 200, json_head, text, (size_t)len);
+    answer_text(http, serves ? 200 : 503, json_head, text, (size_t)len);
 }
 
 /* ---- Routing ---- */
@@ -269,28 +296,28 @@ struct route {
     unsigned methods;
     const char *allow;
     enum operation operation;
-    bool probe;
+    enum { OF_NODE, OF_OBJECTS, OF_PROBES } kind;
     void (*run)(struct public_api *api, struct http_request *http, const struct id128 *id);
 };
 
 #define ALLOW_READS "Allow: GET, HEAD\r\n"
 
 static const struct route routes[] = {
-    {"/api/v1/get/", READS, ALLOW_READS, OPERATION_GET, false, public_get},
-    {"/api/v1/put", METHOD(POST) | METHOD(PUT), "Allow: POST, PUT\r\n", OPERATION_PUT, false,
+    {"/api/v1/get/", READS, ALLOW_READS, OPERATION_GET, OF_OBJECTS, public_get},
+    {"/api/v1/put", METHOD(POST) | METHOD(PUT), "Allow: POST, PUT\r\n", OPERATION_PUT, OF_OBJECTS,
      public_put},
-    {"/api/v1/meta/", READS, "Allow: GET, HEAD, POST\r\n", OPERATION_META, false, public_meta},
-    {"/api/v1/meta/", METHOD(POST), "Allow: GET, HEAD, POST\r\n", OPERATION_META_SET, false,
+    {"/api/v1/meta/", READS, "Allow: GET, HEAD, POST\r\n", OPERATION_META, OF_OBJECTS, public_meta},
+    {"/api/v1/meta/", METHOD(POST), "Allow: GET, HEAD, POST\r\n", OPERATION_META_SET, OF_OBJECTS,
      public_meta_set},
     {"/api/v1/delete/", METHOD(POST) | METHOD(DELETE), "Allow: POST, DELETE\r\n", OPERATION_DELETE,
-     false, public_delete},
-    {"/api/v1/id", READS, ALLOW_READS, OPERATION_ID, false, fresh_id},
-    {"/api/v1/ping", READS, ALLOW_READS, OPERATION_PING, false, ping},
-    {"/api/v1/version", READS, ALLOW_READS, OPERATION_VERSION, false, version},
-    {"/api/v1/stats", READS, ALLOW_READS, OPERATION_STATS, false, stats},
-    {"/metrics", READS, ALLOW_READS, OPERATION_METRICS, false, metrics},
-    {"/healthz", READS, ALLOW_READS, OPERATION_HEALTH, true, live},
-    {"/readyz", READS, ALLOW_READS, OPERATION_HEALTH, true, ready},
+     OF_OBJECTS, public_delete},
+    {"/api/v1/id", READS, ALLOW_READS, OPERATION_ID, OF_NODE, fresh_id},
+    {"/api/v1/ping", READS, ALLOW_READS, OPERATION_PING, OF_NODE, ping},
+    {"/api/v1/version", READS, ALLOW_READS, OPERATION_VERSION, OF_NODE, version},
+    {"/api/v1/stats", READS, ALLOW_READS, OPERATION_STATS, OF_NODE, stats},
+    {"/metrics", READS, ALLOW_READS, OPERATION_METRICS, OF_NODE, metrics},
+    {"/healthz", READS, ALLOW_READS, OPERATION_HEALTH, OF_PROBES, live},
+    {"/readyz", READS, ALLOW_READS, OPERATION_HEALTH, OF_PROBES, ready},
 };
 
 static bool matches(const struct route *route, struct slice path)
@@ -326,7 +353,7 @@ static bool guarded(struct public_api *api, struct http_request *http, const str
     if (method != HTTP_METHOD_GET && method != HTTP_METHOD_HEAD) {
         access = GUARD_CHANGE;
         fetch_site = http_request_header(http, "sec-fetch-site", NULL);
-    } else if (route && route->probe) {
+    } else if (route && route->kind == OF_PROBES) {
         access = GUARD_PROBE;
     }
     const struct refusal *refusal =
@@ -340,6 +367,10 @@ static void on_request(void *arg, struct http_request *http)
 {
     static const struct refusal bad_id = {400, "invalid_id", "an id is a ULID of 26 characters",
                                           NULL};
+    static const struct refusal isolated = {
+        503, "isolated",
+        "this node hears less than half of its cluster, and what it knows may be outdated",
+        "Retry-After: 5\r\n"};
     struct public_api *api = arg;
     struct slice path = http_request_path(http);
     unsigned method = http_request_method(http);
@@ -363,7 +394,10 @@ static void on_request(void *arg, struct http_request *http)
         public_refuse(http, &bad_id);
         return;
     }
-    route->run(api, http, &id);
+    if (route->kind == OF_OBJECTS && is_isolated(api))
+        public_refuse(http, &isolated);
+    else
+        route->run(api, http, &id);
 }
 
 static void on_body(void *arg, struct http_request *http, const uint8_t *data, size_t len)

@@ -28,6 +28,7 @@ enum operation {
 };
 
 struct public_request;
+struct private_order;
 
 /* What one loop keeps; touched by its thread alone. */
 struct public_loop {
@@ -70,7 +71,8 @@ struct public_request {
     struct store_put *put;
     struct store_change *change;
     struct peer_body *peer_body;
-    struct http_source *source; /* not yet the core's */
+    struct http_source *source;  /* not yet the core's */
+    struct private_order *order; /* the debug door's: see private_orders.c */
     /* Set by whoever uses them: */
     struct id128 id;
     int rc;
@@ -78,6 +80,10 @@ struct public_request {
     bool is_head;
     bool level_sent;
     enum ack ack;
+    uint32_t timeout_ms;  /* what the client is ready to wait … */
+    uint64_t deadline_ms; /* … after its last byte */
+    struct copies_wait wait;
+    struct db_copies copies; /* of the object, as far as they were counted */
     struct store_result result;
     struct store_job job;
     struct peer_waiter waiter; /* for peer_body */
@@ -96,6 +102,8 @@ struct public_request *public_take(struct public_api *api, struct http_request *
 uint8_t *public_scratch(struct public_request *request);
 
 void public_refuse(struct http_request *http, const struct refusal *refusal);
+/* Why this node takes no changes from clients now; NULL: it does. */
+const struct refusal *public_forbids_changes(struct public_api *api);
 /* Answer what the store said; OPERATION tells apart what one code means for it. */
 void public_fail(struct http_request *http, int rc, enum operation operation,
                  const struct id128 *id);
@@ -121,5 +129,11 @@ void public_delete(struct public_api *api, struct http_request *http, const stru
 void public_put(struct public_api *api, struct http_request *http, const struct id128 *id);
 void public_put_body(struct public_request *request, const uint8_t *data, size_t len);
 void public_put_end(struct public_request *request);
+
+/* Answer with OBJECT's document and request->copies. */
+void public_answer_document(struct public_request *request, const struct object *object,
+                            unsigned status);
+/* request->result is durable (rc 0): wait for what was asked for, and answer. */
+void public_wait(struct public_request *request);
 
 #endif

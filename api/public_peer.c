@@ -4,13 +4,16 @@
  *
  * - small: peer_body; fetched whole, once for all who ask; verified; into the RAM tier; answered
  * from memory, ranges too
- * - large: peer_source; streamed as it arrives; the header goes out with the first bytes
+ * - large: streamed as it arrives; the header goes out with the first bytes. Out of the disk cache
+ * where it has a copy (cache_source); a whole body into it, once for all who ask (peer_fill); a
+ * range, or what the cache has no room for, by itself (peer_source)
  *
  * Nobody has it or answers in time: 503 no_holder, as the object exists all the same. Nobody's copy
  * is good: 500 body_damaged.
  */
 #include "api/public_impl.h"
 
+#include "api/cache_source.h"
 #include "api/peer_source.h"
 
 static void refuse(struct public_request *request, int rc)
@@ -84,6 +87,20 @@ static int ask_small(struct public_request *request, const struct store_origin *
 
 /* ---- Large ones ---- */
 
+static void answer_large(struct public_request *request)
+{
+    bool part = request->plan.status == 206;
+    const struct buf *head = part ? &request->head : &request->base;
+    const struct http_answer answer = {.status = request->plan.status,
+                                       .head = head->data,
+                                       .head_len = head->len,
+                                       .source = request->source,
+                                       .length = request->source_length};
+
+    request->source = NULL; /* the core closes it */
+    http_answer(request->http, &answer);
+}
+
 static void large_comes(struct http_request *http)
 {
     struct public_request *request = http_request_data(http);
@@ -94,19 +111,10 @@ static void large_comes(struct http_request *http)
         refuse(request, rc);
         return;
     }
-    bool part = request->plan.status == 206;
-    const struct buf *head = part ? &request->head : &request->base;
-    const struct http_answer answer = {.status = request->plan.status,
-                                       .head = head->data,
-                                       .head_len = head->len,
-                                       .source = request->source,
-                                       .length = request->source_length};
-
-    request->source = NULL; /* the core closes it */
-    http_answer(http, &answer);
+    answer_large(request);
 }
 
-static int ask_large(struct public_request *request, const struct store_origin *origin)
+static int ask_alone(struct public_request *request, const struct store_origin *origin)
 {
     struct multipart layout;
     int rc = public_get_lay_out(request, origin->size, &layout);
@@ -122,6 +130,107 @@ static int ask_large(struct public_request *request, const struct store_origin *
     if (rc)
         peer_source_close(&request->source);
     return rc;
+}
+
+/* ---- Large ones, through the disk cache ---- */
+
+/* The cache's own disk failed: the bytes are elsewhere all the same. */
+static bool is_ours(int rc)
+{
+    return rc == ERR_IO || rc == ERR_NO_SPACE || rc == ERR_NO_MEMORY;
+}
+
+static void cached_comes(struct http_request *http)
+{
+    struct public_request *request = http_request_data(http);
+    int rc = cache_source_start(request->source, http, NULL);
+
+    if (rc == 0) {
+        answer_large(request);
+        return;
+    }
+    const struct store_origin origin = *cache_source_origin(request->source);
+    cache_source_close(&request->source);
+    if (is_ours(rc)) {
+        http_suspend(http);
+        rc = ask_alone(request, &origin);
+        if (rc == 0)
+            return;
+        request->rc = rc;
+        http_post(http, refused);
+        return;
+    }
+    refuse(request, rc);
+}
+
+static void cached_is_here(struct http_request *http)
+{
+    answer_large(http_request_data(http));
+}
+
+/* COPY or FILL is given away. ERR_CORRUPT: the copy's first block is damaged. */
+static int ask_cached(struct public_request *request, uint64_t size, struct disk_copy **copy,
+                      struct peer_fill **fill)
+{
+    struct multipart layout;
+    int rc = public_get_lay_out(request, size, &layout);
+
+    if (rc) {
+        disk_copy_release(copy);
+        peer_fill_leave(fill);
+        return rc;
+    }
+    request->source_length = layout.length;
+    rc = cache_source_create(&request->source, request->api->store, copy, fill, &layout);
+    if (rc)
+        return rc;
+    rc = cache_source_start(request->source, request->http, cached_comes);
+    if (rc == ERR_AGAIN)
+        return 0; /* the request is the fill's: it may have been answered already */
+    if (rc == 0)
+        http_post(request->http, cached_is_here);
+    else
+        cache_source_close(&request->source);
+    return rc;
+}
+
+static bool is_whole(const struct public_request *request, uint64_t size)
+{
+    const struct get_plan *plan = &request->plan;
+
+    return plan->status == 200 ||
+           (plan->count == 1 && plan->ranges[0].first == 0 && plan->ranges[0].last == size - 1);
+}
+
+static int ask_large(struct public_request *request, const struct store_origin *origin)
+{
+    struct peer_fills *fills = store_peer_fills(request->api->store);
+    struct disk_copy *copy = NULL;
+    struct peer_fill *fill = NULL;
+
+    if (!fills)
+        return ask_alone(request, origin);
+    copy = disk_cache_find(store_disk_cache(request->api->store), &origin->id, origin->sha256,
+                           origin->size);
+    if (copy) {
+        int rc = ask_cached(request, origin->size, &copy, &fill);
+
+        if (rc != ERR_CORRUPT)
+            return rc;
+    }
+    if (!is_whole(request, origin->size))
+        return ask_alone(request, origin);
+    int rc = peer_fill_join(&fill, fills, origin, store_body_token(request->body));
+    switch (rc) {
+    case 0:
+        rc = ask_cached(request, origin->size, &copy, &fill);
+        return is_ours(rc) ? ask_alone(request, origin) : rc;
+    case ERR_NOT_FOUND:
+    case ERR_CLOSED:
+        return rc; /* nobody could give it to us alone either */
+    default:
+        return ask_alone(request, origin);
+    }
 }
 
 void public_get_from_peers(struct public_request *request, struct db_reader *reader)

@@ -9,9 +9,8 @@
  * A large put with a condition is judged once more before its body is read, so that a client does
  * not send in vain what is refused already (and one that waits for 100 Continue sends nothing).
  *
- * All answer the same document. 200: what the level (or X-Meta-Ack) promises has been reached; 202:
- * the body is durable here, and what is missing stands in the outbox. A node without peers has
- * every copy that one, quorum and all can ask for as soon as it has its own.
+ * All answer the same document. What a put or meta waits for once it is durable here, and what its
+ * status says then, is public_wait.c's.
  */
 #include "api/public_impl.h"
 
@@ -25,20 +24,7 @@ static const struct refusal bad_id_time = {400, "id_time_out_of_range",
 
 /* ---- Answers ---- */
 
-static unsigned status_of(const struct public_request *request, const struct object *object)
-{
-    bool waits = false;
-
-    if (request->operation == OPERATION_PUT || request->level_sent) {
-        if (request->ack == ACK_DEFAULT)
-            waits = object_owes_upload(object);
-        else if (request->ack == ACK_CLOUD)
-            waits = !(object->flags & OBJECT_UPLOADED);
-    }
-    return waits ? 202 : 200;
-}
-
-static void answer_document(struct public_request *request, const struct object *object,
+void public_answer_document(struct public_request *request, const struct object *object,
                             unsigned status)
 {
     struct buf *head = &request->head, *text = &request->text;
@@ -49,7 +35,7 @@ static void answer_document(struct public_request *request, const struct object 
     buf_text(head, "Content-Type: application/json\r\nCache-Control: no-store\r\n");
     headers_render_meta(head, object);
     if (!deleted) {
-        struct replicas replicas = document_replicas(object);
+        struct replicas replicas = document_replicas(object, &request->copies);
 
         if (request->operation == OPERATION_PUT) {
             char etag[ETAG_BYTES + 1];
@@ -65,7 +51,7 @@ static void answer_document(struct public_request *request, const struct object 
         document_number(head, replicas.want);
         buf_text(head, "\r\n");
     }
-    document_render(text, object);
+    document_render(text, object, &request->copies);
     if (buf_check(head) || buf_check(text)) {
         public_fail(request->http, ERR_NO_MEMORY, OPERATION_OTHER, NULL);
         return;
@@ -84,10 +70,12 @@ static void stored(struct http_request *http)
     struct public_request *request = http_request_data(http);
     const struct store_result *result = &request->result;
 
-    if (result->rc)
+    if (result->rc == ERR_RANGE && request->operation == OPERATION_META_SET)
+        public_refuse(http, headers_ack_needs(request->ack));
+    else if (result->rc)
         public_fail(http, result->rc, request->operation, &request->id);
     else
-        answer_document(request, result->object, status_of(request, result->object));
+        public_wait(request);
 }
 
 /* On a thread of the store's. */
@@ -118,6 +106,7 @@ static int begin_put(struct public_request *request, const struct meta_headers *
 
     request->id = headers->id;
     request->ack = headers->ack;
+    request->timeout_ms = headers->timeout_ms;
     request->level_sent = headers->fields & EVENT_HAS_LEVEL;
     return store_put_begin(&request->put, request->api->store, &options);
 }
@@ -170,6 +159,8 @@ void public_put(struct public_api *api, struct http_request *http, const struct 
     int rc = ERR_NO_MEMORY;
 
     (void)id;
+    if (!refusal)
+        refusal = public_forbids_changes(api);
     if (!refusal)
         request = public_take(api, http);
     if (request) {
@@ -225,9 +216,16 @@ void public_put_body(struct public_request *request, const uint8_t *data, size_t
         write_back(request);
 }
 
+/* X-Meta-Timeout counts from the last byte of the request on. */
+static void begin_patience(struct public_request *request)
+{
+    request->deadline_ms = env_mono_ms(request->api->env) + request->timeout_ms;
+}
+
 void public_put_end(struct public_request *request)
 {
     assert(request && request->put);
+    begin_patience(request);
     http_suspend(request->http);
     store_put_finish(request->put, on_stored, request);
 }
@@ -252,8 +250,10 @@ void public_meta_set(struct public_api *api, struct http_request *http, const st
     struct meta_headers headers;
     const struct header_source source = headers_of(http);
     const struct refusal *refusal = headers_parse(&headers, &source, HEADERS_FOR_META);
-    struct public_request *request = refusal ? NULL : public_take(api, http);
 
+    if (!refusal)
+        refusal = public_forbids_changes(api);
+    struct public_request *request = refusal ? NULL : public_take(api, http);
     if (refusal)
         public_refuse(http, refusal);
     if (request) {
@@ -265,11 +265,14 @@ void public_meta_set(struct public_api *api, struct http_request *http, const st
             .name = headers.name,
             .user_meta = headers.user_meta,
             .condition = headers.condition,
+            .needs_level = headers_ack_level(headers.ack),
         };
 
         request->operation = OPERATION_META_SET;
         request->id = *id;
         request->ack = headers.ack;
+        request->timeout_ms = headers.timeout_ms;
+        begin_patience(request);
         request->level_sent = headers.fields & EVENT_HAS_LEVEL;
         submit_change(request, &change);
     }
@@ -285,6 +288,8 @@ void public_delete(struct public_api *api, struct http_request *http, const stru
     /* A tombstone is for ever: not for ids that no put can bear. */
     if (!refusal && ulid_check_time(id) != 0)
         refusal = &bad_id_time;
+    if (!refusal)
+        refusal = public_forbids_changes(api);
     struct public_request *request = refusal ? NULL : public_take(api, http);
     if (refusal)
         public_refuse(http, refusal);
@@ -313,7 +318,7 @@ static void meta_found(struct http_request *http)
     if (request->rc && request->rc != ERR_DELETED)
         public_fail(http, request->rc, OPERATION_META, &request->id);
     else
-        answer_document(request, store_body_object(request->body), 200);
+        public_answer_document(request, store_body_object(request->body), 200);
 }
 
 static void find_meta(struct store_job *job, struct db_reader *reader)
@@ -321,6 +326,9 @@ static void find_meta(struct store_job *job, struct db_reader *reader)
     struct public_request *request = container_of(job, struct public_request, job);
 
     request->rc = store_open(&request->body, request->api->store, reader, &request->id, false);
+    if (request->rc == 0)
+        request->rc = store_count_copies(request->api->store, reader,
+                                         store_body_object(request->body), &request->copies);
     http_post(request->http, meta_found);
 }
 

@@ -18,7 +18,8 @@ struct snapshot {
     struct journal_stats journal;
     struct ram_stats ram;
     struct hot_stats hot;
-    uint64_t in_flight_bytes; /* of memory: held for slow clients */
+    struct disk_cache_stats cache; /* all zero: there is none */
+    uint64_t in_flight_bytes;      /* of memory: held for slow clients */
     struct http_stats http;
     char node[ULID_TEXT_BYTES + 1], origin[ULID_TEXT_BYTES + 1];
     uint64_t uptime_s;
@@ -33,6 +34,9 @@ static void take(struct snapshot *s, const struct stats_source *source)
     journal_stats(journal, &s->journal);
     ram_stats(store_ram(source->store), &s->ram);
     hot_blocks_stats(store_hot(source->store), &s->hot);
+    s->cache = (struct disk_cache_stats){0};
+    if (store_disk_cache(source->store))
+        disk_cache_stats(store_disk_cache(source->store), &s->cache);
     const struct budget *memory = store_memory(source->store);
     s->in_flight_bytes = budget_used(memory);
     /* --memory is all of it together; the hot blocks' share is within the RAM tier's. */
@@ -198,6 +202,20 @@ static void add_memory(struct buf *out, const struct snapshot *s)
     figures_end(out);
 }
 
+static void add_disk_cache(struct buf *out, const struct disk_cache_stats *cache)
+{
+    figures_begin(out, "disk_cache");
+    figures_number(out, "limit_bytes", cache->limit_bytes);
+    figures_number(out, "used_bytes", cache->used_bytes);
+    figures_number(out, "copies", cache->copies);
+    figures_number(out, "hits", cache->hits);
+    figures_number(out, "misses", cache->misses);
+    figures_number(out, "stored", cache->stored);
+    figures_number(out, "evictions", cache->evicted);
+    figures_number(out, "bad_blocks", cache->bad_blocks);
+    figures_end(out);
+}
+
 static void add_faults(struct buf *out, const struct journal_stats *j)
 {
     figures_begin(out, "faults");
@@ -220,6 +238,7 @@ void stats_json(struct buf *out, const struct stats_source *source)
     add_node(out, &s, source);
     add_journal(out, &s);
     add_memory(out, &s);
+    add_disk_cache(out, &s.cache);
     add_http(out, &s.http);
     add_scrub(out, &s.journal);
     add_faults(out, &s.journal);
@@ -331,6 +350,26 @@ static void metrics_vector(struct buf *out, const struct snapshot *s)
     buf_char(out, '\n');
 }
 
+static void metrics_disk_cache(struct buf *out, const struct disk_cache_stats *cache)
+{
+    const struct figure metrics[] = {
+        {"objstore_disk_cache_limit_bytes", "--disk-cache, or a tenth of the disk", FIGURE_GAUGE,
+         cache->limit_bytes},
+        {"objstore_disk_cache_used_bytes", "Used of it", FIGURE_GAUGE, cache->used_bytes},
+        {"objstore_disk_cache_copies", "Bodies of other nodes kept on disk", FIGURE_GAUGE,
+         cache->copies},
+        {"objstore_disk_cache_hits_total", "Reads served from there", FIGURE_COUNTER, cache->hits},
+        {"objstore_disk_cache_misses_total", "Reads that were not", FIGURE_COUNTER, cache->misses},
+        {"objstore_disk_cache_stored_total", "Bodies that came in", FIGURE_COUNTER, cache->stored},
+        {"objstore_disk_cache_evictions_total", "Of them: evicted for others", FIGURE_COUNTER,
+         cache->evicted},
+        {"objstore_disk_cache_bad_blocks_total", "Damaged blocks found, never served",
+         FIGURE_COUNTER, cache->bad_blocks},
+    };
+
+    figures_metrics(out, metrics, sizeof metrics / sizeof *metrics);
+}
+
 static void metrics_doors(struct buf *out, const struct snapshot *s)
 {
     const struct ram_stats *ram = &s->ram;
@@ -405,6 +444,7 @@ void stats_metrics(struct buf *out, const struct stats_source *source)
     metrics_journal(out, &s);
     metrics_vector(out, &s);
     metrics_doors(out, &s);
+    metrics_disk_cache(out, &s.cache);
     metrics_latency(out, &s.http, source);
     stats_cluster_metrics(out, &s.cluster);
 }

@@ -26,12 +26,14 @@ void stats_cluster_take(struct stats_cluster *out, struct cluster *cluster,
 {
     out->alone = !cluster || cluster_is_alone(cluster);
     if (!cluster) {
-        out->figures = (struct cluster_stats){.health = PROBE_GOOD};
+        out->figures = (struct cluster_stats){.health = PROBE_GOOD, .level = 1};
         out->members[0] = (struct cluster_member){.node = *self,
                                                   .self = true,
                                                   .joined = MEMBER_JOINED,
                                                   .state = PROBE_ALIVE,
                                                   .rtt_ms = -1,
+                                                  .feature = FEATURE_LEVEL,
+                                                  .version = OBJSTORE_VERSION,
                                                   .digest_equal = true};
         out->count = 1;
         return;
@@ -39,6 +41,12 @@ void stats_cluster_take(struct stats_cluster *out, struct cluster *cluster,
     cluster_stats(cluster, &out->figures);
     out->count = cluster_members(cluster, out->members, STATS_MEMBERS);
     assert(out->count <= STATS_MEMBERS);
+    /* Who was forgotten is so here, too; but a node shows itself in any case. */
+    size_t kept = 0;
+    for (size_t i = 0; i < out->count; i++)
+        if (out->members[i].joined != MEMBER_FORGOTTEN || out->members[i].self)
+            out->members[kept++] = out->members[i];
+    out->count = kept;
 }
 
 const char *stats_cluster_health(struct cluster *cluster)
@@ -95,7 +103,10 @@ static void add_member(struct buf *out, const struct cluster_member *m)
         buf_text(out, "null");
     else
         buf_format(out, "%lld", (long long)m->rtt_ms);
+    figures_string(out, "version", m->version);
     figures_number(out, "feature", m->feature);
+    figures_boolean(out, "draining", m->draining);
+    figures_number(out, "lag_events", m->lag_events);
     figures_boolean(out, "digest_equal", m->digest_equal);
     buf_char(out, '}');
 }
@@ -109,6 +120,13 @@ static void add_cluster(struct buf *out, const struct stats_cluster *it)
     figures_number(out, "joined", sum.joined);
     figures_number(out, "alive", sum.alive);
     figures_number(out, "unequal", sum.unequal);
+    figures_key(out, "clock_behind_ms");
+    if (it->figures.clock_judged)
+        buf_format(out, "%lld", (long long)it->figures.clock_behind_ms);
+    else
+        buf_text(out, "null");
+    figures_boolean(out, "clock_skew", it->figures.clock_is_skewed);
+    figures_number(out, "feature", it->figures.level);
     figures_key(out, "members");
     buf_char(out, '[');
     for (size_t i = 0; i < it->count; i++) {
@@ -132,6 +150,9 @@ void stats_cluster_json(struct buf *out, const struct stats_cluster *it)
     figures_number(out, "bytes_out", f->bytes_out);
     figures_number(out, "rounds", f->sessions);
     figures_number(out, "timeouts", f->timeouts);
+    figures_number(out, "lag_events", f->lag_events);
+    figures_key(out, "lag_s");
+    figures_seconds(out, f->lag_ms * 1000);
     figures_end(out);
 
     figures_begin(out, "transfer");
@@ -143,12 +164,29 @@ void stats_cluster_json(struct buf *out, const struct stats_cluster *it)
 
     figures_begin(out, "replication");
     figures_number(out, "pending", f->wanted);
+    figures_number(out, "bytes_pending", f->wanted_bytes);
     figures_number(out, "copied", f->replicated);
+    figures_number(out, "rate", f->replicated_rate);
+    figures_end(out);
+
+    figures_begin(out, "acks");
+    figures_number(out, "waiting", f->acks.waiting);
+    figures_number(out, "fulfilled", f->acks.fulfilled);
+    figures_number(out, "late", f->acks.late);
+    figures_number(out, "refused", f->acks.refused);
+    figures_end(out);
+
+    figures_begin(out, "notes");
+    figures_number(out, "said", f->notes_said);
+    figures_number(out, "received", f->notes_received);
+    figures_number(out, "refused", f->notes_refused);
     figures_end(out);
 
     figures_begin(out, "link");
     figures_number(out, "frames_in", f->frames_in);
     figures_number(out, "frames_out", f->frames_out);
+    figures_number(out, "bytes_in", f->link_bytes_in);
+    figures_number(out, "bytes_out", f->link_bytes_out);
     figures_number(out, "malformed", f->malformed);
     figures_number(out, "other_tag", f->other_tag);
     figures_number(out, "refused", f->refused);
@@ -175,8 +213,10 @@ static void metrics_members(struct buf *out, const struct stats_cluster *it)
         figures_label(out, "addr", m->address);
         buf_char(out, ',');
         figures_label(out, "state", state_of(m));
-        buf_format(out, ",self=\"%s\",digest_equal=\"%s\"} 1\n", m->self ? "true" : "false",
+        buf_format(out, ",self=\"%s\",digest_equal=\"%s\",", m->self ? "true" : "false",
                    m->digest_equal ? "true" : "false");
+        figures_label(out, "version", m->version);
+        buf_text(out, "} 1\n");
     }
     figures_head(out, "objstore_cluster_member_rtt_seconds", "Round trip to it, where measured",
                  "gauge");
@@ -210,6 +250,21 @@ static void metrics_states(struct buf *out, const struct stats_cluster *it)
                    (unsigned long long)states[i].count);
 }
 
+static void metrics_clock(struct buf *out, const struct stats_cluster *it)
+{
+    int64_t ms = it->figures.clock_behind_ms;
+
+    if (!it->figures.clock_judged)
+        return;
+    figures_head(out, "objstore_cluster_clock_behind_seconds",
+                 "This node's clock behind the members' median; negative: ahead of it", "gauge");
+    buf_text(out, "objstore_cluster_clock_behind_seconds ");
+    if (ms < 0)
+        buf_char(out, '-');
+    figures_seconds(out, (uint64_t)(ms < 0 ? -ms : ms) * 1000);
+    buf_char(out, '\n');
+}
+
 void stats_cluster_metrics(struct buf *out, const struct stats_cluster *it)
 {
     const struct cluster_stats *f = &it->figures;
@@ -218,6 +273,10 @@ void stats_cluster_metrics(struct buf *out, const struct stats_cluster *it)
         {"objstore_cluster_joined", "Nodes that belong to the cluster", FIGURE_GAUGE, sum.joined},
         {"objstore_cluster_unequal", "Members that answer and hold other facts than this node",
          FIGURE_GAUGE, sum.unequal},
+        {"objstore_cluster_feature_level", "Feature level that its members have agreed on",
+         FIGURE_GAUGE, f->level},
+        {"objstore_sync_lag_events", "Events fewer than the member has that has most", FIGURE_GAUGE,
+         f->lag_events},
         {"objstore_sync_received_events_total", "Events taken from peers", FIGURE_COUNTER,
          f->events_in},
         {"objstore_sync_received_bytes_total", "Their bytes", FIGURE_COUNTER, f->bytes_in},
@@ -234,10 +293,34 @@ void stats_cluster_metrics(struct buf *out, const struct stats_cluster *it)
          f->served_bytes},
         {"objstore_replication_pending", "Bodies of level 2 that this node lacks", FIGURE_GAUGE,
          f->wanted},
+        {"objstore_replication_pending_bytes", "Their bytes", FIGURE_GAUGE, f->wanted_bytes},
+        {"objstore_replication_rate_bytes", "Bytes of copies made a second, lately", FIGURE_GAUGE,
+         f->replicated_rate},
         {"objstore_replication_copied_total", "Bodies of level 2 that it has copied",
          FIGURE_COUNTER, f->replicated},
+        {"objstore_cluster_clock_skew",
+         "1 while this node's clock is more than 60 s off the others' median, and clients can "
+         "change nothing here",
+         FIGURE_GAUGE, f->clock_is_skewed},
+        {"objstore_acks_waiting", "Requests that wait for copies on other nodes", FIGURE_GAUGE,
+         f->acks.waiting},
+        {"objstore_acks_fulfilled_total", "Such waits that ended with enough copies",
+         FIGURE_COUNTER, f->acks.fulfilled},
+        {"objstore_acks_late_total", "Such waits that ended without", FIGURE_COUNTER, f->acks.late},
+        {"objstore_acks_refused_total", "Requests that could not wait, as too many did",
+         FIGURE_COUNTER, f->acks.refused},
+        {"objstore_notes_said_total", "Messages that this node was given for all", FIGURE_COUNTER,
+         f->notes_said},
+        {"objstore_notes_received_total", "Messages of other nodes for all", FIGURE_COUNTER,
+         f->notes_received},
+        {"objstore_notes_refused_total", "Of both: too many at once, dropped", FIGURE_COUNTER,
+         f->notes_refused},
         {"objstore_link_received_frames_total", "Frames from peers", FIGURE_COUNTER, f->frames_in},
         {"objstore_link_sent_frames_total", "Frames to peers", FIGURE_COUNTER, f->frames_out},
+        {"objstore_link_received_bytes_total", "Their bytes, before encryption", FIGURE_COUNTER,
+         f->link_bytes_in},
+        {"objstore_link_sent_bytes_total", "Their bytes, before encryption", FIGURE_COUNTER,
+         f->link_bytes_out},
         {"objstore_link_malformed_total", "Frames that made no sense, dropped", FIGURE_COUNTER,
          f->malformed},
         {"objstore_link_other_tag_total", "Frames of another cluster, dropped", FIGURE_COUNTER,
@@ -247,6 +330,12 @@ void stats_cluster_metrics(struct buf *out, const struct stats_cluster *it)
     };
 
     metrics_states(out, it);
+    metrics_clock(out, it);
+    figures_head(out, "objstore_sync_lag_seconds",
+                 "For how long there has been something that this node lacks", "gauge");
+    buf_text(out, "objstore_sync_lag_seconds ");
+    figures_seconds(out, f->lag_ms * 1000);
+    buf_char(out, '\n');
     metrics_members(out, it);
     figures_metrics(out, metrics, sizeof metrics / sizeof *metrics);
 }

@@ -21,7 +21,8 @@ struct stats_cluster {
 void stats_cluster_take(struct stats_cluster *out, struct cluster *cluster,
                         const struct id128 *self);
 
-/* The members cluster, sync, transfer, replication and link of an object that is being written. */
+/* The members cluster, sync, transfer, replication, notes and link of an object that is being
+ * written. */
 void stats_cluster_json(struct buf *out, const struct stats_cluster *it);
 void stats_cluster_metrics(struct buf *out, const struct stats_cluster *it);
 

@@ -9,6 +9,7 @@
 #include "api/store_impl.h"
 
 #include "api/peer_body.h"
+#include "api/peer_fill.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -22,6 +23,7 @@ struct store_change {
     void (*done)(void *arg, const struct store_result *result);
     void *arg;
     bool busy;
+    struct cluster *cluster; /* whose gate it went through */
     struct condition *condition;
     char text[];
 };
@@ -55,6 +57,7 @@ int store_create(struct store **out, const struct store_config *config)
     store->journal = config->journal;
     store->cluster = config->cluster;
     store->ram = config->ram;
+    store->disk_cache = config->disk_cache;
     store->env = config->env;
     store->memory = config->memory;
     store->log = journal_log(config->journal);
@@ -66,6 +69,8 @@ int store_create(struct store **out, const struct store_config *config)
     int rc = hot_blocks_create(&store->hot, store->env, store->ram);
     if (!rc && store->cluster)
         rc = peer_bodies_create(&store->peer_bodies, store);
+    if (!rc && store->cluster && store->disk_cache)
+        rc = peer_fills_create(&store->peer_fills, store);
     if (rc)
         goto out;
     rc = pool_start(&store->readers, "store-read", POOL_THREADS, READER_CAPACITY, &context);
@@ -89,6 +94,7 @@ void store_destroy(struct store **store)
     pool_stop(&it->writers);
     store_put_drain(it);
     peer_bodies_destroy(&it->peer_bodies);
+    peer_fills_destroy(&it->peer_fills);
     hot_blocks_destroy(&it->hot);
     assert(atomic_load(&it->upload_bytes) == 0);
     (void)pthread_mutex_destroy(&it->lock);
@@ -126,9 +132,66 @@ uint64_t store_max_body(const struct store *store)
     return store->max_body_bytes;
 }
 
+struct copies *store_copies(struct store *store)
+{
+    return store->cluster ? cluster_copies(store->cluster) : NULL;
+}
+
+bool store_is_alone(struct store *store)
+{
+    return !store->cluster || cluster_is_alone(store->cluster);
+}
+
+enum probe_health store_health(struct store *store)
+{
+    return store->cluster ? cluster_health(store->cluster) : PROBE_GOOD;
+}
+
+bool store_clock_is_skewed(struct store *store)
+{
+    return store->cluster && cluster_clock_is_skewed(store->cluster);
+}
+
+struct db_copies store_own_copy(struct store *store, const struct object *object)
+{
+    unsigned members = store_is_alone(store) ? 1 : cluster_joined(store->cluster);
+
+    return (struct db_copies){.members = members ? members : 1,
+                              .held = !place_is_none(&object->place)};
+}
+
+int store_count_copies(struct store *store, struct db_reader *reader, const struct object *object,
+                       struct db_copies *out)
+{
+    struct id128 self = journal_node(store->journal);
+
+    if (!store_is_alone(store) && !(object->flags & OBJECT_DELETED))
+        return db_reader_copies(reader, object, &self, out);
+    *out = store_own_copy(store, object);
+    return 0;
+}
+
 struct peer_bodies *store_peer_bodies(struct store *store)
 {
     return store->peer_bodies;
+}
+
+bool store_give_way(struct store *store)
+{
+    if (!store->disk_cache || !disk_cache_shrink(store->disk_cache))
+        return false;
+    journal_freed(store->journal);
+    return true;
+}
+
+struct peer_fills *store_peer_fills(struct store *store)
+{
+    return store->peer_fills;
+}
+
+struct disk_cache *store_disk_cache(struct store *store)
+{
+    return store->disk_cache;
 }
 
 static void run_job(struct job *job, void *context)
@@ -169,6 +232,8 @@ static void changed(struct change *change)
 
     assert(it->busy);
     it->busy = false;
+    if (it->cluster)
+        cluster_write_end(it->cluster);
     /* From here on the door may free IT. */
     it->done(it->arg, &result);
 }
@@ -210,8 +275,14 @@ int store_change_submit(struct store_change **out, struct store *store,
     char *at = copy_text(&it->change.request.name, it->text);
     at = copy_text(&it->change.request.type, at);
     (void)copy_text(&it->change.request.user_meta, at);
+    it->cluster = store->cluster;
     *out = it;
-    int rc = journal_submit(store->journal, &it->change);
+    int rc = it->cluster ? cluster_write_begin(it->cluster) : 0;
+    if (rc == 0) {
+        rc = journal_submit(store->journal, &it->change);
+        if (rc && it->cluster)
+            cluster_write_end(it->cluster);
+    }
     if (rc) {
         it->busy = false;
         store_change_destroy(out);

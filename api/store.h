@@ -14,6 +14,7 @@
 #include "base/pool.h"
 #include "cluster/cluster.h"
 #include "journal/journal.h"
+#include "storage/disk_cache.h"
 #include "storage/hot_blocks.h"
 #include "storage/ram.h"
 
@@ -24,12 +25,15 @@
 
 struct store;
 struct peer_bodies;
+struct peer_fills;
 
 struct store_config {
     struct journal *journal; /* lent, started */
     struct cluster *cluster; /* lent: where bodies that are not here come from; NULL: from nowhere.
                                 It is stopped before the store is destroyed. */
     struct ram *ram;         /* lent */
+    struct disk_cache *disk_cache; /* lent; NULL: large bodies of other nodes are not kept, and
+                                      fetched for each client by itself */
     struct env *env;
     struct budget *memory;   /* lent: for bodies on their way from the disk to slow clients; over it
                                 an open gets ERR_FULL */
@@ -46,8 +50,24 @@ struct ram *store_ram(struct store *store);
 struct hot_blocks *store_hot(struct store *store);
 struct budget *store_memory(struct store *store);
 uint64_t store_max_body(const struct store *store);
+/* Who waits for copies on other nodes; NULL: there are none to wait for. */
+struct copies *store_copies(struct store *store);
+/* This node never had others. */
+bool store_is_alone(struct store *store);
+/* How this node stands among others: PROBE_GOOD, DEGRADED or BAD. */
+enum probe_health store_health(struct store *store);
+/* Its clock is too wrong for changes of clients. */
+bool store_clock_is_skewed(struct store *store);
+/* What is known without looking: this node's copy, and how many members there are. */
+struct db_copies store_own_copy(struct store *store, const struct object *object);
+/* How many durable copies OBJECT has. Blocks. READER: the pool thread's. */
+int store_count_copies(struct store *store, struct db_reader *reader, const struct object *object,
+                       struct db_copies *out) MUST_CHECK;
 /* Small bodies that are on their way here: api/peer_body.h. NULL: no cluster. */
 struct peer_bodies *store_peer_bodies(struct store *store);
+/* Large ones, and where they are kept: api/peer_fill.h. NULL: they are not. */
+struct peer_fills *store_peer_fills(struct store *store);
+struct disk_cache *store_disk_cache(struct store *store);
 
 /* Work that may wait for the disk; embedded in its owner's struct. RUN is called once on a thread
  * of the reader pool, with that thread's reader, and may free it. */
@@ -111,6 +131,7 @@ struct store_result {
     int rc;       /* 0; journal's and decide()'s refusals; ERR_MISMATCH: a digest or the length is
                      wrong; ERR_FULL: overloaded */
     bool created; /* false: the bytes were here already; for changes: nothing changed */
+    bool first;   /* a put of what nobody here had heard of */
     const struct object *object; /* the row after it (rc 0), or the one that refused it, or NULL;
                                     owned by the put or change */
 };

@@ -16,6 +16,8 @@ struct store {
     struct journal *journal;
     struct cluster *cluster; /* NULL: runs alone */
     struct peer_bodies *peer_bodies;
+    struct peer_fills *peer_fills; /* NULL: no cluster, or no … */
+    struct disk_cache *disk_cache;
     struct ram *ram;
     struct hot_blocks *hot;
     struct env *env;
@@ -31,6 +33,8 @@ struct store {
     unsigned idle_count;
 };
 
+/* The disk is full: the disk cache gives its room back. True: there was some. */
+bool store_give_way(struct store *store);
 /* Free the idle puts. */
 void store_put_drain(struct store *store);
 

@@ -45,6 +45,7 @@ struct store_put {
     unsigned checks;
     bool finished; /* the large file is complete */
     bool busy;     /* a pool thread or the committer has it */
+    bool gated;    /* it went through the gate for changes, and goes out of it */
     /* From here on kept from one use to the next. */
     struct digest *sha, *md5;
     char small_text[SMALL_TEXT_BYTES];
@@ -192,7 +193,12 @@ int store_put_begin(struct store_put **out, struct store *store,
     *out = NULL;
     if (store->max_body_bytes && known && options->length > store->max_body_bytes)
         return ERR_TOO_BIG;
-    int rc = journal_room(store->journal, known ? options->length : 0);
+    int rc = store->cluster ? cluster_write_refusal(store->cluster) : 0;
+    if (rc)
+        return rc;
+    rc = journal_room(store->journal, known ? options->length : 0);
+    if (rc == ERR_NO_SPACE && store_give_way(store)) /* copies of what others have come second */
+        rc = journal_room(store->journal, known ? options->length : 0);
     if (rc)
         return rc;
     struct store_put *put = take_idle(store);
@@ -333,6 +339,8 @@ int store_put_write(struct store_put *put, const void *data, size_t len)
     if (max && len > max - put->received)
         return ERR_TOO_BIG;
     rc = journal_claim(put->store->journal, len, put->received == 0);
+    if (rc == ERR_NO_SPACE && store_give_way(put->store))
+        rc = journal_claim(put->store->journal, len, put->received == 0);
     if (rc)
         return rc;
     bool large = put->length == UINT64_MAX ? put->received + len > LIMIT_INLINE_BODY_BYTES
@@ -355,11 +363,15 @@ static void finish(struct store_put *put, int rc)
     const struct store_result result = {
         .rc = rc,
         .created = rc == 0 && put->change.stored,
+        .first = rc == 0 && put->change.first,
         .object = put->change.object,
     };
 
     assert(put->busy);
     put->busy = false;
+    if (put->gated)
+        cluster_write_end(put->store->cluster);
+    put->gated = false;
     /* From here on the door may free PUT. */
     put->done(put->arg, &result);
 }
@@ -511,7 +523,10 @@ void store_put_finish(struct store_put *put,
     put->done = done;
     put->arg = arg;
     put->busy = true;
-    int rc = submit(put);
+    int rc = put->store->cluster ? cluster_write_begin(put->store->cluster) : 0;
+    put->gated = rc == 0 && put->store->cluster;
+    if (rc == 0)
+        rc = submit(put);
     if (rc)
         finish(put, rc);
 }

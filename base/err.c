@@ -41,6 +41,8 @@ static const struct words words[] = {
     [-ERR_UNVERIFIED] = {"unverified", "the stored copy is not verified yet"},
     [-ERR_PRECONDITION] = {"precondition_failed", "a precondition of the change does not hold"},
     [-ERR_ELSEWHERE] = {"elsewhere", "the body is not on this node"},
+    [-ERR_DRAINING] = {"draining", "this node is about to leave the cluster"},
+    [-ERR_OUTSIDE] = {"not_a_member", "this node has left the cluster or was forgotten"},
 };
 
 static const struct words *find(int rc)

@@ -35,6 +35,8 @@ enum err {
     ERR_UNVERIFIED = -24,   /* the same bytes exist here, but nobody has checked that copy yet */
     ERR_PRECONDITION = -25, /* the object is not in the state that the change asks for */
     ERR_ELSEWHERE = -26,    /* no copy of the bytes is here, but other nodes may have one */
+    ERR_DRAINING = -27,     /* this node hands over what it has, to leave: it takes no writes */
+    ERR_OUTSIDE = -28,      /* this node has left the cluster, or was forgotten: as above */
 };
 
 /* A short English sentence without a full stop for RC; for 0 "success". Never NULL. Static. */

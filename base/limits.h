@@ -68,29 +68,48 @@
 #define LIMIT_WIRE_EVENT_BYTES (256 * KIB) /* of events in one message, at least one event */
 #define LIMIT_WIRE_CHUNK_BYTES (256 * KIB) /* of a body in one message */
 #define LIMIT_WIRE_NOTE_BYTES  (8 * KIB)
-#define LIMIT_VECTOR_RUNS      1000000 /* a run is one life of one process, which wrote */
+#define LIMIT_WIRE_PACK_BYTES  (128 * KIB) /* of small messages that travel as one */
+#define PACK_MESSAGE_BYTES     (16 * KIB)  /* larger ones travel alone */
+#define LIMIT_VECTOR_RUNS      1000000     /* a run is one life of one process, which wrote */
+#define LIMIT_WIRE_NOTE_IDS    256         /* in one list of a message */
+
+/* Administration: what is asked of one member for the sake of another. */
+#define LIMIT_WIRE_VERSION_BYTES 32          /* of a software version */
+#define LIMIT_WIRE_ADOPT         512         /* objects in one message */
+#define LIMIT_WIRE_ROWS          8192        /* sums of rows in one message */
+#define LIMIT_WIRE_ROW_BYTES     (128 * KIB) /* of one object's facts as JSON */
+#define LIMIT_INQUIRIES          64          /* questions of this node under way … */
+#define LIMIT_FINDINGS           16          /* … and of others being answered here */
+#define LIMIT_ADOPTED            2048        /* objects that others asked this node to copy */
+#define INQUIRY_MS               2000        /* until a question is asked again */
 
 /* Runs (origins) that a node keeps apart: every start of every node that wrote. */
 #define LIMIT_RUNS (1u << 20)
 
 /* Bodies between nodes. The window is what one transfer may have under way or unread by its reader;
  * of what a node serves, background transfers may use the second number of each pair. */
-#define LIMIT_FETCHES                    256 /* asked for at once */
-#define LIMIT_FETCH_HOLDERS              32  /* of one fetch */
-#define BODY_WINDOW_BYTES                (1 * MIB)
-#define BODY_BACKGROUND_WINDOW_BYTES     (512 * KIB)
-#define LIMIT_SERVED                     64 /* transfers */
-#define LIMIT_SERVED_BACKGROUND          48
-#define LIMIT_SERVED_PER_PEER            8
-#define LIMIT_SERVED_PER_PEER_BACKGROUND 6
-#define LIMIT_SERVE_READS                16 /* of a chunk each, under way to the disk */
-#define LIMIT_SERVE_READS_BACKGROUND     12
+#define LIMIT_FETCHES                     256 /* asked for at once */
+#define LIMIT_FETCH_HOLDERS               32  /* of one fetch */
+#define BODY_WINDOW_BYTES                 (1 * MIB)
+#define BODY_BACKGROUND_WINDOW_BYTES      (512 * KIB)
+#define LIMIT_SERVED                      256 /* transfers */
+#define LIMIT_SERVED_BACKGROUND           192
+#define LIMIT_SERVED_PER_PEER             32
+#define LIMIT_SERVED_PER_PEER_BACKGROUND  24
+#define LIMIT_ASKED_LARGE_BACKGROUND      18 /* of one peer: a small body never waits for large ones */
+#define LIMIT_SERVE_READS                 64 /* under way to the disk: so many, … */
+#define LIMIT_SERVE_READS_BACKGROUND      48
+#define LIMIT_SERVE_READ_BYTES            (4 * MIB) /* … and so much; each is at most a chunk */
+#define LIMIT_SERVE_READ_BYTES_BACKGROUND (3 * MIB)
 
 /* Replication: copies that this node makes for itself. Times in milliseconds. */
-#define LIMIT_REPLICAS     16  /* under way at once */
-#define LIMIT_REPAIRS      256 /* damaged copies that wait for a good one … */
-#define REPAIRS_AT_ONCE    2   /* … of them under way, besides */
-#define LIMIT_REPLICA_PAGE 64  /* ids read from the list at once */
+#define LIMIT_REPLICAS     64 /* under way at once, … */
+#define LIMIT_REPLICAS_OLD 48 /* … of them, others than those that have just become wanted, … */
+#define REPLICA_BYTES      (8 * MIB) /* … and their bytes in memory, but always one */
+#define LIMIT_REPAIRS      256       /* damaged copies that wait for a good one … */
+#define REPAIRS_AT_ONCE    2         /* … of them under way, besides */
+#define LIMIT_REPLICA_PAGE 64        /* ids read from the list at once */
+#define LIMIT_REPLICA_NEW  1024 /* that have just become wanted; of more the walks find the rest */
 #define LIMIT_REPLICA_FAILURES                                                                     \
     1024 /* objects remembered for a retry; others the sweep meets again */
 #define REPLICA_BACKOFF_MS     1000 /* after an object's first failure, doubled up to … */
@@ -102,6 +121,11 @@
 #define REPLICA_RECENT_MS      60000 /* news are looked for among ids of this age */
 #define REPLICA_SWEEP_MIN_MS   500   /* between the ends of sweeps and the next, with news … */
 #define REPLICA_SWEEP_MAX_MS   60000 /* … and without */
+
+/* Requests that wait until other nodes have copies of what they put. */
+#define LIMIT_COPY_WAITS     10000
+#define ACK_TIMEOUT_MS       10000         /* unless X-Meta-Timeout says otherwise, … */
+#define LIMIT_ACK_TIMEOUT_MS (3600 * 1000) /* … at most so long */
 
 /* The link: sockets between nodes. Bytes and frames are per peer. */
 #define LIMIT_LINK_PEERS      (2 * LIMIT_MEMBERS)
@@ -136,6 +160,24 @@
 #define SYNC_BACKOFF_MAX_MS       8000
 #define SYNC_REPAIR_MS            30000 /* a random peer that differs is asked, news or not */
 #define SYNC_REFUSED_MS           60000 /* events that do not fit are not tried again */
+
+/* Notes to all nodes. Times in milliseconds. A note is taken while it is young, and remembered for
+ * much longer; so it is not taken twice. */
+#define LIMIT_NOTES_KEPT       256   /* with their bytes, to be read and passed on … */
+#define LIMIT_NOTES_KEPT_BYTES MIB   /* … and those, all together */
+#define LIMIT_NOTES_SEEN       4096  /* ids remembered */
+#define NOTE_LIFE_MS           10000 /* it is passed on for so long */
+#define NOTE_SEEN_MS           60000 /* its id is remembered for so long */
+#define NOTE_ROUND_MS          200   /* between offers … */
+#define NOTE_FANOUT            4     /* … to so many nodes each */
+#define LIMIT_NOTE_SENDS       16    /* of one note to one node */
+#define NOTE_WANT_MS           400   /* a note asked for may take so long to come */
+#define NOTE_OWN_RATE          4     /* that this node says in a second … */
+#define NOTE_OWN_BURST         32    /* … and at once */
+#define NOTE_AUTHOR_RATE       8     /* that are taken of one other node */
+#define NOTE_AUTHOR_BURST      64
+#define NOTE_RATE              50 /* … and of all together */
+#define NOTE_BURST             256
 
 /* The pool for work that may wait for the disk. */
 #define POOL_THREADS     4

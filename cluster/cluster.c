@@ -83,7 +83,7 @@ static void tick(struct cluster *cluster)
 
     if (cluster->displaced)
         return;
-    if (cluster->local_due)
+    if (cluster->local_due || atomic_load(&cluster->draining) != cluster->draining_said)
         peer_local(cluster);
     if (now_ms >= probe_next_ms(cluster->probe)) {
         struct probe_input input = {.kind = PROBE_TICK};
@@ -97,9 +97,12 @@ static void tick(struct cluster *cluster)
         cluster_sync(cluster, &input);
         fetch_tick(cluster->fetches, now_ms);
         serve_tick(cluster->serve, now_ms);
+        orders_tick(cluster, now_ms);
         peer_tick(cluster, now_ms);
         twin_tick(cluster, now_ms);
         peer_join(cluster);
+        peer_standing(cluster);
+        operate_replace(cluster);
     }
     if (now_ms - cluster->view_ms >= VIEW_MS) {
         cluster->view_ms = now_ms;
@@ -107,6 +110,7 @@ static void tick(struct cluster *cluster)
     }
 }
 
+/* How long the link may be waited for. */
 static unsigned patience_ms(struct cluster *cluster)
 {
     uint64_t now_ms = cluster_now(cluster), next_ms = probe_next_ms(cluster->probe);
@@ -120,17 +124,39 @@ static unsigned patience_ms(struct cluster *cluster)
     return next_ms - now_ms < TURN_MS ? (unsigned)(next_ms - now_ms) : TURN_MS;
 }
 
-/* One turn; false where the link is no more. */
-static bool turn(struct cluster *cluster)
+bool cluster_step(struct cluster *cluster)
 {
     take_deliveries(cluster);
     cluster_submit(cluster);
     cluster_failed(cluster);
     bodies_failed(cluster);
     bodies_take(cluster);
+    orders_take(cluster);
+    inquiry_send(cluster);
     cluster_news(cluster);
     tick(cluster);
+    pack_flush_all(cluster);
     return link_poll(cluster->link, patience_ms(cluster)) >= 0;
+}
+
+void cluster_leave(struct cluster *cluster)
+{
+    cluster->leaving = true;
+    if (!cluster->displaced)
+        peer_local(cluster);
+    bodies_close(cluster);
+    orders_close(cluster);
+    cluster_submit(cluster);
+}
+
+bool cluster_leave_step(struct cluster *cluster)
+{
+    assert(cluster->leaving);
+    take_deliveries(cluster);
+    pthread_mutex_lock(&cluster->lock);
+    bool idle = cluster->under_way == 0;
+    pthread_mutex_unlock(&cluster->lock);
+    return idle;
 }
 
 /* Say that we leave, end what is under way and wait for what was given away. */
@@ -140,20 +166,14 @@ static void finish(struct cluster *cluster)
     /* Whoever gives way to another process of this node says nothing: that one does not leave. */
     uint64_t farewell_ms = cluster->peer_count > 0 && !cluster->displaced ? FAREWELL_MS : 0;
 
-    cluster->leaving = true;
-    if (!cluster->displaced)
-        peer_local(cluster);
-    bodies_close(cluster);
-    cluster_submit(cluster);
+    cluster_leave(cluster);
     for (;;) {
-        take_deliveries(cluster);
+        bool idle = cluster_leave_step(cluster);
         uint64_t passed_ms = cluster_now(cluster) - begun_ms;
 
-        pthread_mutex_lock(&cluster->lock);
-        bool idle = cluster->under_way == 0;
-        pthread_mutex_unlock(&cluster->lock);
         if ((idle && passed_ms >= farewell_ms) || passed_ms >= STOP_MS)
             break;
+        pack_flush_all(cluster);
         if (link_poll(cluster->link, 10) < 0 && idle)
             break;
     }
@@ -164,9 +184,10 @@ static void *run(void *arg)
     struct cluster *cluster = arg;
 
     while (!atomic_load(&cluster->stopping))
-        if (!turn(cluster)) {
+        if (!cluster_step(cluster)) {
             log_error("cluster: the link to other nodes has failed; this node runs alone until it "
                       "is restarted");
+            orders_close(cluster);
             break;
         }
     while (!atomic_load(&cluster->stopping)) {
@@ -186,8 +207,12 @@ int cluster_start(struct cluster *cluster)
         return ERR_NO_MEMORY;
     pthread_setname_np(cluster->thread, "cluster");
     cluster->running = true;
-    int rc = replicator_start(cluster->replicator);
+    int rc = copies_start(cluster->copies);
 
+    if (rc == 0)
+        rc = replicator_start(cluster->replicator);
+    if (rc == 0)
+        rc = drainer_start(cluster->drainer);
     if (rc)
         cluster_stop(cluster);
     return rc;
@@ -197,6 +222,9 @@ void cluster_stop(struct cluster *cluster)
 {
     if (!cluster || !cluster->running)
         return;
+    copies_stop(cluster->copies);
+    inquiry_close(cluster);
+    drainer_stop(cluster->drainer);
     replicator_stop(cluster->replicator);
     atomic_store(&cluster->stopping, true);
     link_wake(cluster->link);
@@ -257,7 +285,7 @@ static int open_link(struct cluster *cluster, const struct cluster_config *confi
 
 static int open_cores(struct cluster *cluster)
 {
-    uint64_t seeds[3];
+    uint64_t seeds[4];
     int rc;
 
     cluster->env->random(cluster->env, seeds, sizeof seeds);
@@ -266,10 +294,12 @@ static int open_cores(struct cluster *cluster)
         .node = cluster->self,
         .seed = seeds[1],
         .tag = {cluster->tag, (uint32_t)strlen(cluster->tag)},
+        .version = {OBJSTORE_VERSION, (uint32_t)strlen(OBJSTORE_VERSION)},
         .address = {cluster->advertise, (uint32_t)strlen(cluster->advertise)}};
     if ((rc = sync_create(&cluster->sync, &sync)) == 0 &&
         (rc = probe_create(&cluster->probe, &probe, cluster_now(cluster))) == 0 &&
-        (rc = members_create(&cluster->members)) == 0 && (rc = twin_open(cluster)) == 0)
+        (rc = members_create(&cluster->members)) == 0 && (rc = twin_open(cluster)) == 0 &&
+        (rc = orders_open(cluster, seeds[3])) == 0)
         rc = bodies_open(cluster);
     return rc;
 }
@@ -303,6 +333,18 @@ static int add_seeds(struct cluster *cluster, const struct cluster_config *confi
     return 0;
 }
 
+/* A build that does not understand what its cluster has agreed on would get its facts wrong. */
+static int check_level(struct cluster *cluster, char *message, size_t cap)
+{
+    if (cluster->level <= FEATURE_LEVEL)
+        return 0;
+    (void)snprintf(message, cap,
+                   "the cluster's feature level is %u, and this build understands levels up to %u: "
+                   "a newer one is needed",
+                   cluster->level, FEATURE_LEVEL);
+    return ERR_FORMAT;
+}
+
 int cluster_open(struct cluster **out, const struct cluster_config *config, char *message,
                  size_t cap)
 {
@@ -321,12 +363,26 @@ int cluster_open(struct cluster **out, const struct cluster_config *config, char
     cluster->alone = true;
     cluster->on_displaced = config->on_displaced;
     cluster->on_displaced_arg = config->on_displaced_arg;
+    cluster->level = 1;
+    if (config->replaces)
+        cluster->replaces = *config->replaces;
     pthread_mutex_init(&cluster->lock, NULL);
+    pthread_condattr_t clock;
+    (void)pthread_condattr_init(&clock);
+    (void)pthread_condattr_setclock(&clock, CLOCK_MONOTONIC);
+    (void)pthread_cond_init(&cluster->answered, &clock);
+    (void)pthread_condattr_destroy(&clock);
     buf_init(&cluster->frame, LIMIT_WIRE_BYTES);
+    buf_init(&cluster->pack_frame, LIMIT_WIRE_BYTES);
     cluster->peers = calloc(LIMIT_PEERS, sizeof *cluster->peers);
     if (!cluster->peers)
         goto out;
     rc = replicator_create(&cluster->replicator, cluster->journal, cluster, cluster->env);
+    if (rc == 0)
+        rc = copies_create(&cluster->copies, cluster->journal);
+    if (rc == 0)
+        rc = drainer_create(&cluster->drainer, cluster->journal, cluster, cluster->env,
+                            config->state_dir);
     if (rc)
         goto out;
     const struct pool_context context = {open_reader, close_reader, cluster};
@@ -335,10 +391,13 @@ int cluster_open(struct cluster **out, const struct cluster_config *config, char
         (rc = places_create(&cluster->places, cluster->env, cluster->pool, CLUSTER_PORT)) != 0 ||
         (rc = open_link(cluster, config, message, cap)) != 0 ||
         (rc = know_address(cluster, config)) != 0 || (rc = open_cores(cluster)) != 0 ||
-        (rc = cluster_load(cluster)) != 0 || (rc = add_seeds(cluster, config)) != 0)
+        (rc = cluster_load(cluster)) != 0 || (rc = check_level(cluster, message, cap)) != 0 ||
+        (rc = add_seeds(cluster, config)) != 0)
         goto out;
     journal_listen(config->journal, cluster_listen, cluster);
     journal_on_damage(config->journal, cluster_damage, cluster);
+    journal_listen_copies(config->journal, cluster_listen_copies, cluster);
+    peer_standing(cluster);
     peer_view(cluster);
     *out = cluster;
     return 0;
@@ -356,21 +415,28 @@ void cluster_close(struct cluster **cluster_ptr)
     if (!cluster)
         return;
     assert(!cluster->running);
+    drainer_destroy(&cluster->drainer);
     replicator_destroy(&cluster->replicator);
+    copies_destroy(&cluster->copies);
     pool_stop(&cluster->pool);
     take_deliveries(cluster);
     probe_destroy(&cluster->probe);
     sync_destroy(&cluster->sync);
     fetch_destroy(&cluster->fetches);
     serve_destroy(&cluster->serve);
+    notes_destroy(&cluster->notes);
     members_destroy(&cluster->members);
     twins_destroy(&cluster->twins);
     places_destroy(&cluster->places);
     link_close(&cluster->link);
     secret_release(&cluster->secret);
     buf_release(&cluster->frame);
+    buf_release(&cluster->pack_frame);
+    for (size_t i = 0; i < cluster->peer_count; i++)
+        buf_release(&cluster->peers[i].pack);
     free(cluster->peers);
     free(cluster->news);
+    (void)pthread_cond_destroy(&cluster->answered);
     pthread_mutex_destroy(&cluster->lock);
     free(cluster);
     *cluster_ptr = NULL;
@@ -392,7 +458,12 @@ void cluster_stats(struct cluster *cluster, struct cluster_stats *out)
     pthread_mutex_unlock(&cluster->lock);
     replicator_stats(cluster->replicator, &replicator);
     out->wanted = replicator.wanted;
+    out->wanted_bytes = replicator.wanted_bytes;
     out->replicated = replicator.done;
+    copies_stats(cluster->copies, &out->acks);
+    /* What doors act on already. */
+    out->health = cluster_health(cluster);
+    out->clock_is_skewed = cluster_clock_is_skewed(cluster);
 }
 
 size_t cluster_members(struct cluster *cluster, struct cluster_member *out, size_t max)
@@ -405,11 +476,32 @@ size_t cluster_members(struct cluster *cluster, struct cluster_member *out, size
     return count;
 }
 
+struct drainer *cluster_drainer(struct cluster *cluster)
+{
+    return cluster->drainer;
+}
+
 bool cluster_is_alone(struct cluster *cluster)
 {
-    pthread_mutex_lock(&cluster->lock);
-    bool alone = cluster->alone;
+    return atomic_load_explicit(&cluster->alone, memory_order_relaxed);
+}
 
-    pthread_mutex_unlock(&cluster->lock);
-    return alone;
+struct copies *cluster_copies(struct cluster *cluster)
+{
+    return cluster->copies;
+}
+
+enum probe_health cluster_health(struct cluster *cluster)
+{
+    return (enum probe_health)atomic_load_explicit(&cluster->health, memory_order_relaxed);
+}
+
+bool cluster_clock_is_skewed(struct cluster *cluster)
+{
+    return atomic_load_explicit(&cluster->clock_is_skewed, memory_order_relaxed);
+}
+
+unsigned cluster_joined(struct cluster *cluster)
+{
+    return atomic_load_explicit(&cluster->joined, memory_order_relaxed);
 }

@@ -14,11 +14,13 @@
 #ifndef CLUSTER_CLUSTER_H
 #define CLUSTER_CLUSTER_H
 
+#include "cluster/copies.h"
 #include "cluster/probe.h"
 #include "cluster/members.h"
 #include "journal/journal.h"
 
 struct cluster;
+struct cluster_member;
 
 struct cluster_config {
     struct journal *journal; /* lent; open, but not started: the cluster listens to it */
@@ -33,6 +35,8 @@ struct cluster_config {
      * the two has a copy of the other's directories). The caller is to stop; NULL: it does not. */
     void (*on_displaced)(void *arg);
     void *on_displaced_arg;
+    const char *state_dir;        /* where a drain that was begun is remembered */
+    const struct id128 *replaces; /* the dead member whose place this node takes; NULL: nobody's */
 };
 
 /*
@@ -48,6 +52,18 @@ int cluster_start(struct cluster *cluster) MUST_CHECK;
 void cluster_stop(struct cluster *cluster);
 /* After journal_stop: its last news may come until then. */
 void cluster_close(struct cluster **cluster);
+
+/*
+ * Without cluster_start (the simulator) the caller takes the steps of its thread: from one thread,
+ * and beside those of the replicator (cluster/replicator.h) and of the pool.
+ */
+/* One turn of the loop, which may wait for frames as link_poll does; false where the link is no
+ * more. */
+bool cluster_step(struct cluster *cluster);
+/* Begin to leave, after the replicator's stop: no more cluster_step from then on, but … */
+void cluster_leave(struct cluster *cluster);
+/* … this, until it says that nothing is under way any more. */
+bool cluster_leave_step(struct cluster *cluster) MUST_CHECK;
 
 /* host:port of the listening socket. */
 const char *cluster_address(const struct cluster *cluster);
@@ -91,6 +107,63 @@ void cluster_fetch_consumed(struct cluster *cluster, struct cluster_reader *read
 /* It wants no more: `done` follows soon. Any thread; fine after `done` is under way, too. */
 void cluster_fetch_cancel(struct cluster *cluster, struct cluster_reader *reader);
 
+/* ---- Changes of clients ---- */
+
+/* Before a client's change is committed, and after its outcome: 0, or ERR_DRAINING or ERR_OUTSIDE
+ * and the change must not be made. Any thread; never blocks. */
+int cluster_write_begin(struct cluster *cluster) MUST_CHECK;
+void cluster_write_end(struct cluster *cluster);
+/* What cluster_write_begin would say now. */
+int cluster_write_refusal(struct cluster *cluster);
+
+/* ---- Administration. Any thread but the cluster's; these block. ---- */
+
+struct drainer;
+struct drainer *cluster_drainer(struct cluster *cluster);
+
+/* Journal that NODE, which is known, is in STATE from now on; durable when it returns. */
+int cluster_declare(struct cluster *cluster, const struct cluster_member *node,
+                    enum member_state state) MUST_CHECK;
+/* Journal that this node, which left or was forgotten, belongs to the cluster again.
+ * ERR_UNSUPPORTED: it is not outside; ERR_AGAIN: its own address is not known yet. */
+int cluster_rejoin(struct cluster *cluster) MUST_CHECK;
+/* Journal the cluster's feature level. */
+int cluster_raise(struct cluster *cluster, uint32_t level) MUST_CHECK;
+
+#ifdef OBJSTORE_FEATURE_BUILD
+/* Journal an event of a kind that other builds do not know, with TEXT. */
+int cluster_sample(struct cluster *cluster, const char *text) MUST_CHECK;
+#endif
+
+/* Objects whose only durable copies, as far as is known here, are on one member. */
+#define CLUSTER_SOLE_IDS 16
+struct cluster_sole {
+    uint64_t objects, bytes;
+    struct id128 ids[CLUSTER_SOLE_IDS]; /* the first of them */
+};
+/* Of NODE. Walks all objects. */
+int cluster_sole_of(struct cluster *cluster, const struct id128 *node,
+                    struct cluster_sole *out) MUST_CHECK;
+
+/* A member's answer to a question (WIRE_KNOWN_ASK, WIRE_RANGE_ASK, WIRE_ROW_ASK). */
+struct cluster_answer {
+    bool yes;
+    struct id128 last;
+    uint64_t count;
+    struct hash128 sum;
+    struct buf data; /* the caller's, initialized; filled */
+};
+/* Ask NODE, some times if need be. QUESTION's nonce is drawn here. ERR_TIMEOUT: no answer;
+ * ERR_FULL: too many are asked; ERR_CLOSED: it stops. */
+int cluster_ask(struct cluster *cluster, const struct id128 *node, struct wire_message *question,
+                struct cluster_answer *answer) MUST_CHECK;
+/* Send NODE a message that has no answer; it may get lost. */
+int cluster_tell(struct cluster *cluster, const struct id128 *node,
+                 struct wire_message *message) MUST_CHECK;
+/* Whether NODE knows every event that this node knew when it was asked: 0, or ERR_AGAIN: not yet;
+ * cluster_ask's errors. */
+int cluster_is_known_to(struct cluster *cluster, const struct id128 *node) MUST_CHECK;
+
 /* ---- Looking at it. Any thread. ---- */
 
 struct cluster_member {
@@ -101,6 +174,11 @@ struct cluster_member {
     int64_t rtt_ms;         /* -1: not measured */
     bool digest_equal;      /* its last word about its digest and vector equals ours of that time */
     uint32_t feature;
+    bool draining;        /* it wants to leave */
+    uint64_t answered_ms; /* when the last probe went to it that it has answered; 0: none */
+    uint64_t lag_events;  /* fewer events than the one that has most; by its last word */
+    hlc_time stamp;       /* of the fact that says `joined` */
+    char version[LIMIT_WIRE_VERSION_BYTES + 1]; /* of its software; "": not told */
     char address[MEMBER_ADDRESS_BYTES + 1];
 };
 
@@ -110,7 +188,15 @@ struct cluster_stats {
     uint64_t fetches, fetch_bytes, fetch_failures; /* bodies that came from peers */
     uint64_t served_bytes;                         /* bodies that went to peers */
     uint64_t wanted, replicated; /* copies that this node lacks of level 2, that it has made */
+    uint64_t notes_said, notes_received, notes_refused; /* those of too many: either way */
+    uint64_t wanted_bytes, replicated_rate; /* bytes of the former; bytes a second of the latter */
+    uint64_t lag_events, lag_ms; /* behind the member that has most events: cluster/lag.h */
+    uint32_t level;              /* the cluster's feature level */
     uint64_t frames_in, frames_out, malformed, other_tag, refused;
+    uint64_t link_bytes_in, link_bytes_out; /* of those frames, before encryption */
+    struct copies_stats acks;
+    bool clock_judged, clock_is_skewed;
+    int64_t clock_behind_ms; /* as struct standing says it */
 };
 
 void cluster_stats(struct cluster *cluster, struct cluster_stats *out);
@@ -118,5 +204,17 @@ void cluster_stats(struct cluster *cluster, struct cluster_stats *out);
 size_t cluster_members(struct cluster *cluster, struct cluster_member *out, size_t max);
 /* Whether this node has, or ever had, other members: else it runs alone. */
 bool cluster_is_alone(struct cluster *cluster);
+
+/* Who waits for copies of a body; NULL where nobody can. */
+struct copies *cluster_copies(struct cluster *cluster);
+
+/* How this node stands, as of some tens of milliseconds ago. Any thread; they take no lock. */
+
+/* By joined members that answer: PROBE_GOOD for a node that has no others. */
+enum probe_health cluster_health(struct cluster *cluster);
+/* This node's clock is too wrong for changes of clients. */
+bool cluster_clock_is_skewed(struct cluster *cluster);
+/* Nodes that have joined and neither left nor been forgotten, this one included. */
+unsigned cluster_joined(struct cluster *cluster);
 
 #endif

@@ -259,7 +259,7 @@ struct body_job {
     int rc;
     uint64_t size;
     size_t len;
-    uint8_t data[LIMIT_WIRE_CHUNK_BYTES];
+    uint8_t data[];
 };
 
 static void body_read(struct cluster *cluster, struct delivery *delivery)
@@ -365,9 +365,9 @@ static void read_body(struct job *base, void *context)
 static void serve_ask(void *arg, const struct serve_read *read)
 {
     struct cluster *cluster = arg;
-    struct body_job *job = malloc(sizeof *job);
+    struct body_job *job = malloc(sizeof *job + read->len);
 
-    assert(read->len <= sizeof job->data);
+    assert(read->len <= LIMIT_WIRE_CHUNK_BYTES);
     if (!job) {
         assert(cluster->unread_count < LIMIT_SERVE_READS); /* serve has no more under way */
         cluster->unread[cluster->unread_count++] = read->key;

@@ -6,11 +6,15 @@
 #include "base/container.h"
 #include "base/pool.h"
 #include "cluster/cluster.h"
+#include "cluster/drainer.h"
 #include "cluster/fetch.h"
+#include "cluster/lag.h"
 #include "cluster/link.h"
+#include "cluster/notes.h"
 #include "cluster/places.h"
 #include "cluster/replicator.h"
 #include "cluster/serve.h"
+#include "cluster/standing.h"
 #include "cluster/sync.h"
 #include "cluster/twin.h"
 #include "journal/db_peers.h"
@@ -18,10 +22,9 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#define CLUSTER_PORT    11999
-#define CLUSTER_FEATURE 1
-#define LIMIT_PEERS     (2 * LIMIT_MEMBERS) /* members and guests */
-#define LIMIT_FAILED    64
+#define CLUSTER_PORT 11999
+#define LIMIT_PEERS  (2 * LIMIT_MEMBERS) /* members and guests */
+#define LIMIT_FAILED 64
 
 /* Whom we talk to: a member, or a guest: a node with our tag whose joining we have not heard of
  * yet. */
@@ -35,7 +38,10 @@ struct peer {
     bool seen;  /* it has answered once */
     bool alive; /* as sync knows it */
     bool digest_equal;
+    bool unfit_said;   /* that the features do not fit */
     uint64_t heard_ms; /* guests: when they are forgotten */
+    struct buf pack;   /* small messages to it, of this turn */
+    unsigned packed;   /* how many */
 };
 
 /* Something done on another thread, on its way back to ours. */
@@ -51,6 +57,17 @@ struct news {
 };
 
 struct commit_job;
+struct cluster_order;
+
+/* A question of another thread's, which waits for the answer. */
+struct inquiry {
+    struct inquiry *next;
+    struct id128 node;
+    const struct wire_message *message;
+    struct cluster_answer *answer; /* NULL: none is wanted */
+    bool sent, done;
+    int rc;
+};
 
 struct cluster {
     struct journal *journal;
@@ -67,18 +84,29 @@ struct cluster {
     struct sync *sync;
     struct fetches *fetches;
     struct serve *serve;
+    struct notes *notes;
     struct members *members;
     struct places *places;
     struct peer *peers;
     size_t peer_count;
     const struct link_from *current; /* whose frame is being looked at */
-    struct buf frame;
+    struct buf frame, pack_frame;
     struct hash128 digest; /* of the rows that the journal told of last */
     uint64_t events;
     bool fact_under_way; /* our own member event */
     bool leaving;
     bool local_due; /* what this node says of itself has changed */
     uint64_t sync_tick_ms, complained_ms, view_ms;
+    uint32_t level;    /* the cluster's feature level */
+    bool unfit;        /* whose frame is looked at cannot be of this cluster */
+    uint64_t unfit_ms; /* when that was said last */
+    unsigned findings; /* questions of others that the pool works at */
+    struct lag lag;
+    struct rate rate;
+    struct id128 replaces; /* zero: nobody, or it is done */
+    bool replacing;
+    uint64_t replace_ms;                                       /* not before */
+    bool draining_said;                                        /* in probes */
     uint64_t seeds_asked_ms, seeds_said_ms, strangers_said_ms; /* cluster_say.c */
     struct twins *twins;                                       /* cluster_twin.c, as what follows */
     struct id128 process, own_run;
@@ -90,6 +118,7 @@ struct cluster {
     struct commit_job *waiting, *waiting_last; /* events that the committer has no room for yet */
     struct cluster_reader *reading[LIMIT_FETCHES];
     size_t reading_count;
+    struct cluster_order *orders; /* under way */
     uint64_t last_number;
     uint64_t malformed, other_tag, refused, undelivered;
     /* What could not be given away for want of memory: said to the core that asked, next turn. */
@@ -99,7 +128,18 @@ struct cluster {
     size_t failed_count;
 
     struct pool *pool; /* reads of the journal and of bodies; the resolver */
+    struct drainer *drainer;
+    atomic_bool draining;         /* this node wants to leave */
+    atomic_bool outside;          /* it left, or was forgotten */
+    atomic_bool rejoin;           /* … and shall belong to the cluster again */
+    _Atomic uint64_t draining_ms; /* since when all probes say that it drains; 0: they do not */
+    _Atomic unsigned writing;     /* clients' changes between begin and end */
     struct replicator *replicator;
+    struct copies *copies;
+    struct standing standing; /* the thread's own; and for others: */
+    _Atomic int health;       /* enum probe_health */
+    _Atomic bool clock_is_skewed;
+    _Atomic unsigned joined;
     pthread_t thread;
     bool running;
     atomic_bool stopping;
@@ -108,6 +148,9 @@ struct cluster {
     struct delivery *delivered, *delivered_last;
     struct cluster_reader *readers, *readers_last; /* with something to say */
     bool closed;                                   /* no reader is taken any more */
+    struct cluster_order *ordered;                 /* not begun, the last one first */
+    size_t order_count;                            /* of those, and under way */
+    bool orders_closed;
     size_t reader_count;
     struct news *news;
     size_t news_count, news_cap;
@@ -117,10 +160,14 @@ struct cluster {
     struct hash128 news_digest;
     uint64_t news_events;
     unsigned under_way; /* jobs and commits that will come back as deliveries */
+    bool asks_closed;
+    struct inquiry *inquiries;
+    size_t inquiry_count;
+    pthread_cond_t answered;
     struct cluster_stats stats;
     struct cluster_member view[LIMIT_MEMBERS + 1];
     size_t view_count;
-    bool alone;
+    _Atomic bool alone;
 };
 
 /* ---- cluster.c ---- */
@@ -139,14 +186,17 @@ struct peer *peer_find(struct cluster *cluster, const struct id128 *node);
  * lost; that is counted. */
 void peer_send(struct cluster *cluster, const struct id128 *node,
                const struct wire_message *message);
-/* One input for the probe core, and what comes of it. */
-void peer_probe(struct cluster *cluster, struct probe_input *input);
+/* One input for the probe core, and what comes of it; probe_step's errors. */
+int peer_probe(struct cluster *cluster, struct probe_input *input);
 /* Send MESSAGE to whoever is at ADDRESS, if we are connected; back to the one whose frame is being
  * looked at. Either may get lost. */
 void peer_send_to(struct cluster *cluster, const char *address, const struct wire_message *message);
 void peer_reply(struct cluster *cluster, const struct wire_message *message);
 /* A frame came: link's callback. */
 void peer_receive(void *arg, const struct link_from *from, const uint8_t *data, size_t len);
+/* Send LEN bytes to PEER over our own connection to it, or the one on which it came to us. What
+ * does not go is counted. */
+void peer_transmit(struct cluster *cluster, struct peer *peer, const void *data, size_t len);
 void peer_link_changed(void *arg, link_peer peer, enum link_state state);
 /* Members as the database has them, to the cores. */
 void peer_members(struct cluster *cluster, const struct db_member *rows, size_t count);
@@ -154,17 +204,30 @@ void peer_members(struct cluster *cluster, const struct db_member *rows, size_t 
 void peer_join(struct cluster *cluster);
 /* Guests that fell silent are forgotten. */
 void peer_tick(struct cluster *cluster, uint64_t now_ms);
-/* How this node stands, for other threads. */
+/* How this node stands: said to other threads and, where that changes, in the log. */
+void peer_standing(struct cluster *cluster);
+/* The figures, for other threads. */
 void peer_view(struct cluster *cluster);
 /* What this node says of itself. */
 void peer_local(struct cluster *cluster);
 /* The other nodes that answer, for a body that a member may have: up to MAX into OUT. */
 size_t peer_alive(struct cluster *cluster, struct id128 *out, size_t max);
 
+/* ---- cluster_pack.c ---- */
+
+/* Send FRAME, a message, to PEER by the best way there is; a small one together with others of this
+ * turn. The order is kept. */
+void pack_send(struct cluster *cluster, struct peer *peer, const struct buf *frame);
+/* Send what waits: at the end of each turn, and before PEER is forgotten. */
+void pack_flush(struct cluster *cluster, struct peer *peer);
+void pack_flush_all(struct cluster *cluster);
+
 /* ---- cluster_journal.c ---- */
 
 /* The journal's listener: on the applier's thread. */
 void cluster_listen(void *arg, const struct journal_news *news);
+/* The same of copies. */
+void cluster_listen_copies(void *arg, const struct journal_copy_news *news);
 /* Runs and members as they are in the database now. */
 int cluster_load(struct cluster *cluster) MUST_CHECK;
 /* Tell the cores what the journal said since the last call. */
@@ -176,10 +239,34 @@ void cluster_failed(struct cluster *cluster);
 /* One input for the sync core, and what comes of it. */
 void cluster_sync(struct cluster *cluster, struct sync_input *input);
 
+/* ---- cluster_inquiry.c ---- */
+
+/* Send what other threads ask. */
+void inquiry_send(struct cluster *cluster);
+/* A question or an answer of PEER's. */
+void inquiry_receive(struct cluster *cluster, const struct wire_message *message);
+/* End every question with ERR_CLOSED. */
+void inquiry_close(struct cluster *cluster);
+
+/* ---- cluster_operate.c ---- */
+
+/* Take the place of the member that this node was told to replace, once that can be judged. */
+void operate_replace(struct cluster *cluster);
+/* A member that leaves asks for copies. */
+void operate_adopt(struct cluster *cluster, const struct wire_message *message);
+
 /* ---- cluster_say.c ---- */
 
 /* A seed could not be asked: STATE is that of our connection to it. */
 void say_seed(struct cluster *cluster, const char *address, enum link_state state);
+/* Whether whoever sent MESSAGE, a probe or its answer, and this node understand each other's facts;
+ * else it is said. */
+bool say_fits(struct cluster *cluster, const struct wire_message *message);
+/* This node's own standing; a member's, which was BEFORE (0: unknown); that NODE, which was
+ * forgotten, is back. */
+void say_self(struct cluster *cluster, enum member_state state);
+void say_member(struct cluster *cluster, const struct member *row, enum member_state before);
+void say_back(struct cluster *cluster, const struct id128 *node);
 /* How many were not let in. */
 void say_strangers(struct cluster *cluster, const struct link_stats *link);
 
@@ -196,6 +283,21 @@ bool twin_may_move(struct cluster *cluster, const char *before);
 void twin_run_frozen(struct cluster *cluster);
 /* False: MESSAGE is of another kind. */
 bool twin_message(struct cluster *cluster, const struct wire_message *message);
+
+/* ---- cluster_orders.c ---- */
+
+int orders_open(struct cluster *cluster, uint64_t seed) MUST_CHECK;
+/* What other threads have ordered since the last call. */
+void orders_take(struct cluster *cluster);
+/* Notes and orders, every TIMERS_MS. */
+void orders_tick(struct cluster *cluster, uint64_t now_ms);
+/* NODE is at the seed ADDRESS. */
+void orders_met(struct cluster *cluster, struct text address, const struct id128 *node);
+/* NODE has said what it knows. */
+void orders_summary(struct cluster *cluster, const struct id128 *node);
+struct notes_times orders_times(struct cluster *cluster);
+/* End all with ERR_CLOSED, and take no more. */
+void orders_close(struct cluster *cluster);
 
 /* ---- cluster_bodies.c ---- */
 

@@ -11,6 +11,7 @@
 #include "cluster/cluster_internal.h"
 
 #include "base/log.h"
+#include "journal/db_cluster.h"
 #include "journal/ulid.h"
 
 #include <assert.h>
@@ -71,9 +72,20 @@ void cluster_listen(void *arg, const struct journal_news *news)
     bool whole = cluster->news_whole;
     pthread_mutex_unlock(&cluster->lock);
     if (whole) {
+        if (news->members)
+            copies_members(cluster->copies);
         link_wake(cluster->link);
         replicator_poke(cluster->replicator);
     }
+}
+
+void cluster_listen_copies(void *arg, const struct journal_copy_news *news)
+{
+    struct cluster *cluster = arg;
+
+    copies_news(cluster->copies, news->event, news->len);
+    if (news->wanted)
+        replicator_want(cluster->replicator, news->wanted);
 }
 
 static void tell_run(struct cluster *cluster, const struct vector_run *run, bool own)
@@ -97,8 +109,13 @@ static int load_members(struct cluster *cluster, struct db_reader *reader)
 {
     struct db_member *rows;
     size_t count;
-    int rc = db_reader_members(reader, &rows, &count);
+    uint32_t level;
+    int rc = db_reader_feature(reader, &level);
 
+    if (rc)
+        return rc;
+    cluster->level = level;
+    rc = db_reader_members(reader, &rows, &count);
     if (rc == 0)
         peer_members(cluster, rows, count);
     if (rc == 0)
@@ -140,6 +157,7 @@ struct members_job {
     struct cluster *cluster;
     struct db_member *rows;
     size_t count;
+    uint32_t level;
     int rc;
 };
 
@@ -147,9 +165,13 @@ static void members_read(struct cluster *cluster, struct delivery *delivery)
 {
     struct members_job *job = container_of(delivery, struct members_job, delivery);
 
-    if (job->rc == 0)
+    if (job->rc == 0) {
+        if (job->level != cluster->level)
+            log_info("cluster: its feature level is %u now", job->level);
+        cluster->level = job->level;
+        cluster->local_due = true;
         peer_members(cluster, job->rows, job->count);
-    else
+    } else
         log_error("cluster: its members cannot be read: %s", err_text(job->rc));
     free(job->rows);
     free(job);
@@ -160,7 +182,9 @@ static void read_members(struct job *base, void *context)
 {
     struct members_job *job = container_of(base, struct members_job, job);
 
-    job->rc = db_reader_members(context, &job->rows, &job->count);
+    job->rc = db_reader_feature(context, &job->level);
+    if (job->rc == 0)
+        job->rc = db_reader_members(context, &job->rows, &job->count);
     cluster_deliver(job->cluster, &job->delivery);
 }
 

@@ -96,32 +96,39 @@ static const struct buf *encode(struct cluster *cluster, const struct wire_messa
     return buf_check(&cluster->frame) == 0 ? &cluster->frame : NULL;
 }
 
+void peer_transmit(struct cluster *cluster, struct peer *peer, const void *data, size_t len)
+{
+    int rc = ERR_CLOSED;
+
+    if (!peer->link || link_peer_state(cluster->link, peer->link) != LINK_UP) {
+        link_peer now = connection(cluster, peer->address);
+
+        /* It has moved: what is left of the old place is closed. */
+        if (now && peer->link && now != peer->link)
+            link_peer_close(cluster->link, peer->link);
+        if (now)
+            peer->link = now;
+    }
+    if (peer->link)
+        rc = link_send(cluster->link, peer->link, data, len);
+    if (rc == ERR_CLOSED && peer->has_back) {
+        rc = link_reply(cluster->link, &peer->back, data, len);
+        if (rc == ERR_CLOSED)
+            peer->has_back = false;
+    }
+    if (rc)
+        cluster->undelivered++;
+}
+
 void peer_send(struct cluster *cluster, const struct id128 *node,
                const struct wire_message *message)
 {
     struct peer *peer = peer_find(cluster, node);
     const struct buf *frame = peer ? encode(cluster, message) : NULL;
-    int rc = ERR_CLOSED;
 
-    if (frame) {
-        if (!peer->link || link_peer_state(cluster->link, peer->link) != LINK_UP) {
-            link_peer now = connection(cluster, peer->address);
-
-            /* It has moved: what is left of the old place is closed. */
-            if (now && peer->link && now != peer->link)
-                link_peer_close(cluster->link, peer->link);
-            if (now)
-                peer->link = now;
-        }
-        if (peer->link)
-            rc = link_send(cluster->link, peer->link, frame->data, frame->len);
-        if (rc == ERR_CLOSED && peer->has_back) {
-            rc = link_reply(cluster->link, &peer->back, frame->data, frame->len);
-            if (rc == ERR_CLOSED)
-                peer->has_back = false;
-        }
-    }
-    if (rc)
+    if (frame)
+        pack_send(cluster, peer, frame);
+    else
         cluster->undelivered++;
 }
 
@@ -167,6 +174,7 @@ static void set_alive(struct cluster *cluster, struct peer *peer, bool alive)
     peer->alive = alive;
     cluster_sync(cluster, &input);
     fetch_peer(cluster->fetches, &peer->node, alive, cluster_now(cluster));
+    notes_peer(cluster->notes, &peer->node, alive);
     if (alive)
         replicator_revive(cluster->replicator);
     else
@@ -184,6 +192,7 @@ static struct peer *peer_need(struct cluster *cluster, const struct id128 *node)
         return NULL;
     peer = &cluster->peers[cluster->peer_count++];
     *peer = (struct peer){.node = *node, .heard_ms = cluster_now(cluster)};
+    buf_init(&peer->pack, LIMIT_WIRE_PACK_BYTES);
     journal_keep_events(cluster->journal);
     pthread_mutex_lock(&cluster->lock);
     cluster->alone = false;
@@ -194,6 +203,8 @@ static struct peer *peer_need(struct cluster *cluster, const struct id128 *node)
 static void forget(struct cluster *cluster, struct peer *peer)
 {
     set_alive(cluster, peer, false);
+    pack_flush(cluster, peer);
+    buf_release(&peer->pack);
     if (peer->link)
         link_peer_close(cluster->link, peer->link);
     *peer = cluster->peers[--cluster->peer_count];
@@ -204,12 +215,15 @@ static void welcome(struct cluster *cluster, const struct id128 *node, struct te
                     const struct wire_summary *summary)
 {
     const struct member *row = members_find(cluster->members, node);
-    /* Who was thrown out stays out until somebody lets it in again. */
-    bool thrown_out = row && row->state == MEMBER_FORGOTTEN;
-    struct peer *peer = thrown_out ? NULL : peer_need(cluster, node);
+    /* Who left or was thrown out is a guest: it brings and gets facts, and is no member until
+     * somebody there says so (cluster_rejoin). */
+    bool news = row && row->state == MEMBER_FORGOTTEN && !peer_find(cluster, node);
+    struct peer *peer = cluster->unfit ? NULL : peer_need(cluster, node);
 
     if (!peer)
         return;
+    if (news)
+        say_back(cluster, node);
     peer->heard_ms = cluster_now(cluster);
     if (row && row->state == MEMBER_JOINED)
         return; /* the probes see to it */
@@ -241,6 +255,8 @@ void peer_members(struct cluster *cluster, const struct db_member *rows, size_t 
 {
     for (size_t i = 0; i < count; i++) {
         struct member row = {.node = rows[i].node, .at = rows[i].at, .state = rows[i].state};
+        const struct member *known = members_find(cluster->members, &row.node);
+        enum member_state before = known ? known->state : 0;
         bool changed = false;
 
         if (!copy_text(row.address, sizeof row.address, text_of(rows[i].address)) ||
@@ -248,8 +264,10 @@ void peer_members(struct cluster *cluster, const struct db_member *rows, size_t 
             continue;
         if (id_equal(&row.node, &cluster->self)) {
             cluster->fact_under_way = false;
+            say_self(cluster, row.state);
             continue;
         }
+        say_member(cluster, &row, before);
         bool joined = row.state == MEMBER_JOINED;
         struct peer *peer = joined ? peer_need(cluster, &row.node) : peer_find(cluster, &row.node);
         if (peer) {
@@ -262,6 +280,9 @@ void peer_members(struct cluster *cluster, const struct db_member *rows, size_t 
             .kind = PROBE_MEMBER,
             .member = {.node = row.node, .address = text_of(row.address), .joined = joined}};
         peer_probe(cluster, &input);
+        if (peer && !joined && !peer->alive)
+            forget(cluster, peer); /* when it is heard again, that is news */
+        cluster->view_ms = 0;      /* others shall see it at once */
     }
 }
 
@@ -304,8 +325,8 @@ void peer_join(struct cluster *cluster)
         return;
     if (row && row->state == MEMBER_JOINED && strcmp(row->address, cluster->advertise) == 0)
         return;
-    if (row && row->state == MEMBER_FORGOTTEN)
-        return; /* it was thrown out: that is for people to decide */
+    if (row && row->state != MEMBER_JOINED && !atomic_load(&cluster->rejoin))
+        return; /* it left or was thrown out: that is for people to decide */
     if (row && row->state == MEMBER_JOINED && !twin_may_move(cluster, row->address))
         return;
     struct fact_job *job = calloc(1, sizeof *job);
@@ -314,6 +335,7 @@ void peer_join(struct cluster *cluster)
     memcpy(job->address, cluster->advertise, sizeof job->address);
     job->event = (struct event){.kind = EVENT_MEMBER,
                                 .fields = EVENT_HAS_MEMBER,
+                                .stamp = row ? row->at.stamp : 0,
                                 .subject = cluster->self,
                                 .address = text_of(job->address),
                                 .member_state = MEMBER_JOINED};
@@ -341,11 +363,17 @@ void peer_local(struct cluster *cluster)
         .local = {
             .address = text_of(cluster->advertise),
             .summary = {.vector = sum.hash, .digest = cluster->digest, .events = cluster->events},
-            .feature = CLUSTER_FEATURE,
+            .feature = FEATURE_LEVEL,
+            .level = cluster->level,
+            .draining = atomic_load(&cluster->draining),
             .leaving = cluster->leaving}};
 
     cluster->local_due = false;
     peer_probe(cluster, &input);
+    /* Probes of this very millisecond may have gone out before. */
+    if (input.local.draining != cluster->draining_said)
+        atomic_store(&cluster->draining_ms, input.local.draining ? input.now_ms + 1 : 0);
+    cluster->draining_said = input.local.draining;
 }
 
 /* Our own address as a peer sees it: its IP with the port that we listen on. */
@@ -395,6 +423,7 @@ static void summary_came(struct cluster *cluster, const struct probe_output *out
         peer->digest_equal = hash128_equal(&own.hash, &theirs->vector) &&
                              hash128_equal(&cluster->digest, &theirs->digest);
     cluster_sync(cluster, &input);
+    orders_summary(cluster, &output->node);
 }
 
 /* It has our id, but may be another process. */
@@ -426,12 +455,14 @@ static void perform(struct cluster *cluster, const struct probe_output *output)
 
         learn_address(cluster, output->met.seen);
         welcome(cluster, &output->node, where, NULL);
+        orders_met(cluster, output->address, &output->node);
         return;
     }
     case PROBE_SELF:
         log_info("cluster: seed %.*s is this node itself", (int)output->address.len,
                  output->address.ptr);
         ask_seed(cluster, output->address);
+        orders_met(cluster, output->address, &cluster->self);
         return;
     case PROBE_PEER_SUMMARY:
         summary_came(cluster, output);
@@ -440,7 +471,7 @@ static void perform(struct cluster *cluster, const struct probe_output *output)
 }
 
 /* Performing an output takes no step of the core: they are lent until then. */
-void peer_probe(struct cluster *cluster, struct probe_input *input)
+int peer_probe(struct cluster *cluster, struct probe_input *input)
 {
     const struct probe_output *outputs;
     size_t count;
@@ -450,10 +481,11 @@ void peer_probe(struct cluster *cluster, struct probe_input *input)
     int rc = probe_step(cluster->probe, input, &outputs, &count);
     if (rc) {
         log_error("cluster: a member or seed cannot be probed: %s", err_text(rc));
-        return;
+        return rc;
     }
     for (size_t i = 0; i < count; i++)
         perform(cluster, &outputs[i]);
+    return 0;
 }
 
 /* ---- Frames ---- */
@@ -495,6 +527,7 @@ static void dispatch(struct cluster *cluster, const struct link_from *from,
         struct probe_input input = {.kind = PROBE_MESSAGE,
                                     .message = {.message = message, .peer = text_of(from->ip)}};
 
+        cluster->unfit = !say_fits(cluster, message);
         /* Before the answer, which goes back over `from` in any case. */
         if (message->type == WIRE_PROBE && !id_equal(&message->from, &cluster->self))
             welcome(cluster, &message->from, message->probe.address, &message->probe.summary);
@@ -506,6 +539,7 @@ static void dispatch(struct cluster *cluster, const struct link_from *from,
             peer->has_back = true;
         }
         peer_probe(cluster, &input);
+        cluster->unfit = false;
         return;
     }
     if (twin_message(cluster, message))
@@ -549,8 +583,24 @@ static void dispatch(struct cluster *cluster, const struct link_from *from,
         else
             fetch_message(cluster->fetches, message, now_ms);
         return;
+    case WIRE_NOTE:
+    case WIRE_NOTE_IDS:
+        notes_message(cluster->notes, message, orders_times(cluster));
+        return;
+    case WIRE_ADOPT:
+        if (peer->member)
+            operate_adopt(cluster, message);
+        return;
+    case WIRE_KNOWN_ASK:
+    case WIRE_KNOWN:
+    case WIRE_RANGE_ASK:
+    case WIRE_RANGE:
+    case WIRE_ROW_ASK:
+    case WIRE_ROW:
+        inquiry_receive(cluster, message);
+        return;
     default:
-        cluster->refused++; /* notes: nothing to do with them yet */
+        cluster->refused++;
         return;
     }
 }
@@ -566,31 +616,93 @@ void peer_link_changed(void *arg, link_peer peer, enum link_state state)
                  cluster->secret.count ? "another one" : "none");
 }
 
-void peer_receive(void *arg, const struct link_from *from, const uint8_t *data, size_t len)
+/* One message; PACKED: out of a pack, which holds no packs. */
+static void receive(struct cluster *cluster, const struct link_from *from, const void *data,
+                    size_t len, bool packed)
 {
-    struct cluster *cluster = arg;
     struct wire_message message;
 
-    if (wire_decode(&message, data, len) != 0) {
+    if (wire_decode(&message, data, len) != 0 || (packed && message.type == WIRE_PACK)) {
         cluster->malformed++;
         return;
     }
-    cluster->current = from;
     if (message.tag.len != strlen(cluster->tag) ||
-        memcmp(message.tag.ptr, cluster->tag, message.tag.len) != 0)
+        memcmp(message.tag.ptr, cluster->tag, message.tag.len) != 0) {
         refuse_tag(cluster, from, &message);
-    else
+        return;
+    }
+    if (message.type != WIRE_PACK) {
         dispatch(cluster, from, &message);
+        return;
+    }
+    struct text part;
+    size_t offset = 0;
+    while (wire_next_event(message.pack.data, &offset, &part))
+        receive(cluster, from, part.ptr, part.len, true);
+}
+
+void peer_receive(void *arg, const struct link_from *from, const uint8_t *data, size_t len)
+{
+    struct cluster *cluster = arg;
+
+    cluster->current = from;
+    receive(cluster, from, data, len, false);
     cluster->current = NULL;
 }
 
 /* ---- For other threads ---- */
+
+static void say_clock(const struct standing *now)
+{
+    double off_s = (double)(now->behind_ms < 0 ? -now->behind_ms : now->behind_ms) / 1000;
+
+    if (now->clock_is_skewed)
+        log_error("cluster: this node's clock is %.1f s %s those of the others: clients can change "
+                  "nothing here until it is right",
+                  off_s, now->behind_ms < 0 ? "ahead of" : "behind");
+    else if (now->clock_judged)
+        log_info("cluster: this node's clock is right again (%.1f s %s): clients can change things",
+                 off_s, now->behind_ms < 0 ? "ahead" : "behind");
+    else
+        log_info("cluster: too few members answer to tell whether this node's clock is wrong: "
+                 "clients can change things");
+}
+
+static unsigned joined(struct cluster *cluster)
+{
+    size_t rows = members_count(cluster->members);
+    unsigned count = 1; /* this node, unless it is out */
+
+    for (size_t i = 0; i < rows; i++) {
+        const struct member *row = members_at(cluster->members, i);
+
+        if (id_equal(&row->node, &cluster->self))
+            count -= row->state != MEMBER_JOINED;
+        else
+            count += row->state == MEMBER_JOINED;
+    }
+    return count;
+}
+
+void peer_standing(struct cluster *cluster)
+{
+    struct standing now = standing_of(cluster->probe);
+
+    if (now.clock_is_skewed != cluster->standing.clock_is_skewed)
+        say_clock(&now);
+    cluster->standing = now;
+    atomic_store_explicit(&cluster->health, (int)now.health, memory_order_relaxed);
+    atomic_store_explicit(&cluster->clock_is_skewed, now.clock_is_skewed, memory_order_relaxed);
+    atomic_store_explicit(&cluster->joined, joined(cluster), memory_order_relaxed);
+    copies_others(cluster->copies, now.others);
+}
 
 static struct cluster_member view_of(struct cluster *cluster, const struct member *row)
 {
     struct cluster_member view = {.node = row->node,
                                   .self = id_equal(&row->node, &cluster->self),
                                   .joined = row->state,
+                                  .stamp = row->at.stamp,
                                   .rtt_ms = -1};
     const struct peer *peer = peer_find(cluster, &row->node);
     struct probe_peer probed;
@@ -599,17 +711,42 @@ static struct cluster_member view_of(struct cluster *cluster, const struct membe
     if (view.self) {
         view.state = PROBE_ALIVE;
         view.digest_equal = true;
-        view.feature = CLUSTER_FEATURE;
+        view.feature = FEATURE_LEVEL;
+        view.draining = cluster->draining_said;
+        (void)snprintf(view.version, sizeof view.version, "%s", OBJSTORE_VERSION);
         view.rtt_ms = 0;
     } else if (row->state == MEMBER_JOINED && probe_peer(cluster->probe, &row->node, &probed)) {
         view.state = probed.state;
         view.rtt_ms = probed.rtt_ms;
         view.feature = probed.feature;
+        view.draining = probed.draining;
+        view.answered_ms = probed.answered_ms;
+        memcpy(view.version, probed.version, sizeof view.version);
         view.digest_equal = peer && peer->digest_equal;
     } else {
         view.state = PROBE_LEFT;
     }
     return view;
+}
+
+/* How many events the member has that has most of those that answer; each one's lag to it. */
+static uint64_t lags_of(struct cluster *cluster, struct cluster_member *view, size_t count)
+{
+    uint64_t events[LIMIT_MEMBERS + 1], most = 0;
+
+    for (size_t i = 0; i < count; i++) {
+        struct probe_peer probed;
+
+        events[i] = view[i].self ? cluster->events : 0;
+        if (!view[i].self && probe_peer(cluster->probe, &view[i].node, &probed) && probed.heard)
+            events[i] = probed.summary.events;
+        if (view[i].joined == MEMBER_JOINED && view[i].state == PROBE_ALIVE && events[i] > most)
+            most = events[i];
+    }
+    for (size_t i = 0; i < count; i++)
+        if (view[i].joined == MEMBER_JOINED && events[i] && events[i] < most)
+            view[i].lag_events = most - events[i];
+    return most;
 }
 
 void peer_view(struct cluster *cluster)
@@ -618,43 +755,66 @@ void peer_view(struct cluster *cluster)
     struct link_stats link;
     struct fetch_stats fetch;
     struct serve_stats serve;
+    struct notes_stats notes;
     const struct sync_stats *sync = sync_stats(cluster->sync);
     size_t count = 0, rows = members_count(cluster->members);
 
-    for (size_t i = 0; i < rows && count < LIMIT_MEMBERS; i++) {
-        const struct member *row = members_at(cluster->members, i);
+    /* Those that have joined first, then those that left or were forgotten, as many as fit. */
+    for (size_t pass = 0; pass < 2; pass++)
+        for (size_t i = 0; i < rows && count < LIMIT_MEMBERS; i++) {
+            const struct member *row = members_at(cluster->members, i);
 
-        if (row->state != MEMBER_FORGOTTEN)
-            view[count++] = view_of(cluster, row);
-    }
+            if ((row->state == MEMBER_JOINED) == (pass == 0))
+                view[count++] = view_of(cluster, row);
+        }
     if (!members_find(cluster->members, &cluster->self)) {
         struct member self = {.node = cluster->self, .state = MEMBER_JOINED};
 
         memcpy(self.address, cluster->advertise, sizeof self.address);
         view[count++] = view_of(cluster, &self);
     }
+    uint64_t most = lags_of(cluster, view, count);
+    uint64_t now_ms = cluster_now(cluster);
+    struct replicator_stats replicator;
+
+    lag_observe(&cluster->lag, now_ms, most, cluster->events);
+    replicator_stats(cluster->replicator, &replicator);
     link_stats(cluster->link, &link);
     say_strangers(cluster, &link);
     fetch_stats(cluster->fetches, &fetch);
     serve_stats(cluster->serve, &serve);
+    notes_stats(cluster->notes, &notes);
     pthread_mutex_lock(&cluster->lock);
     memcpy(cluster->view, view, count * sizeof *view);
     cluster->view_count = count;
-    cluster->stats = (struct cluster_stats){.health = probe_health(cluster->probe),
-                                            .events_in = sync->events_in,
-                                            .bytes_in = sync->bytes_in,
-                                            .events_out = sync->events_out,
-                                            .bytes_out = sync->bytes_out,
-                                            .sessions = sync->asks,
-                                            .timeouts = sync->timeouts,
-                                            .fetches = fetch.begun,
-                                            .fetch_bytes = fetch.bytes,
-                                            .fetch_failures = fetch.failed,
-                                            .served_bytes = serve.bytes,
-                                            .frames_in = link.frames_in,
-                                            .frames_out = link.frames_out,
-                                            .malformed = cluster->malformed + link.malformed,
-                                            .other_tag = cluster->other_tag,
-                                            .refused = cluster->refused + link.handshake_failures};
+    cluster->stats = (struct cluster_stats){
+        .health = cluster->standing.health,
+        .clock_judged = cluster->standing.clock_judged,
+        .clock_is_skewed = cluster->standing.clock_is_skewed,
+        .clock_behind_ms = cluster->standing.behind_ms,
+        .events_in = sync->events_in,
+        .bytes_in = sync->bytes_in,
+        .events_out = sync->events_out,
+        .bytes_out = sync->bytes_out,
+        .sessions = sync->asks,
+        .timeouts = sync->timeouts,
+        .fetches = fetch.begun,
+        .fetch_bytes = fetch.bytes,
+        .fetch_failures = fetch.failed,
+        .served_bytes = serve.bytes,
+        .notes_said = notes.said,
+        .notes_received = notes.taken,
+        .notes_refused = notes.refused,
+        .frames_in = link.frames_in,
+        .frames_out = link.frames_out,
+        .link_bytes_in = link.bytes_in,
+        .link_bytes_out = link.bytes_out,
+        .malformed = cluster->malformed + link.malformed,
+        .other_tag = cluster->other_tag,
+        .replicated_rate = rate_observe(&cluster->rate, now_ms, replicator.bytes),
+        .lag_events = most > cluster->events ? most - cluster->events : 0,
+        .lag_ms = lag_ms(&cluster->lag, now_ms),
+        .level = cluster->level,
+        .refused = cluster->refused + link.handshake_failures};
     pthread_mutex_unlock(&cluster->lock);
 }

@@ -6,6 +6,7 @@
 #include "cluster/cluster_internal.h"
 
 #include "base/log.h"
+#include "journal/ulid.h"
 
 #define PATIENCE_MS 3000 /* of a start, before a seed that does not answer is worth a word */
 #define AGAIN_MS    30000
@@ -44,4 +45,73 @@ void say_strangers(struct cluster *cluster, const struct link_stats *link)
     log_warn("cluster: %llu connections were not let in: another secret, or broken off",
              (unsigned long long)(link->handshake_failures - cluster->strangers));
     cluster->strangers = link->handshake_failures;
+}
+
+bool say_fits(struct cluster *cluster, const struct wire_message *message)
+{
+    bool probes = message->type == WIRE_PROBE || message->type == WIRE_PROBE_ACK;
+    const struct wire_probe *probe = &message->probe;
+    char id[ULID_TEXT_BYTES + 1];
+
+    if (!probes || (probe->feature >= cluster->level && probe->level <= FEATURE_LEVEL))
+        return true;
+    if (!due(cluster, &cluster->unfit_ms))
+        return false;
+    ulid_format(id, &message->from);
+    if (probe->level > FEATURE_LEVEL)
+        log_error("cluster: node %s is of a cluster of feature level %u; this build understands "
+                  "levels up to %u and cannot join it: a newer one is needed",
+                  id, probe->level, FEATURE_LEVEL);
+    else
+        log_warn(
+            "cluster: node %s understands feature levels up to %u, and the cluster is at %u: it "
+            "cannot join",
+            id, probe->feature, cluster->level);
+    return false;
+}
+
+void say_self(struct cluster *cluster, enum member_state state)
+{
+    bool outside = state != MEMBER_JOINED;
+    bool was = atomic_exchange(&cluster->outside, outside);
+
+    if (outside && state == MEMBER_FORGOTTEN)
+        log_warn("cluster: this node was forgotten: it is no member any more, takes no writes, and "
+                 "only exchanges facts with the others; objctl node join makes it one again");
+    else if (outside)
+        log_info("cluster: this node has left: it takes no writes; objctl node join makes it a "
+                 "member again");
+    else if (was)
+        log_info(
+            "cluster: this node belongs to the cluster again; its facts and those of the others "
+            "are merged");
+    if (!outside)
+        atomic_store(&cluster->rejoin, false);
+}
+
+void say_member(struct cluster *cluster, const struct member *row, enum member_state before)
+{
+    char id[ULID_TEXT_BYTES + 1];
+
+    ulid_format(id, &row->node);
+    if (before == MEMBER_JOINED && row->state == MEMBER_LEFT)
+        log_info("cluster: node %s has left for good", id);
+    else if (before && before != MEMBER_FORGOTTEN && row->state == MEMBER_FORGOTTEN)
+        log_warn("cluster: node %s was forgotten", id);
+    else if (before && before != MEMBER_JOINED && row->state == MEMBER_JOINED)
+        log_warn("cluster: node %s, which %s, belongs to the cluster again; its facts are merged",
+                 id, before == MEMBER_LEFT ? "had left" : "was forgotten");
+    (void)cluster;
+}
+
+void say_back(struct cluster *cluster, const struct id128 *node)
+{
+    char id[ULID_TEXT_BYTES + 1];
+
+    (void)cluster;
+    ulid_format(id, node);
+    log_warn(
+        "cluster: node %s, which was forgotten, is back: facts are exchanged with it, but it is "
+        "no member until it is told to join (objctl node join, there)",
+        id);
 }

@@ -47,6 +47,7 @@ struct fetch {
     uint64_t at, end; /* the next byte, and the one after the last */
     uint64_t unread;  /* given to the sink, not yet taken by the reader */
     bool background;
+    bool large; /* in the background, and keeps its place for long */
     unsigned round;
     uint64_t counted_from; /* the byte that was next when `round` began anew */
     uint64_t deadline_ms;  /* WAITING: 0 unless all places are taken */
@@ -62,7 +63,7 @@ struct fetch {
 /* How much we are asking a node for. */
 struct places {
     struct id128 node;
-    unsigned used, background;
+    unsigned used, background, large; /* large: of the background's */
 };
 
 TAILQ_HEAD(fetch_list, fetch);
@@ -154,15 +155,19 @@ static struct places *places_at(struct fetches *fetches, const struct id128 *nod
     return NULL;
 }
 
-static bool place_free(struct fetches *fetches, const struct id128 *node, bool background)
+static bool place_free(struct fetches *fetches, const struct id128 *node, const struct fetch *fetch)
 {
     const struct places *places = places_at(fetches, node);
 
-    return !places || (places->used < LIMIT_SERVED_PER_PEER &&
-                       (!background || places->background < LIMIT_SERVED_PER_PEER_BACKGROUND));
+    if (!places)
+        return true;
+    if (fetch->large && places->large >= LIMIT_ASKED_LARGE_BACKGROUND)
+        return false;
+    return places->used < LIMIT_SERVED_PER_PEER &&
+           (!fetch->background || places->background < LIMIT_SERVED_PER_PEER_BACKGROUND);
 }
 
-static void place_take(struct fetches *fetches, const struct id128 *node, bool background)
+static void place_take(struct fetches *fetches, const struct id128 *node, const struct fetch *fetch)
 {
     struct places *places = places_at(fetches, node);
 
@@ -172,16 +177,19 @@ static void place_take(struct fetches *fetches, const struct id128 *node, bool b
         *places = (struct places){.node = *node};
     }
     places->used++;
-    places->background += background;
+    places->background += fetch->background;
+    places->large += fetch->large;
 }
 
-static void place_give_back(struct fetches *fetches, const struct id128 *node, bool background)
+static void place_give_back(struct fetches *fetches, const struct id128 *node,
+                            const struct fetch *fetch)
 {
     struct places *places = places_at(fetches, node);
 
-    assert(places && places->used > 0 && places->background >= background);
+    assert(places && places->used > 0 && places->background >= fetch->background);
     places->used--;
-    places->background -= background;
+    places->background -= fetch->background;
+    places->large -= fetch->large;
     if (places->used == 0)
         *places = fetches->places[--fetches->places_count];
     fetches->place_freed = true;
@@ -209,7 +217,7 @@ static void ask(struct fetches *fetches, struct fetch *fetch, size_t holder, uin
 
     assert(fetch->phase == FETCH_WAITING && fetch->credit == 0);
     TAILQ_REMOVE(&fetches->waiting[fetch->background], fetch, link);
-    place_take(fetches, to, fetch->background);
+    place_take(fetches, to, fetch);
     fetch->phase = FETCH_ASKED;
     fetch->current = holder;
     fetch->transfer = next_random(fetches) << 8 | index_of(fetches, fetch);
@@ -261,7 +269,7 @@ static void end_try(struct fetches *fetches, struct fetch *fetch, bool tell)
     const struct id128 *node = &fetch->holders[fetch->current].node;
 
     assert(fetch->phase == FETCH_ASKED);
-    place_give_back(fetches, node, fetch->background);
+    place_give_back(fetches, node, fetch);
     fetch->credit = 0;
     if (tell)
         send_cancel(fetches, node, fetch->transfer);
@@ -351,7 +359,7 @@ static void advance(struct fetches *fetches, struct fetch *fetch, uint64_t now_m
         if (fetch->holders[i].state != HOLDER_READY)
             continue;
         ready = true;
-        if (room && place_free(fetches, &fetch->holders[i].node, fetch->background)) {
+        if (room && place_free(fetches, &fetch->holders[i].node, fetch)) {
             ask(fetches, fetch, i, now_ms);
             return;
         }
@@ -460,14 +468,16 @@ int fetch_start(struct fetches *fetches, const struct fetch_request *request, ui
     TAILQ_REMOVE(&fetches->free, fetch, link);
     assert(fetch->phase == FETCH_FREE);
     fetches->numbers[index_of(fetches, fetch)] = request->number;
-    *fetch = (struct fetch){.id = request->id,
-                            .size = request->size,
-                            .at = request->offset,
-                            .end = request->offset + request->length,
-                            .counted_from = request->offset,
-                            .background = request->background,
-                            .round = 1,
-                            .holder_count = request->holder_count};
+    *fetch =
+        (struct fetch){.id = request->id,
+                       .size = request->size,
+                       .at = request->offset,
+                       .end = request->offset + request->length,
+                       .counted_from = request->offset,
+                       .background = request->background,
+                       .large = request->background && request->length > LIMIT_INLINE_BODY_BYTES,
+                       .round = 1,
+                       .holder_count = request->holder_count};
     memcpy(fetch->sha256, request->sha256, SHA256_BYTES);
     for (size_t i = 0; i < request->holder_count; i++)
         fetch->holders[i] = (struct holder){.node = request->holders[i]};

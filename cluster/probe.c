@@ -272,8 +272,12 @@ static int take_seed(struct probe *probe, struct text address)
     if (address.len == 0)
         return ERR_INVALID;
     for (size_t i = 0; i < probe->seed_count; i++) {
-        if (kept_is(&probe->seeds[i].address, address))
+        struct seed *seed = &probe->seeds[i];
+
+        if (kept_is(&seed->address, address)) {
+            seed->next_t = probe->t;
             return 0;
+        }
     }
     if (address.len > LIMIT_WIRE_ADDR_BYTES)
         return ERR_TOO_BIG;
@@ -283,6 +287,26 @@ static int take_seed(struct probe *probe, struct text address)
     *seed = (struct seed){
         .nonce = probe_nonce(probe), .next_t = probe->t, .wait_ms = PROBE_SEED_MIN_MS};
     return keep_text(&seed->address, address);
+}
+
+static void drop_seed(struct probe *probe, struct text address)
+{
+    for (size_t i = probe->seed_count; i-- > 0;)
+        if (kept_is(&probe->seeds[i].address, address))
+            probe_drop_seed(probe, &probe->seeds[i]);
+}
+
+/* Not again where the last one is still young: its answer tells the same. */
+static void probe_at_once(struct probe *probe, const struct id128 *node)
+{
+    for (size_t i = 0; i < probe->peer_count; i++) {
+        struct peer *peer = &probe->peers[i];
+        const struct asked *last = &peer->probes[(peer->probe_count + RECENT - 1) % RECENT];
+
+        if ((id_is_zero(node) || id_equal(node, &peer->node)) &&
+            (last->nonce == 0 || probe->now_ms - last->sent_ms >= AT_ONCE_MS))
+            begin_round(probe, peer);
+    }
 }
 
 static int take_local(struct probe *probe, const struct probe_input *in)
@@ -295,6 +319,8 @@ static int take_local(struct probe *probe, const struct probe_input *in)
     probe->summary = in->local.summary;
     probe->feature = in->local.feature;
     probe->leaving = in->local.leaving;
+    probe->draining = in->local.draining;
+    probe->level = in->local.level;
     for (size_t i = 0; leaves && i < probe->peer_count; i++)
         begin_round(probe, &probe->peers[i]);
     return 0;
@@ -335,6 +361,14 @@ int probe_step(struct probe *probe, const struct probe_input *in, const struct p
     case PROBE_LOCAL:
         rc = take_local(probe, in);
         break;
+    case PROBE_NOW:
+        probe_at_once(probe, &in->now);
+        rc = 0;
+        break;
+    case PROBE_SEED_DROP:
+        drop_seed(probe, in->seed);
+        rc = 0;
+        break;
     default:
         rc = ERR_INVALID;
     }
@@ -349,7 +383,7 @@ int probe_create(struct probe **out, const struct probe_config *config, uint64_t
     struct probe *probe;
     int rc;
 
-    if (config->tag.len > LIMIT_WIRE_TAG_BYTES)
+    if (config->tag.len > LIMIT_WIRE_TAG_BYTES || config->version.len > LIMIT_WIRE_VERSION_BYTES)
         return ERR_TOO_BIG;
     probe = calloc(1, sizeof *probe);
     if (!probe)
@@ -358,6 +392,7 @@ int probe_create(struct probe **out, const struct probe_config *config, uint64_t
     probe->node = config->node;
     probe->now_ms = now_ms;
     probe->dice = config->seed;
+    probe->version = config->version;
     probe->last_nonce = probe_draw(probe);
     rc = keep_text(&probe->tag, config->tag);
     if (rc == 0)

@@ -53,15 +53,18 @@ struct probe_config {
     uint64_t seed;       /* random, another one each run: nonces and phases are drawn from it */
     struct text tag;     /* copied; at most LIMIT_WIRE_TAG_BYTES */
     struct text address; /* copied; where others reach this node; empty: not known yet */
+    struct text version; /* lent; of the software; at most LIMIT_WIRE_VERSION_BYTES */
 };
 
 enum probe_input_kind {
-    PROBE_TICK = 1, /* time has passed */
-    PROBE_MEMBER,   /* a member is known, has another address, or is none any more */
-    PROBE_SEED,     /* an address from the command line, whose node is not known yet */
-    PROBE_MESSAGE,  /* a probe, ack, for or saw, of our tag */
-    PROBE_HEARD,    /* any other valid message */
-    PROBE_LOCAL,    /* what this node says of itself from now on */
+    PROBE_TICK = 1,  /* time has passed */
+    PROBE_MEMBER,    /* a member is known, has another address, or is none any more */
+    PROBE_SEED,      /* an address from the command line, whose node is not known yet */
+    PROBE_MESSAGE,   /* a probe, ack, for or saw, of our tag */
+    PROBE_HEARD,     /* any other valid message */
+    PROBE_LOCAL,     /* what this node says of itself from now on */
+    PROBE_NOW,       /* probe a member, or all, without waiting for the next round */
+    PROBE_SEED_DROP, /* an address is asked no more */
 };
 
 struct probe_input {
@@ -74,7 +77,8 @@ struct probe_input {
             struct text address;
             bool joined; /* false: forget it */
         } member;
-        struct text seed;
+        struct text seed; /* one asked already is asked at once */
+        struct id128 now; /* zero: all */
         struct {
             const struct wire_message *message;
             struct text peer; /* the sender's address as the socket sees it; may be empty */
@@ -85,6 +89,8 @@ struct probe_input {
             struct wire_summary summary;
             uint32_t feature;
             bool leaving; /* once true all members are told at once */
+            bool draining;
+            uint32_t level; /* the cluster's feature level, as this node knows it */
         } local;
     };
 };
@@ -155,6 +161,9 @@ enum probe_health {
  */
 enum probe_health probe_health(const struct probe *probe);
 
+/* The members that answer, by the same rule, this node not counted. */
+size_t probe_answering(const struct probe *probe);
+
 /*
  * How far this node's wall clock is behind its members' median (negative: ahead), in milliseconds.
  * False where fewer than three, this one included, answer and have been measured. Of an even number
@@ -169,7 +178,13 @@ struct probe_peer {
     int64_t rtt_ms; /* -1: not measured yet */
     uint32_t feature;
     struct wire_summary summary;
-    bool heard; /* ever: feature and summary are its own */
+    bool heard; /* ever: feature, summary and what follows are its own */
+    uint32_t level;
+    bool draining;
+    /* When the last of our probes went out that it has answered; 0: none yet. What this node says
+     * of itself since then it may not have heard. */
+    uint64_t answered_ms;
+    char version[LIMIT_WIRE_VERSION_BYTES + 1]; /* "": not told */
 };
 
 /* What is known of NODE: false where it is no member. */
@@ -187,6 +202,7 @@ struct probe_counts probe_counts(const struct probe *probe);
 /* 0 … PROBE_DOUBT_MAX: how much this node doubts itself. */
 unsigned probe_doubt(const struct probe *probe);
 
+size_t probe_members(const struct probe *probe);
 size_t probe_seeds(const struct probe *probe); /* still unmet, or met and no members yet */
 
 /* "alive", "suspect", "failed", "left" or "unknown"; "good", "degraded", "bad" or "unknown". */

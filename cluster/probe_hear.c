@@ -54,6 +54,12 @@ static void hear_summary(struct probe *probe, struct peer *peer, const struct wi
     peer->told = true;
     peer->feature = said->feature;
     peer->summary = said->summary;
+    peer->level = said->level;
+    peer->draining = said->draining;
+    assert(said->version.len < sizeof peer->version); /* wire_decode saw to it */
+    if (said->version.len)
+        memcpy(peer->version, said->version.ptr, said->version.len);
+    peer->version[said->version.len] = '\0';
 
     struct probe_output *out =
         probe_add_output(probe, PROBE_PEER_SUMMARY, &peer->node, kept_text(&peer->address));
@@ -83,6 +89,8 @@ static bool match_probe(struct probe *probe, struct peer *peer, const struct wir
         if (peer->probes[i].nonce == 0 || peer->probes[i].nonce != ack->nonce)
             continue;
         peer->probes[i].nonce = 0;
+        if (peer->probes[i].sent_ms > peer->answered_ms)
+            peer->answered_ms = peer->probes[i].sent_ms;
         measure(probe, peer, peer->probes[i].sent_ms, ack->wall_ms);
         if (probe->doubt > 0)
             probe->doubt--;

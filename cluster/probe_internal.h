@@ -11,6 +11,7 @@
 #define LATE_MS           1000 /* a later tick means that this node slept */
 #define RECENT            4    /* probes and questions to others whose answers still count */
 #define HELPERS           2
+#define AT_ONCE_MS        100
 #define FAILED_ASK_ROUNDS 10
 #define RTT_MAX_MS        4000 /* a longer one measures a pause, not the way */
 #define DOUBT_MEMBERS     2
@@ -46,7 +47,10 @@ struct peer {
     uint64_t questions[RECENT]; /* nonces; 0: none */
     uint64_t rtt_us;            /* smoothed */
     int64_t offset_ms;
-    uint32_t feature;
+    uint32_t feature, level;
+    bool draining;
+    uint64_t answered_ms; /* when the last probe went out that it has answered */
+    char version[LIMIT_WIRE_VERSION_BYTES + 1];
     struct wire_summary summary;
     struct kept address;
 };
@@ -68,8 +72,9 @@ struct relay {
 struct probe {
     struct id128 node;
     struct wire_summary summary;
-    uint32_t feature;
-    bool leaving;
+    uint32_t feature, level;
+    bool leaving, draining;
+    struct text version;
     uint64_t now_ms, wall_ms, t;
     uint64_t heard_t; /* anybody */
     unsigned doubt;

@@ -63,6 +63,9 @@ void probe_fill(const struct probe *probe, struct wire_probe *out, uint64_t nonc
     out->feature = probe->feature;
     out->leaving = probe->leaving;
     out->summary = probe->summary;
+    out->version = probe->version;
+    out->level = probe->level;
+    out->draining = probe->draining;
 }
 
 void probe_send(struct probe *probe, const struct peer *peer, uint64_t nonce)

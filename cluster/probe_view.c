@@ -9,12 +9,19 @@ static bool answers(const struct probe *probe, const struct peer *peer)
            (peer->first_t == NEVER || probe->t - peer->first_t < ack_ms(peer) + PROBE_CONFIRM_MS);
 }
 
-enum probe_health probe_health(const struct probe *probe)
+size_t probe_answering(const struct probe *probe)
 {
-    size_t joined = 1 + probe->peer_count, count = 1;
+    size_t count = 0;
 
     for (size_t i = 0; i < probe->peer_count; i++)
         count += answers(probe, &probe->peers[i]);
+    return count;
+}
+
+enum probe_health probe_health(const struct probe *probe)
+{
+    size_t joined = 1 + probe->peer_count, count = 1 + probe_answering(probe);
+
     if (count == joined)
         return PROBE_GOOD;
     return 2 * count > joined ? PROBE_DEGRADED : PROBE_BAD;
@@ -61,7 +68,11 @@ bool probe_peer(const struct probe *probe, const struct id128 *node, struct prob
             .feature = peer->feature,
             .summary = peer->summary,
             .heard = peer->told,
+            .level = peer->level,
+            .draining = peer->draining,
+            .answered_ms = peer->answered_ms,
         };
+        memcpy(out->version, peer->version, sizeof out->version);
         return true;
     }
     return false;
@@ -75,6 +86,11 @@ struct probe_counts probe_counts(const struct probe *probe)
 unsigned probe_doubt(const struct probe *probe)
 {
     return probe->doubt;
+}
+
+size_t probe_members(const struct probe *probe)
+{
+    return probe->peer_count;
 }
 
 size_t probe_seeds(const struct probe *probe)

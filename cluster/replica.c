@@ -334,7 +334,7 @@ int replica_start(struct replica **out, const struct replica_host *host,
                                   .holder_count = count};
     int rc;
 
-    assert(!place_is_none(&object->place) || object_wanted_here(object));
+    assert((object->flags & (OBJECT_PUT | OBJECT_DELETED)) == OBJECT_PUT);
     assert(count <= LIMIT_FETCH_HOLDERS);
     *out = NULL;
     if (!r)
@@ -358,6 +358,11 @@ out:
         *out = NULL;
     }
     return rc;
+}
+
+uint64_t replica_memory(const struct replica *replica)
+{
+    return replica->large ? BODY_BACKGROUND_WINDOW_BYTES : replica->change.request.size;
 }
 
 void replica_cancel(struct replica *replica)

@@ -35,6 +35,8 @@ struct replica_host {
 int replica_start(struct replica **out, const struct replica_host *host,
                   const struct object *object, const struct id128 *holders,
                   size_t count) MUST_CHECK;
+/* How much of it may lie in memory at once. */
+uint64_t replica_memory(const struct replica *replica);
 /* Stop early: `ended` follows soon, if it was not called yet. Before replica_destroy. */
 void replica_cancel(struct replica *replica);
 

@@ -32,6 +32,11 @@ struct replicator {
     struct queue *ended; /* struct replica *; a place for each */
     struct repairs *repairs;
     _Atomic bool news, revived, stopping;
+    pthread_mutex_t lock;                 /* guards the next five */
+    struct id128 new[LIMIT_REPLICA_PAGE]; /* have just become wanted */
+    size_t new_count;
+    struct event_item adopted[LIMIT_ADOPTED]; /* a ring: what a member that leaves asks for */
+    size_t adopted_first, adopted_count;
     bool started;
     pthread_t thread;
     /* The thread's own. */
@@ -39,6 +44,7 @@ struct replicator {
     struct db_reader *reader;
     struct replica *flights[FLIGHTS];
     size_t flight_count, repairing; /* of them, repairs */
+    uint64_t flight_bytes;          /* in memory, at most */
     bool full_said;
     /* For others to see. */
     _Atomic uint64_t flying, done, bytes, failures, corrupt;
@@ -71,10 +77,57 @@ void replicator_repair(struct replicator *replicator, const struct object *objec
         queue_wake(replicator->ended);
 }
 
+void replicator_want(struct replicator *r, const struct id128 *id)
+{
+    (void)pthread_mutex_lock(&r->lock);
+    if (r->new_count < LIMIT_REPLICA_PAGE) /* else the walks find it */
+        r->new[r->new_count++] = *id;
+    (void)pthread_mutex_unlock(&r->lock);
+}
+
+/* Hand on what replicator_want has brought. */
+static void take_new(struct replicator *r)
+{
+    (void)pthread_mutex_lock(&r->lock);
+    for (size_t i = 0; i < r->new_count; i++)
+        wanted_new(r->wanted, &r->new[i]);
+    r->new_count = 0;
+    (void)pthread_mutex_unlock(&r->lock);
+}
+
 void replicator_revive(struct replicator *replicator)
 {
     if (!atomic_exchange(&replicator->revived, true))
         queue_wake(replicator->ended);
+}
+
+void replicator_adopt(struct replicator *r, const struct event_item *items, size_t count)
+{
+    pthread_mutex_lock(&r->lock);
+    for (size_t i = 0; i < count && r->adopted_count < LIMIT_ADOPTED; i++)
+        r->adopted[(r->adopted_first + r->adopted_count++) % LIMIT_ADOPTED] = items[i];
+    pthread_mutex_unlock(&r->lock);
+    queue_wake(r->ended);
+}
+
+static bool next_adopted(struct replicator *r, struct event_item *out)
+{
+    pthread_mutex_lock(&r->lock);
+    bool found = r->adopted_count > 0;
+
+    if (found)
+        *out = r->adopted[r->adopted_first];
+    pthread_mutex_unlock(&r->lock);
+    return found;
+}
+
+static void take_adopted(struct replicator *r)
+{
+    pthread_mutex_lock(&r->lock);
+    assert(r->adopted_count > 0);
+    r->adopted_first = (r->adopted_first + 1) % LIMIT_ADOPTED;
+    r->adopted_count--;
+    pthread_mutex_unlock(&r->lock);
 }
 
 /* ---- How it went ---- */
@@ -147,6 +200,7 @@ static void take_ended(struct replicator *r)
             at++;
         assert(at < r->flight_count);
         r->flights[at] = r->flights[--r->flight_count];
+        r->flight_bytes -= replica_memory(replica);
         replica_result(replica, &result);
         replica_destroy(&replica);
         if (result.repair)
@@ -202,6 +256,7 @@ static int start_copy(struct replicator *r, const struct object *object)
         return rc;
     assert(r->flight_count < FLIGHTS);
     r->flights[r->flight_count++] = replica;
+    r->flight_bytes += replica_memory(replica);
     atomic_store(&r->flying, r->flight_count);
     return 0;
 }
@@ -211,13 +266,24 @@ static bool has_expired(const struct replicator *r, const struct object *object)
     return object->expires_ms && object->expires_ms <= env_wall_ms(r->env);
 }
 
-static void start(struct replicator *r, const struct id128 *id)
+/* Whether a copy of OBJECT is to be made: it is for every node, or it is what SHA256 (may be NULL)
+ * names and not here. */
+static bool is_due(const struct replicator *r, const struct object *object, const uint8_t *sha256)
+{
+    bool adopted = sha256 && (object->flags & (OBJECT_PUT | OBJECT_DELETED)) == OBJECT_PUT &&
+                   place_is_none(&object->place) &&
+                   memcmp(object->sha256, sha256, SHA256_BYTES) == 0;
+
+    return (adopted || object_wanted_here(object)) && !has_expired(r, object);
+}
+
+static void start(struct replicator *r, const struct id128 *id, const uint8_t *sha256)
 {
     struct replica_result result = {.id = *id, .outcome = WANTED_GONE};
     struct object *object = NULL;
     int rc = journal_find(r->host.journal, r->reader, id, &object);
 
-    if (rc == 0 && object_wanted_here(object) && !has_expired(r, object)) {
+    if (rc == 0 && is_due(r, object, sha256)) {
         rc = start_copy(r, object);
         if (rc == 0) {
             object_destroy(&object);
@@ -259,6 +325,18 @@ static bool may_repair(const struct replicator *r)
     return r->repairing < REPAIRS_AT_ONCE && repairs_count(r->repairs) > 0;
 }
 
+/* Copies for a member that leaves go before those of the list: it waits for them. */
+static void start_adopted(struct replicator *r)
+{
+    struct event_item item;
+
+    while (!atomic_load(&r->stopping) && next_adopted(r, &item) &&
+           wanted_begin(r->wanted, &item.id, now_ms(r))) {
+        take_adopted(r);
+        start(r, &item.id, item.sha256);
+    }
+}
+
 static void wait_until(struct replicator *r, uint64_t until_ms)
 {
     uint64_t now = now_ms(r);
@@ -272,29 +350,57 @@ static void wait_until(struct replicator *r, uint64_t until_ms)
     (void)queue_wait(r->ended, (int64_t)wait);
 }
 
-static void go_on(struct replicator *r)
+uint64_t replicator_step(struct replicator *r)
 {
     struct wanted_step step;
     struct repair repair;
 
+    take_ended(r);
     if (may_repair(r) && repairs_take(r->repairs, &repair))
         start_repair(r, &repair);
-    if (atomic_exchange(&r->news, false))
+    if (atomic_exchange(&r->news, false)) {
+        take_new(r);
         wanted_news(r->wanted, env_wall_ms(r->env));
+    }
     if (atomic_exchange(&r->revived, false))
         wanted_revive(r->wanted, now_ms(r));
+    start_adopted(r);
+    if (r->flight_bytes >= REPLICA_BYTES)
+        return now_ms(r) + REPLICA_SWEEP_MAX_MS; /* one ends, or is told to */
     wanted_step(r->wanted, now_ms(r), &step);
     switch (step.act) {
     case WANTED_READ:
         read_page(r, &step.id);
         break;
     case WANTED_START:
-        start(r, &step.id);
+        start(r, &step.id, NULL);
         break;
     case WANTED_WAIT:
-        wait_until(r, step.until_ms);
-        break;
+        return step.until_ms;
     }
+    return 0;
+}
+
+bool replicator_is_due(struct replicator *r)
+{
+    return atomic_load(&r->news) || atomic_load(&r->revived) || queue_length(r->ended) > 0 ||
+           may_repair(r);
+}
+
+void replicator_cancel(struct replicator *r)
+{
+    take_ended(r);
+    for (size_t i = 0; i < r->flight_count; i++)
+        replica_cancel(r->flights[i]);
+}
+
+bool replicator_close_step(struct replicator *r)
+{
+    take_ended(r);
+    if (r->flight_count > 0)
+        return false;
+    db_reader_close(&r->reader);
+    return true;
 }
 
 static void *run(void *arg)
@@ -302,16 +408,14 @@ static void *run(void *arg)
     struct replicator *r = arg;
 
     while (!atomic_load(&r->stopping)) {
-        take_ended(r);
-        go_on(r);
+        uint64_t until_ms = replicator_step(r);
+
+        if (until_ms)
+            wait_until(r, until_ms);
     }
-    take_ended(r);
-    for (size_t i = 0; i < r->flight_count; i++)
-        replica_cancel(r->flights[i]);
-    while (r->flight_count > 0) {
+    replicator_cancel(r);
+    while (!replicator_close_step(r))
         (void)queue_wait(r->ended, REPLICA_BACKOFF_MS);
-        take_ended(r);
-    }
     return NULL;
 }
 
@@ -331,6 +435,7 @@ int replicator_create(struct replicator **out, struct journal *journal, struct c
         (struct replica_host){.journal = journal, .cluster = cluster, .ended = on_ended, .arg = r};
     r->env = env;
     env->random(env, &seed, sizeof seed);
+    (void)pthread_mutex_init(&r->lock, NULL);
     rc = wanted_create(&r->wanted, seed);
     if (rc == 0)
         rc = queue_create(&r->ended, FLIGHTS);
@@ -342,14 +447,23 @@ int replicator_create(struct replicator **out, struct journal *journal, struct c
     return rc;
 }
 
-int replicator_start(struct replicator *r)
+int replicator_open(struct replicator *r)
 {
-    sigset_t all, before;
     int rc = journal_reader_open(r->host.journal, &r->reader);
 
     assert(!r->started);
     if (rc == 0)
         rc = pool_start(&r->host.pool, "replica", POOL_WORKERS, FLIGHTS, NULL);
+    if (rc)
+        db_reader_close(&r->reader);
+    return rc;
+}
+
+int replicator_start(struct replicator *r)
+{
+    sigset_t all, before;
+    int rc = replicator_open(r);
+
     if (rc == 0) {
         (void)sigfillset(&all); /* signals are the main thread's */
         (void)pthread_sigmask(SIG_SETMASK, &all, &before);
@@ -375,7 +489,6 @@ void replicator_stop(struct replicator *r)
     int rc = pthread_join(r->thread, NULL);
     assert(rc == 0);
     (void)rc;
-    db_reader_close(&r->reader);
     r->started = false;
 }
 
@@ -391,6 +504,7 @@ void replicator_destroy(struct replicator **replicator)
     queue_destroy(&r->ended);
     repairs_destroy(&r->repairs);
     wanted_destroy(&r->wanted);
+    (void)pthread_mutex_destroy(&r->lock);
     free(r);
 }
 

@@ -3,8 +3,8 @@
  * its asker has granted, and each is sent when its bytes come. Who is read next:
  *
  *   what clients wait for first; background transfers only while none of those can be read, and
- *   never in the last LIMIT_SERVE_READS - LIMIT_SERVE_READS_BACKGROUND reads, so that a client's
- *   never waits for a background one to end. Within each of the two a hand goes round the slots;
+ *   never in the last part of the reads and bytes that may be under way, so that a client's never
+ *   waits for a background one to end. Within each of the two a hand goes round the slots;
  *   whom it meets gets QUANTUM_BYTES to spend, and is read once it can pay for its next chunk. So a
  *   small body goes in the first turn, a large one in every fourth.
  *
@@ -48,7 +48,9 @@ struct serve {
     struct serve_sink sink;
     bool stepping;
     uint64_t generation;
+    size_t top; /* slots from here on are free */
     unsigned background_reads;
+    uint64_t reading_bytes, reading_bytes_background;
     size_t hand[2]; /* what clients wait for; background */
     struct serve_stats stats;
     struct transfer transfers[LIMIT_SERVED];
@@ -61,7 +63,7 @@ static uint64_t smaller(uint64_t a, uint64_t b)
 
 static struct transfer *by_number(struct serve *serve, const struct id128 *from, uint64_t transfer)
 {
-    for (size_t i = 0; i < LIMIT_SERVED; i++) {
+    for (size_t i = 0; i < serve->top; i++) {
         struct transfer *t = &serve->transfers[i];
 
         if (t->used && !t->gone && t->transfer == transfer && id_equal(&t->to, from))
@@ -79,6 +81,13 @@ static void send_end(struct serve *serve, const struct id128 *to, uint64_t trans
     serve->sink.send(serve->sink.arg, to, &message);
 }
 
+static void free_up(struct serve *serve, struct transfer *t)
+{
+    t->used = false;
+    while (serve->top > 0 && !serve->transfers[serve->top - 1].used)
+        serve->top--;
+}
+
 /* Its slot is free as soon as its read is done. */
 static void forget(struct serve *serve, struct transfer *t)
 {
@@ -87,7 +96,7 @@ static void forget(struct serve *serve, struct transfer *t)
     serve->stats.active--;
     t->gone = true;
     if (t->reading == 0)
-        t->used = false;
+        free_up(serve, t);
 }
 
 static void end_transfer(struct serve *serve, struct transfer *t, enum wire_end end)
@@ -113,11 +122,13 @@ static struct transfer *next_to_read(struct serve *serve, bool background)
 {
     bool any = false;
 
-    for (size_t seen = 0; seen < LIMIT_SERVED * (LIMIT_TURNS + 1); seen++) {
-        struct transfer *t = &serve->transfers[serve->hand[background]];
+    size_t slots = serve->top;
 
-        serve->hand[background] = (serve->hand[background] + 1) % LIMIT_SERVED;
-        if (seen == LIMIT_SERVED && !any)
+    for (size_t seen = 0; seen < slots * (LIMIT_TURNS + 1); seen++) {
+        struct transfer *t = &serve->transfers[serve->hand[background] % slots];
+
+        serve->hand[background] = (serve->hand[background] + 1) % slots;
+        if (seen == slots && !any)
             break;
         if (!can_be_read(t, background))
             continue;
@@ -147,16 +158,32 @@ static void start_read(struct serve *serve, struct transfer *t)
     t->credit -= read.len;
     t->reading = read.len;
     serve->stats.reading++;
-    serve->background_reads += t->background;
+    serve->reading_bytes += read.len;
+    if (t->background) {
+        serve->background_reads++;
+        serve->reading_bytes_background += read.len;
+    }
     serve->sink.read(serve->sink.arg, &read);
+}
+
+/* May one more be read, whatever its length? */
+static bool has_room(const struct serve *serve, bool background)
+{
+    const uint64_t most = LIMIT_WIRE_CHUNK_BYTES;
+
+    return serve->stats.reading < LIMIT_SERVE_READS &&
+           serve->reading_bytes + most <= LIMIT_SERVE_READ_BYTES &&
+           (!background ||
+            (serve->background_reads < LIMIT_SERVE_READS_BACKGROUND &&
+             serve->reading_bytes_background + most <= LIMIT_SERVE_READ_BYTES_BACKGROUND));
 }
 
 static void schedule(struct serve *serve)
 {
-    while (serve->stats.reading < LIMIT_SERVE_READS) {
+    while (has_room(serve, false)) {
         struct transfer *t = next_to_read(serve, false);
 
-        if (!t && serve->background_reads < LIMIT_SERVE_READS_BACKGROUND)
+        if (!t && has_room(serve, true))
             t = next_to_read(serve, true);
         if (!t)
             break;
@@ -209,7 +236,9 @@ static struct transfer *free_slot(struct serve *serve, const struct id128 *peer,
         struct transfer *t = &serve->transfers[i];
 
         if (!t->used) {
-            slot = t;
+            slot = slot ? slot : t;
+            if (i >= serve->top)
+                break;
             continue;
         }
         bool same = id_equal(&t->to, peer);
@@ -218,7 +247,7 @@ static struct transfer *free_slot(struct serve *serve, const struct id128 *peer,
         its += same;
         its_background += same && t->background;
     }
-    assert(all == LIMIT_SERVED || slot);
+    assert(all == LIMIT_SERVED || slot); /* the lowest, so that `top` stays low */
     if (its >= LIMIT_SERVED_PER_PEER ||
         (background && its_background >= LIMIT_SERVED_PER_PEER_BACKGROUND))
         return NULL;
@@ -253,6 +282,8 @@ static void on_ask(struct serve *serve, const struct id128 *from, const struct w
         .credit = smaller(ask->credit_bytes, BODY_WINDOW_BYTES),
         .active_ms = now_ms};
     memcpy(t->sha256, ask->sha256, SHA256_BYTES);
+    if (t - serve->transfers >= (ptrdiff_t)serve->top)
+        serve->top = (size_t)(t - serve->transfers) + 1;
     serve->stats.begun++;
     serve->stats.active++;
     if (t->at == UINT64_MAX) { /* no body reaches that far */
@@ -370,9 +401,13 @@ void serve_read_done(struct serve *serve, uint64_t key, int rc, const void *data
     t->active_ms = now_ms;
     assert(serve->stats.reading > 0 && serve->background_reads >= t->background);
     serve->stats.reading--;
-    serve->background_reads -= t->background;
+    serve->reading_bytes -= wanted;
+    if (t->background) {
+        serve->background_reads--;
+        serve->reading_bytes_background -= wanted;
+    }
     if (t->gone)
-        t->used = false;
+        free_up(serve, t);
     else if (rc)
         read_failed(serve, t, rc);
     else
@@ -383,7 +418,7 @@ void serve_read_done(struct serve *serve, uint64_t key, int rc, const void *data
 void serve_peer_failed(struct serve *serve, const struct id128 *node)
 {
     step_begin(serve);
-    for (size_t i = 0; i < LIMIT_SERVED; i++) {
+    for (size_t i = 0; i < serve->top; i++) {
         struct transfer *t = &serve->transfers[i];
 
         if (t->used && !t->gone && id_equal(&t->to, node)) {
@@ -397,7 +432,7 @@ void serve_peer_failed(struct serve *serve, const struct id128 *node)
 void serve_tick(struct serve *serve, uint64_t now_ms)
 {
     step_begin(serve);
-    for (size_t i = 0; i < LIMIT_SERVED; i++) {
+    for (size_t i = 0; i < serve->top; i++) {
         struct transfer *t = &serve->transfers[i];
 
         if (t->used && !t->gone && t->reading == 0 && now_ms >= t->active_ms + SERVE_IDLE_MS) {

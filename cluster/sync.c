@@ -240,6 +240,36 @@ static void note_summary(struct sync *core, const struct sync_summary *input)
     }
 }
 
+static void note_wish(struct sync *core, const struct id128 *node)
+{
+    struct peer *peer = sync_find_peer(core, node);
+
+    if (!peer || !peer->alive)
+        return;
+    peer->ask_at = 0;
+    sync_ask_wish(core, peer, 0, false);
+}
+
+void sync_asked(const struct sync *core, const struct id128 *node, struct sync_asked *out)
+{
+    struct vector_sum sum = vector_sum(core->vector, VECTOR_ALL);
+
+    *out = (struct sync_asked){.end = WIRE_END_DONE};
+    for (size_t i = 0; i < LIMIT_MEMBERS; i++) {
+        const struct peer *peer = &core->peers[i];
+
+        if (!peer->used || !id_equal(&peer->node, node))
+            continue;
+        *out = (struct sync_asked){.alive = peer->alive,
+                                   .equal = peer->has_summary &&
+                                            hash128_equal(&peer->summary, &sum.hash),
+                                   .wished = peer->news || sync_ask_is_asked(core, node),
+                                   .ended = peer->ended,
+                                   .events = peer->gained,
+                                   .end = peer->end};
+    }
+}
+
 static int note_message(struct sync *core, const struct wire_message *message)
 {
     switch (message->type) {
@@ -290,6 +320,9 @@ static int note(struct sync *core, const struct sync_input *input)
         return 0;
     case SYNC_COMMITTED:
         sync_ask_committed(core, &input->committed);
+        return 0;
+    case SYNC_WISH:
+        note_wish(core, &input->wish);
         return 0;
     }
     return ERR_INVALID;

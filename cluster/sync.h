@@ -64,6 +64,7 @@ enum sync_input_kind {
     SYNC_MESSAGE,      /* any WIRE_SYNC_*, as wire_decode gave it; others are ignored */
     SYNC_READ_DONE,
     SYNC_COMMITTED,
+    SYNC_WISH, /* ask this peer now, if it may have what we lack */
 };
 
 struct sync_local {
@@ -135,6 +136,7 @@ struct sync_input {
         struct wire_message message; /* its `from` is whoever sent it */
         struct sync_read_done read_done;
         struct sync_committed committed;
+        struct id128 wish;
     };
 };
 
@@ -205,6 +207,18 @@ int sync_step(struct sync *core, const struct sync_input *input,
 const struct vector *sync_vector(const struct sync *core);
 
 const struct sync_stats *sync_stats(const struct sync *core);
+
+/* How far asking NODE has come. */
+struct sync_asked {
+    bool alive;
+    bool equal;        /* its last summary is our sum */
+    bool wished;       /* a session is due or under way */
+    uint64_t ended;    /* sessions … */
+    uint64_t events;   /* … and what became durable in them */
+    enum wire_end end; /* of the last one: WIRE_END_CANCEL where we broke it off */
+};
+
+void sync_asked(const struct sync *core, const struct id128 *node, struct sync_asked *out);
 
 /* Sessions and batches under way: zero where all is quiet. */
 size_t sync_busy(const struct sync *core);

@@ -431,7 +431,7 @@ void sync_ask_wish(struct sync *core, struct peer *peer, uint64_t delay_ms, bool
     peer->news = true;
 }
 
-static bool is_asked(const struct sync *core, const struct id128 *peer)
+bool sync_ask_is_asked(const struct sync *core, const struct id128 *peer)
 {
     for (size_t i = 0; i < LIMIT_SYNC_ASKED; i++) {
         if (core->asked[i].session && id_equal(&core->asked[i].peer, peer))
@@ -449,7 +449,7 @@ static bool may_know_more(const struct sync *core, const struct peer *peer)
 static bool is_due(struct sync *core, struct peer *peer)
 {
     if (!peer->used || !peer->alive || !peer->news || core->now_ms < peer->ask_at ||
-        is_asked(core, &peer->node))
+        sync_ask_is_asked(core, &peer->node))
         return false;
     if (core->now_ms < peer->pushing_until && core->now_ms < peer->patient_until)
         return false;
@@ -504,7 +504,8 @@ static void begin(struct sync *core)
 
 static bool may_repair(struct sync *core, struct peer *peer)
 {
-    return peer->used && peer->alive && may_know_more(core, peer) && !is_asked(core, &peer->node);
+    return peer->used && peer->alive && may_know_more(core, peer) &&
+           !sync_ask_is_asked(core, &peer->node);
 }
 
 static void repair(struct sync *core)
@@ -597,6 +598,11 @@ static void close_session(struct sync *core, struct asked *a)
         peer->ask_at = core->now_ms;
     } else if (peer) {
         back_off(core, peer);
+    }
+    if (peer) {
+        peer->ended++;
+        peer->gained += a->gained;
+        peer->end = a->ended ? a->end : WIRE_END_CANCEL;
     }
     if (peer) { /* was there more to come? Otherwise its next summary will tell */
         peer->news = a->end != WIRE_END_DONE && a->end != WIRE_END_BEHIND;

@@ -24,6 +24,9 @@ struct peer {
 
     uint64_t flight_bytes; /* it pushed them, and they are on their way into our log */
     uint64_t owed;         /* … are there, and were not acknowledged yet */
+
+    uint64_t ended, gained; /* sessions in which we asked it, and their events */
+    enum wire_end end;      /* of the last */
 };
 
 /* A session in which we ask. */
@@ -159,6 +162,7 @@ struct buf *sync_list(struct sync *core);
 void sync_ask_message(struct sync *core, const struct wire_message *message);
 void sync_ask_committed(struct sync *core, const struct sync_committed *committed);
 void sync_ask_local(struct sync *core, const struct id128 *origin);
+bool sync_ask_is_asked(const struct sync *core, const struct id128 *peer);
 void sync_ask_peer_gone(struct sync *core, const struct id128 *node);
 /* Ask PEER after DELAY_MS. It can wait: only once its pushes, which may bring the same, have
  * ceased, or after SYNC_PATIENCE_MS. */

@@ -1,12 +1,15 @@
 /*
- * Two walks go through the list of what is wanted, which is in the order of ids, that is, of time:
+ * What becomes wanted is told, and waits in a bounded ring. Besides, two walks go through the list
+ * of all that is wanted, which is in the order of ids, that is, of time:
  *
  *   recent   after news, over ids of the last minute: where a new object stands
  *   sweep    over all of it: what was raised to level 2 long after its put, what a joiner lacks,
  *            what was forgotten here after a failure
  *
- * Retries that are due go first, then the recent walk, then the sweep; each step starts one copy or
- * asks for a walk's next page. What is under way, or rests after a failure, is passed over.
+ * Retries that are due go first, then the ring, the recent walk, the sweep; each step starts one
+ * copy or asks for a walk's next page. What is under way, or rests after a failure, is passed over.
+ * A few places are the ring's alone: what somebody waits for does not queue behind a joiner's
+ * backlog.
  *
  * Failure: an object that could not be copied rests, longer each time. The table of these is
  * bounded: where it is full, whoever would rest longest is forgotten, as a later sweep meets it
@@ -35,8 +38,15 @@ struct failure {
     bool flies;
 };
 
+struct flight {
+    struct id128 id;
+    bool is_new;
+};
+
 struct wanted {
     uint64_t dice;
+    struct id128 new[LIMIT_REPLICA_NEW]; /* a ring */
+    size_t new_first, new_count;
     struct walk recent, sweep;
     struct id128 recent_from; /* where the next recent walk begins */
     uint64_t sweep_began_ms;
@@ -45,8 +55,9 @@ struct wanted {
     uint64_t pause_ms;                   /* nothing starts before */
     unsigned streak;                     /* failures in a row */
     size_t flight_count, failure_count;
-    uint64_t due_ms; /* no failure is due before */
-    struct id128 flights[LIMIT_REPLICAS];
+    size_t old_count; /* flights that are not new */
+    uint64_t due_ms;  /* no failure is due before */
+    struct flight flights[LIMIT_REPLICAS];
     struct failure failures[LIMIT_REPLICA_FAILURES];
 };
 
@@ -96,6 +107,12 @@ void wanted_news(struct wanted *w, uint64_t wall_ms)
     for (int i = 5; i >= 0; i--, from >>= 8)
         w->recent_from.bytes[i] = (uint8_t)from;
     w->recent.again = w->sweep.again = true;
+}
+
+void wanted_new(struct wanted *w, const struct id128 *id)
+{
+    if (w->new_count < LIMIT_REPLICA_NEW)
+        w->new[(w->new_first + w->new_count++) % LIMIT_REPLICA_NEW] = *id;
 }
 
 /* ---- Failures ---- */
@@ -188,20 +205,32 @@ void wanted_revive(struct wanted *w, uint64_t now_ms)
 static bool flies(const struct wanted *w, const struct id128 *id)
 {
     for (size_t i = 0; i < w->flight_count; i++)
-        if (id_equal(&w->flights[i], id))
+        if (id_equal(&w->flights[i].id, id))
             return true;
     return false;
 }
 
-static void start(struct wanted *w, const struct id128 *id, struct wanted_step *out)
+static void start(struct wanted *w, const struct id128 *id, bool is_new, struct wanted_step *out)
 {
     struct failure *failure = failure_of(w, id);
 
     assert(w->flight_count < LIMIT_REPLICAS && !flies(w, id));
     if (failure)
         failure->flies = true;
-    w->flights[w->flight_count++] = *id;
+    w->flights[w->flight_count++] = (struct flight){*id, is_new};
+    w->old_count += !is_new;
     *out = (struct wanted_step){.act = WANTED_START, .id = *id};
+}
+
+bool wanted_begin(struct wanted *w, const struct id128 *id, uint64_t now_ms)
+{
+    struct wanted_step step;
+
+    if (w->flight_count == LIMIT_REPLICAS || w->old_count >= LIMIT_REPLICAS_OLD ||
+        now_ms < w->pause_ms || flies(w, id))
+        return false;
+    start(w, id, false, &step);
+    return true;
 }
 
 void wanted_ended(struct wanted *w, const struct id128 *id, enum wanted_outcome outcome,
@@ -210,9 +239,10 @@ void wanted_ended(struct wanted *w, const struct id128 *id, enum wanted_outcome 
     struct failure *failure = failure_of(w, id);
     size_t at = 0;
 
-    while (at < w->flight_count && !id_equal(&w->flights[at], id))
+    while (at < w->flight_count && !id_equal(&w->flights[at].id, id))
         at++;
     assert(at < w->flight_count);
+    w->old_count -= !w->flights[at].is_new;
     w->flights[at] = w->flights[--w->flight_count];
     if (outcome == WANTED_DONE || outcome == WANTED_GONE) {
         if (outcome == WANTED_DONE)
@@ -250,6 +280,22 @@ void wanted_ended(struct wanted *w, const struct id128 *id, enum wanted_outcome 
         rest(w, failure, now_ms + backoff(w, failure->attempts));
         break;
     }
+}
+
+/* Start the next of those that have just become wanted, if there is one. */
+static bool start_new(struct wanted *w, struct wanted_step *out)
+{
+    while (w->new_count > 0) {
+        const struct id128 *id = &w->new[w->new_first];
+
+        w->new_first = (w->new_first + 1) % LIMIT_REPLICA_NEW;
+        w->new_count--;
+        if (flies(w, id) || failure_of(w, id))
+            continue;
+        start(w, id, true, out);
+        return true;
+    }
+    return false;
 }
 
 /* ---- Walks ---- */
@@ -300,7 +346,7 @@ static bool walk_step(struct wanted *w, struct walk *walk, uint64_t now_ms, stru
 
         if (flies(w, id) || failure_of(w, id))
             continue;
-        start(w, id, out);
+        start(w, id, false, out);
         return true;
     }
     if (!walk->at_end) {
@@ -369,11 +415,14 @@ void wanted_step(struct wanted *w, uint64_t now_ms, struct wanted_step *out)
         out->until_ms = w->pause_ms;
         return;
     }
-    failure = due(w, now_ms);
+    bool full = w->old_count >= LIMIT_REPLICAS_OLD;
+    failure = full ? NULL : due(w, now_ms);
     if (failure) {
-        start(w, &failure->id, out);
+        start(w, &failure->id, false, out);
         return;
     }
+    if (start_new(w, out) || full)
+        return;
     set_out(w, now_ms);
     if (walk_step(w, &w->recent, now_ms, out))
         return;

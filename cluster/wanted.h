@@ -27,6 +27,10 @@ void wanted_destroy(struct wanted **wanted);
 /* The journal has news; WALL_MS, Unix time, tells how old the ids are that they may concern. */
 void wanted_news(struct wanted *wanted, uint64_t wall_ms);
 
+/* ID has become wanted just now: it goes before all others, as somebody may wait for its copy.
+ * Where too many have, the walks find it. */
+void wanted_new(struct wanted *wanted, const struct id128 *id);
+
 /* Another node answers (again): who failed is tried again within a second. */
 void wanted_revive(struct wanted *wanted, uint64_t now_ms);
 
@@ -49,6 +53,10 @@ void wanted_step(struct wanted *wanted, uint64_t now_ms, struct wanted_step *out
  * list ends there. RC: they could not be read. */
 void wanted_page(struct wanted *wanted, int rc, const struct id128 *ids, size_t count,
                  uint64_t now_ms);
+
+/* Whether a copy of ID that is on no list may start now; it is then as after WANTED_START, and its
+ * end is to be told. */
+bool wanted_begin(struct wanted *wanted, const struct id128 *id, uint64_t now_ms);
 
 enum wanted_outcome {
     WANTED_DONE,   /* a copy is here now */

@@ -32,6 +32,12 @@ _Static_assert(LIMIT_WIRE_EVENT_BYTES + REST_BYTES <= LIMIT_WIRE_BYTES &&
                    LIMIT_WIRE_CHUNK_BYTES + REST_BYTES <= LIMIT_WIRE_BYTES &&
                    LIMIT_WIRE_RUNS * WIRE_RUN_BYTES + REST_BYTES <= LIMIT_WIRE_BYTES &&
                    LIMIT_WIRE_NOTE_BYTES + REST_BYTES <= LIMIT_WIRE_BYTES &&
+                   LIMIT_WIRE_PACK_BYTES + REST_BYTES <= LIMIT_WIRE_BYTES &&
+                   3 * LIMIT_WIRE_NOTE_IDS * sizeof(struct id128) + REST_BYTES <=
+                       LIMIT_WIRE_BYTES &&
+                   LIMIT_WIRE_ADOPT * sizeof(struct event_item) + REST_BYTES <= LIMIT_WIRE_BYTES &&
+                   LIMIT_WIRE_ROWS * WIRE_ROW_SUM_BYTES + REST_BYTES <= LIMIT_WIRE_BYTES &&
+                   LIMIT_WIRE_ROW_BYTES + REST_BYTES <= LIMIT_WIRE_BYTES &&
                    LIMIT_WIRE_TAG_BYTES + 2 * LIMIT_WIRE_ADDR_BYTES + 200 <= REST_BYTES,
                "what keeps the limits of its members fits a message");
 _Static_assert(LIMIT_EVENT_BYTES + LENGTH_BYTES <= LIMIT_WIRE_EVENT_BYTES,
@@ -127,9 +133,15 @@ static bool runs_ok(struct text runs)
     return true;
 }
 
+static bool version_ok(struct text version)
+{
+    return version.len <= LIMIT_WIRE_VERSION_BYTES && address_ok(version);
+}
+
 static bool probe_ok(const struct wire_message *message)
 {
-    return address_ok(message->probe.address) && message->probe.wall_ms <= WIRE_WALL_MS_MAX;
+    return address_ok(message->probe.address) && message->probe.wall_ms <= WIRE_WALL_MS_MAX &&
+           version_ok(message->probe.version);
 }
 
 static bool probe_ack_ok(const struct wire_message *message)
@@ -212,7 +224,69 @@ static bool process_ok(const struct wire_message *message)
 
 static bool note_ok(const struct wire_message *message)
 {
-    return message->note.data.len <= LIMIT_WIRE_NOTE_BYTES;
+    const struct wire_note *note = &message->note;
+
+    return note->data.len <= LIMIT_WIRE_NOTE_BYTES && !id_is_zero(&note->note) &&
+           !id_is_zero(&note->author);
+}
+
+static bool ids_ok(struct text ids)
+{
+    return ids.len % sizeof(struct id128) == 0 &&
+           ids.len / sizeof(struct id128) <= LIMIT_WIRE_NOTE_IDS;
+}
+
+static bool note_ids_ok(const struct wire_message *message)
+{
+    const struct wire_note_ids *ids = &message->note_ids;
+
+    return ids_ok(ids->offered) && ids_ok(ids->seen) && ids_ok(ids->wanted);
+}
+
+static bool pack_ok(const struct wire_message *message)
+{
+    struct text data = message->pack.data, part;
+    size_t offset = 0;
+
+    if (data.len == 0 || data.len > LIMIT_WIRE_PACK_BYTES)
+        return false;
+    while (wire_next_event(data, &offset, &part)) {
+        if (part.len == 0)
+            return false;
+    }
+    return offset == data.len;
+}
+
+static bool adopt_ok(const struct wire_message *message)
+{
+    uint32_t len = message->adopt.items.len;
+
+    return len > 0 && len % sizeof(struct event_item) == 0 &&
+           len / sizeof(struct event_item) <= LIMIT_WIRE_ADOPT;
+}
+
+static bool known_ask_ok(const struct wire_message *message)
+{
+    return runs_ok(message->inquiry.runs);
+}
+
+static bool range_ask_ok(const struct wire_message *message)
+{
+    return message->inquiry.rows > 0 &&
+           id_compare(&message->inquiry.id, &message->inquiry.until) < 0;
+}
+
+static bool range_ok(const struct wire_message *message)
+{
+    uint32_t len = message->finding.data.len;
+
+    return len % WIRE_ROW_SUM_BYTES == 0 && len / WIRE_ROW_SUM_BYTES <= LIMIT_WIRE_ROWS &&
+           (len == 0 || len / WIRE_ROW_SUM_BYTES == message->finding.count);
+}
+
+static bool row_ok(const struct wire_message *message)
+{
+    return message->finding.data.len <= LIMIT_WIRE_ROW_BYTES;
 }
 
 static bool is_fine(const struct wire_message *message)
@@ -490,12 +564,134 @@ static void write_note(struct buf *out, const struct wire_message *message)
 {
     pack_id(out, &message->note.note);
     pack_data(out, message->note.data);
+    pack_id(out, &message->note.author);
+    pack_uint(out, message->note.age_ms);
 }
 
 static void read_note(struct unpack *in, struct wire_message *out)
 {
     take_id(in, &out->note.note);
     out->note.data = take_data(in);
+    take_id(in, &out->note.author);
+    out->note.age_ms = (uint32_t)unpack_uint(in, UINT32_MAX);
+}
+
+static void write_note_ids(struct buf *out, const struct wire_message *message)
+{
+    pack_data(out, message->note_ids.offered);
+    pack_data(out, message->note_ids.seen);
+    pack_data(out, message->note_ids.wanted);
+}
+
+static void read_note_ids(struct unpack *in, struct wire_message *out)
+{
+    out->note_ids.offered = take_data(in);
+    out->note_ids.seen = take_data(in);
+    out->note_ids.wanted = take_data(in);
+}
+
+static void write_pack(struct buf *out, const struct wire_message *message)
+{
+    pack_data(out, message->pack.data);
+}
+
+static void read_pack(struct unpack *in, struct wire_message *out)
+{
+    out->pack.data = take_data(in);
+}
+
+/* What later builds have appended to a probe, behind `seen` in an answer. */
+static void write_probe_more(struct buf *out, const struct wire_message *message)
+{
+    pack_text(out, message->probe.version);
+    pack_uint(out, message->probe.level);
+    pack_bool(out, message->probe.draining);
+}
+
+static void read_probe_more(struct unpack *in, struct wire_message *out, uint32_t count)
+{
+    if (count > 0)
+        out->probe.version = take_text(in);
+    if (count > 1)
+        out->probe.level = (uint32_t)unpack_uint(in, UINT32_MAX);
+    if (count > 2)
+        out->probe.draining = unpack_bool(in);
+}
+
+static void write_adopt(struct buf *out, const struct wire_message *message)
+{
+    pack_data(out, message->adopt.items);
+}
+
+static void read_adopt(struct unpack *in, struct wire_message *out)
+{
+    out->adopt.items = take_data(in);
+}
+
+static void write_inquiry(struct buf *out, const struct wire_message *message)
+{
+    const struct wire_inquiry *inquiry = &message->inquiry;
+
+    pack_uint(out, inquiry->nonce);
+    if (message->type == WIRE_KNOWN_ASK) {
+        pack_data(out, inquiry->runs);
+        return;
+    }
+    pack_id(out, &inquiry->id);
+    if (message->type == WIRE_ROW_ASK)
+        return;
+    pack_id(out, &inquiry->until);
+    pack_uint(out, inquiry->rows);
+    pack_bool(out, inquiry->list);
+}
+
+static void read_inquiry(struct unpack *in, struct wire_message *out)
+{
+    struct wire_inquiry *inquiry = &out->inquiry;
+
+    inquiry->nonce = unpack_uint(in, UINT64_MAX);
+    if (out->type == WIRE_KNOWN_ASK) {
+        inquiry->runs = take_data(in);
+        return;
+    }
+    take_id(in, &inquiry->id);
+    if (out->type == WIRE_ROW_ASK)
+        return;
+    take_id(in, &inquiry->until);
+    inquiry->rows = (uint32_t)unpack_uint(in, UINT32_MAX);
+    inquiry->list = unpack_bool(in);
+}
+
+static void write_finding(struct buf *out, const struct wire_message *message)
+{
+    const struct wire_finding *finding = &message->finding;
+
+    pack_uint(out, finding->nonce);
+    if (message->type != WIRE_ROW)
+        pack_bool(out, finding->yes);
+    if (message->type == WIRE_RANGE) {
+        pack_id(out, &finding->last);
+        pack_uint(out, finding->count);
+        pack_hash(out, &finding->sum);
+    }
+    if (message->type != WIRE_KNOWN)
+        pack_data(out, finding->data);
+}
+
+static void read_finding(struct unpack *in, struct wire_message *out)
+{
+    struct wire_finding *finding = &out->finding;
+
+    finding->nonce = unpack_uint(in, UINT64_MAX);
+    if (out->type != WIRE_ROW)
+        finding->yes = unpack_bool(in);
+    if (out->type == WIRE_RANGE) {
+        take_id(in, &finding->last);
+        finding->count = unpack_uint(in, UINT64_MAX);
+        finding->sum = take_hash(in);
+    }
+    if (out->type != WIRE_KNOWN)
+        finding->data = take_data(in);
 }
 
 static void write_process(struct buf *out, const struct wire_message *message)
@@ -530,25 +726,43 @@ static const struct {
     void (*write)(struct buf *out, const struct wire_message *message);
     void (*read)(struct unpack *in, struct wire_message *out);
     bool (*ok)(const struct wire_message *message);
+    /* Members that came later: written always; the first COUNT of them read, where they are. */
+    uint32_t appended;
+    void (*write_more)(struct buf *out, const struct wire_message *message);
+    void (*read_more)(struct unpack *in, struct wire_message *out, uint32_t count);
 } formats[] = {
-    [WIRE_PROBE] = {"probe", 7, write_probe, read_probe, probe_ok},
-    [WIRE_PROBE_ACK] = {"probe-ack", 8, write_probe, read_probe, probe_ack_ok},
-    [WIRE_PROBE_FOR] = {"probe-for", 2, write_probe_for, read_probe_for, is_fine},
-    [WIRE_PROBE_SAW] = {"probe-saw", 3, write_probe_for, read_probe_for, is_fine},
-    [WIRE_SYNC_ASK] = {"sync-ask", 5, write_sync_ask, read_sync_ask, sync_ask_ok},
-    [WIRE_SYNC_MORE] = {"sync-more", 1, write_flow, read_flow, sync_more_ok},
-    [WIRE_SYNC_VECTOR] = {"sync-vector", 4, write_sync_vector, read_sync_vector, sync_vector_ok},
-    [WIRE_SYNC_EVENTS] = {"sync-events", 5, write_sync_events, read_sync_events, sync_events_ok},
-    [WIRE_SYNC_CREDIT] = {"sync-credit", 2, write_flow, read_flow, is_fine},
-    [WIRE_SYNC_END] = {"sync-end", 2, write_flow, read_flow, end_ok},
-    [WIRE_BODY_ASK] = {"body-ask", 7, write_body_ask, read_body_ask, body_ask_ok},
-    [WIRE_BODY_DATA] = {"body-data", 5, write_body_data, read_body_data, body_data_ok},
-    [WIRE_BODY_CREDIT] = {"body-credit", 2, write_flow, read_flow, is_fine},
-    [WIRE_BODY_END] = {"body-end", 2, write_flow, read_flow, end_ok},
-    [WIRE_NOTE] = {"note", 2, write_note, read_note, note_ok},
-    [WIRE_PROCESS] = {"process", 2, write_process, read_process, process_ok},
-    [WIRE_TWIN] = {"twin", 2, write_process, read_process, process_ok},
-    [WIRE_SYNC_FROZEN] = {"sync-frozen", 2, write_frozen, read_frozen, frozen_ok},
+    [WIRE_PROBE] = {"probe", 7, write_probe, read_probe, probe_ok, 3, write_probe_more,
+                    read_probe_more},
+    [WIRE_PROBE_ACK] = {"probe-ack", 8, write_probe, read_probe, probe_ack_ok, 3, write_probe_more,
+                        read_probe_more},
+    [WIRE_PROBE_FOR] = {"probe-for", 2, write_probe_for, read_probe_for, is_fine, 0, NULL, NULL},
+    [WIRE_PROBE_SAW] = {"probe-saw", 3, write_probe_for, read_probe_for, is_fine, 0, NULL, NULL},
+    [WIRE_SYNC_ASK] = {"sync-ask", 5, write_sync_ask, read_sync_ask, sync_ask_ok, 0, NULL, NULL},
+    [WIRE_SYNC_MORE] = {"sync-more", 1, write_flow, read_flow, sync_more_ok, 0, NULL, NULL},
+    [WIRE_SYNC_VECTOR] = {"sync-vector", 4, write_sync_vector, read_sync_vector, sync_vector_ok, 0,
+                          NULL, NULL},
+    [WIRE_SYNC_EVENTS] = {"sync-events", 5, write_sync_events, read_sync_events, sync_events_ok, 0,
+                          NULL, NULL},
+    [WIRE_SYNC_CREDIT] = {"sync-credit", 2, write_flow, read_flow, is_fine, 0, NULL, NULL},
+    [WIRE_SYNC_END] = {"sync-end", 2, write_flow, read_flow, end_ok, 0, NULL, NULL},
+    [WIRE_BODY_ASK] = {"body-ask", 7, write_body_ask, read_body_ask, body_ask_ok, 0, NULL, NULL},
+    [WIRE_BODY_DATA] = {"body-data", 5, write_body_data, read_body_data, body_data_ok, 0, NULL,
+                        NULL},
+    [WIRE_BODY_CREDIT] = {"body-credit", 2, write_flow, read_flow, is_fine, 0, NULL, NULL},
+    [WIRE_BODY_END] = {"body-end", 2, write_flow, read_flow, end_ok, 0, NULL, NULL},
+    [WIRE_NOTE] = {"note", 4, write_note, read_note, note_ok, 0, NULL, NULL},
+    [WIRE_NOTE_IDS] = {"note-ids", 3, write_note_ids, read_note_ids, note_ids_ok, 0, NULL, NULL},
+    [WIRE_PACK] = {"pack", 1, write_pack, read_pack, pack_ok, 0, NULL, NULL},
+    [WIRE_ADOPT] = {"adopt", 1, write_adopt, read_adopt, adopt_ok, 0, NULL, NULL},
+    [WIRE_KNOWN_ASK] = {"known-ask", 2, write_inquiry, read_inquiry, known_ask_ok, 0, NULL, NULL},
+    [WIRE_KNOWN] = {"known", 2, write_finding, read_finding, is_fine, 0, NULL, NULL},
+    [WIRE_RANGE_ASK] = {"range-ask", 5, write_inquiry, read_inquiry, range_ask_ok, 0, NULL, NULL},
+    [WIRE_RANGE] = {"range", 6, write_finding, read_finding, range_ok, 0, NULL, NULL},
+    [WIRE_ROW_ASK] = {"row-ask", 2, write_inquiry, read_inquiry, is_fine, 0, NULL, NULL},
+    [WIRE_ROW] = {"row", 2, write_finding, read_finding, row_ok, 0, NULL, NULL},
+    [WIRE_PROCESS] = {"process", 2, write_process, read_process, process_ok, 0, NULL, NULL},
+    [WIRE_TWIN] = {"twin", 2, write_process, read_process, process_ok, 0, NULL, NULL},
+    [WIRE_SYNC_FROZEN] = {"sync-frozen", 2, write_frozen, read_frozen, frozen_ok, 0, NULL, NULL},
 };
 
 static bool is_known(uint64_t type)
@@ -583,8 +797,10 @@ void wire_encode(struct buf *out, const struct wire_message *message)
     pack_uint(out, message->type);
     pack_text(out, message->tag);
     pack_id(out, &message->from);
-    pack_array(out, formats[message->type].members);
+    pack_array(out, formats[message->type].members + formats[message->type].appended);
     formats[message->type].write(out, message);
+    if (formats[message->type].appended)
+        formats[message->type].write_more(out, message);
     assert(out->rc || out->len - before <= LIMIT_WIRE_BYTES);
     if (out->rc)
         out->len = before;
@@ -612,6 +828,12 @@ int wire_decode(struct wire_message *out, const uint8_t *data, size_t len)
     take_id(&in, &out->from);
     uint32_t more = take_array(&in, formats[type].members);
     formats[type].read(&in, out);
+    if (formats[type].appended) {
+        uint32_t count = more < formats[type].appended ? more : formats[type].appended;
+
+        formats[type].read_more(&in, out, count);
+        more -= count;
+    }
     skip(&in, more);
     if (unpack_done(&in) != 0 || !message_ok(out))
         return ERR_INVALID;

@@ -9,6 +9,7 @@
  * - probe: is anybody there, and what do you know? From every node to every member, each second.
  * - sync: which events do you have that I lack? The one that lacks asks.
  * - body: the bytes of one object from an offset on. The one that lacks asks.
+ * - pack: several small messages, which travel as one.
  * - note: a message that reaches every live node once. Gossip, never an event.
  *
  * Nothing here is trusted: whoever has the cluster's secret may still be of another version, or
@@ -48,12 +49,22 @@ enum wire_type {
     WIRE_BODY_CREDIT = 22, /* so many more bytes may be under way to me */
     WIRE_BODY_END = 23,    /* from the holder: no more, and why; from the asker: stop */
 
-    WIRE_NOTE = 30,
+    WIRE_NOTE = 30,     /* somebody says something to all */
+    WIRE_NOTE_IDS = 31, /* which of such I offer you, have seen, want of you */
 
-    WIRE_PROCESS = 50, /* which process of its node this is */
-    WIRE_TWIN = 51,    /* another process answers under your node id: this one */
-    WIRE_SYNC_FROZEN =
-        52, /* runs that contradict themselves, of which the asker seems not to know */
+    WIRE_PROCESS = 50,     /* which process of its node this is */
+    WIRE_TWIN = 51,        /* another process answers under your node id: this one */
+    WIRE_SYNC_FROZEN = 52, /* runs that contradict themselves: the asker seems not to know */
+
+    WIRE_ADOPT = 60,     /* this node is about to leave: make durable copies of these */
+    WIRE_KNOWN_ASK = 61, /* do you know all of this? */
+    WIRE_KNOWN = 62,
+    WIRE_RANGE_ASK = 63, /* what do your rows of this range of ids come to? */
+    WIRE_RANGE = 64,
+    WIRE_ROW_ASK = 65, /* what do you know of this object? */
+    WIRE_ROW = 66,
+
+    WIRE_PACK = 80, /* several small messages */
 };
 
 /* What a node knows, in few bytes: equal summaries, equal states. */
@@ -74,6 +85,10 @@ struct wire_probe {
     uint8_t leaving;     /* it is about to stop: do not wait for it */
     struct wire_summary summary;
     struct text seen; /* answer only: as `address`: where the question came from */
+    /* Appended: a build that does not send them yet leaves them empty and 0. */
+    struct text version; /* of the software: printable ASCII, at most LIMIT_WIRE_VERSION_BYTES */
+    uint32_t level;      /* the cluster's feature level, as the sender knows it; 0: not told */
+    uint8_t draining;    /* it wants to leave for good: its copies do not count any more */
 };
 
 /* WIRE_PROBE_FOR, WIRE_PROBE_SAW. */
@@ -158,8 +173,10 @@ struct wire_body_data {
 
 /* WIRE_NOTE. */
 struct wire_note {
-    struct id128 note; /* who has seen it forwards it no more */
-    struct text data;  /* at most LIMIT_WIRE_NOTE_BYTES */
+    struct id128 note;   /* who has seen it does not take it again; never zero */
+    struct text data;    /* at most LIMIT_WIRE_NOTE_BYTES */
+    struct id128 author; /* never zero */
+    uint32_t age_ms;     /* since it was said, without its time on the way */
 };
 
 /* WIRE_SYNC_FROZEN: WIRE_FROZEN_BYTES each, the origin and the node whose run it is; neither is
@@ -177,6 +194,46 @@ struct wire_process {
     struct text address;  /* where it says to be reached; as wire_probe's */
 };
 
+/* WIRE_NOTE_IDS: at most LIMIT_WIRE_NOTE_IDS ids in each list, 16 bytes each. */
+struct wire_note_ids {
+    struct text offered; /* the sender has these … */
+    struct text seen;    /* … need not get these … */
+    struct text wanted;  /* … and asks for these */
+};
+
+/* WIRE_PACK. */
+struct wire_pack {
+    struct text data; /* messages, each laid out as events are, at most LIMIT_WIRE_PACK_BYTES; none
+                         of them is a pack */
+};
+
+/* WIRE_ADOPT: (id, sha256) of each, as struct event_item has it; 1 to LIMIT_WIRE_ADOPT. */
+struct wire_adopt {
+    struct text items;
+};
+
+/* WIRE_KNOWN_ASK, WIRE_RANGE_ASK, WIRE_ROW_ASK: a question that one answer answers. */
+struct wire_inquiry {
+    uint64_t nonce;         /* drawn by the asker */
+    struct id128 id, until; /* RANGE: ids above `id` up to `until`; ROW: `id` */
+    uint32_t rows;          /* RANGE: at most so many, at least 1 */
+    uint8_t list;           /* RANGE: and what each comes to, at most LIMIT_WIRE_ROWS */
+    struct text runs;       /* KNOWN: as in wire_sync_ask */
+};
+
+/* WIRE_KNOWN, WIRE_RANGE, WIRE_ROW. */
+struct wire_finding {
+    uint64_t nonce;
+    uint8_t yes;        /* KNOWN: all of it; RANGE: `last` is the end of what was asked for */
+    struct id128 last;  /* RANGE: the last id counted; where `yes`, the `until` of the question */
+    uint64_t count;     /* RANGE: rows */
+    struct hash128 sum; /* RANGE: of their digests */
+    struct text data;   /* RANGE: WIRE_ROW_SUM_BYTES for each row, by id; ROW: facts as JSON, empty
+                           where nothing is known; at most LIMIT_WIRE_ROW_BYTES */
+};
+
+#define WIRE_ROW_SUM_BYTES 32 /* id, object_digest (low, high; little-endian) */
+
 struct wire_message {
     enum wire_type type;
     struct text tag;   /* UTF-8 without control characters, at most LIMIT_WIRE_TAG_BYTES */
@@ -193,6 +250,11 @@ struct wire_message {
         struct wire_note note;
         struct wire_process process;
         struct wire_sync_frozen sync_frozen;
+        struct wire_pack pack;
+        struct wire_note_ids note_ids;
+        struct wire_adopt adopt;
+        struct wire_inquiry inquiry;
+        struct wire_finding finding;
     };
 };
 
@@ -217,8 +279,8 @@ size_t wire_run_count(struct text runs);
 /* Callers keep the order. */
 void wire_run_add(struct buf *out, const struct wire_run *run);
 
-/* Events out of wire_sync_events.data, one call each, from *OFFSET = 0 on: false at the end. After
- * wire_decode the lengths are known to fit. */
+/* Events out of wire_sync_events.data, messages out of wire_pack.data, one call each, from *OFFSET
+ * = 0 on: false at the end. After wire_decode the lengths are known to fit. */
 bool wire_next_event(struct text data, size_t *offset, struct text *event);
 /* LEN: 1 to LIMIT_EVENT_BYTES. Whole, or (see OUT's error) not at all. */
 void wire_event_add(struct buf *out, const void *event, size_t len);

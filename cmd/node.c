@@ -30,6 +30,7 @@
 #include "cmd/gate.h"
 #include "journal/journal.h"
 #include "journal/ulid.h"
+#include "storage/disk_cache.h"
 #include "storage/ram.h"
 #include "storage/store_dir.h"
 
@@ -66,6 +67,7 @@ struct node {
     size_t made_state, made_files; /* first_missing of each, before we came */
     struct budget memory;          /* the part of --memory that slow clients may hold */
     struct ram *ram;
+    struct disk_cache *disk_cache; /* NULL: none asked for */
     struct journal *journal;
     struct cluster *cluster;
     struct store *store;
@@ -151,6 +153,7 @@ static void free_node(struct node **node_ptr)
     cluster_close(&node->cluster);
     journal_close(&node->journal);
     ram_destroy(&node->ram);
+    disk_cache_destroy(&node->disk_cache);
     assert(budget_used(&node->memory) == 0);
     if (node->dirs_open)
         store_dirs_close(&node->dirs);
@@ -296,8 +299,15 @@ static int open_cluster(struct node *node, struct refusal_line *line)
                        options->private_addr);
         return EXIT_CONFIG;
     }
+    struct id128 replaces;
+    if (*options->replace) {
+        rc = ulid_parse(&replaces, options->replace, strlen(options->replace));
+        assert(rc == 0); /* checked when it was read */
+    }
     const struct cluster_config config = {
         .journal = node->journal,
+        .state_dir = options->state_dir,
+        .replaces = *options->replace ? &replaces : NULL,
         .env = node->env,
         .tag = options->tag,
         .private_addr = address,
@@ -343,6 +353,29 @@ static int open_journal(struct node *node, struct refusal_line *line)
     return 0;
 }
 
+static void forget_copies(void *arg, const struct id128 *id)
+{
+    disk_cache_forget(arg, id);
+}
+
+/* Copies are told apart by what the RAM tier is told: before the journal writes to it. */
+static int open_disk_cache(struct node *node, struct refusal_line *line)
+{
+    const struct options *options = node->options;
+
+    if (options->disk_cache_bytes == 0)
+        return 0;
+    int rc = disk_cache_create(&node->disk_cache, node->env, options->files_dir,
+                               options->disk_cache_bytes);
+    if (rc) {
+        (void)snprintf(line->text, line->cap, "cannot make the disk cache in %s: %s",
+                       options->files_dir, err_text(rc));
+        return exit_code_of(rc, EXIT_IO);
+    }
+    ram_watch(node->ram, forget_copies, node->disk_cache);
+    return 0;
+}
+
 static int open_store(struct node *node, struct refusal_line *line)
 {
     const struct options *options = node->options;
@@ -360,7 +393,8 @@ static int open_store(struct node *node, struct refusal_line *line)
         (void)snprintf(line->text, line->cap, "cannot make the memory tier: %s", err_text(rc));
         return EXIT_IO;
     }
-    return open_journal(node, line);
+    rc = open_disk_cache(node, line);
+    return rc ? rc : open_journal(node, line);
 }
 
 static int open_control(struct node *node, const struct stats_source *stats,
@@ -424,6 +458,7 @@ static int open_doors(struct node *node, unsigned loops, uint64_t started_ms,
     const struct store_config store = {.journal = node->journal,
                                        .cluster = node->cluster,
                                        .ram = node->ram,
+                                       .disk_cache = node->disk_cache,
                                        .env = node->env,
                                        .memory = &node->memory,
                                        .max_body_bytes = options->max_body_bytes};
@@ -444,6 +479,7 @@ static int open_doors(struct node *node, unsigned loops, uint64_t started_ms,
                   .operations = public_operations,
                   .operation_count = PUBLIC_OPERATIONS},
         .anonymous = (enum anonymous)options->anonymous,
+        .refuse_isolated = options->isolated == ISOLATED_REFUSE,
         .loops = loops};
     rc = public_create(&node->api, &api);
     if (rc) {

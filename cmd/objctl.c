@@ -52,10 +52,26 @@ static const struct command commands[] = {
      "      --purge            delete the cloud's copy, too\n"},
     {"stats", ctl_stats, NODE, "[OPTION]...", "show the node's figures",
      "      --json             as JSON\n"},
-    {"cluster", ctl_cluster, NODE, "[OPTION]... [watch|secret]",
+    {"cluster", ctl_cluster, NODE, "[OPTION]... [watch|secret|diff A B|upgrade]",
      "show who belongs to the cluster, as the node sees it",
      "  watch                  show it anew each second (on a terminal), with what goes on\n"
-     "  secret                 print a new secret for --cluster-secret-file; needs no node\n"},
+     "  secret                 print a new secret for --cluster-secret-file; needs no node\n"
+     "  diff A B               print the first objects of which members A and B say different\n"
+     "                         things; members are named by id or address\n"
+     "  upgrade                raise the cluster's feature level\n"
+     "      --limit=N          so many differences at most (default 10, at most 100)\n"
+     "      --to=LEVEL         to this level (default: the highest that all understand)\n"
+     "      --state-dir=DIR    of the node that diff and upgrade ask\n"
+     "                         (default $OBJSTORE_STATE_DIR, else state/)\n"},
+    {"node", ctl_node, DIRS, "[OPTION]... drain|join|forget ID",
+     "change who belongs to the cluster",
+     "  drain                  hand over what this node alone has, then leave\n"
+     "  join                   belong to the cluster again, after drain or forget\n"
+     "  forget ID              write off another member, which is dead\n"
+     "      --cancel           take a drain back\n"
+     "      --no-wait          begin a drain, do not wait for its end\n"
+     "      --accept-loss      forget a node though the only copies of objects are on it\n"
+     "      --force            forget a node that answers\n"},
     {"journal", ctl_journal, DIRS, "[OPTION]... verify|dump|compact|rebuild|new-node-id",
      "look after the journal",
      "  verify                 check every hash chain; also on a running node\n"
@@ -96,7 +112,7 @@ static void show_help(void)
     for (size_t i = 0; i < COMMAND_COUNT; i++)
         (void)printf("  %-10s %s\n", commands[i].name, commands[i].about);
     (void)printf("\nOptions of put, get, meta, rm, stats and cluster:\n%s"
-                 "\nOptions of journal, verify and backup:\n%s"
+                 "\nOptions of node, journal, verify and backup:\n%s"
                  "\nOptions of all commands:\n%s\n"
                  "'objctl COMMAND --help' tells more; so does objctl(1).\n",
                  target_options[NODE], target_options[DIRS], common_options);

@@ -41,6 +41,9 @@ enum {
 };
 /* Of the commands that call a node, and of those that work on its directories. */
 #define CTL_NODE_OPTIONS {"addr", required_argument, NULL, CTL_OPT_ADDR}, CTL_OPTIONS
+#define CTL_BOTH_OPTIONS                                                                           \
+    {"addr", required_argument, NULL, CTL_OPT_ADDR},                                               \
+        {"state-dir", required_argument, NULL, CTL_OPT_STATE}, CTL_OPTIONS
 #define CTL_DIR_OPTIONS                                                                            \
     {"state-dir", required_argument, NULL, CTL_OPT_STATE},                                         \
         {"files-dir", required_argument, NULL, CTL_OPT_FILES}, CTL_OPTIONS
@@ -79,6 +82,7 @@ int ctl_stats(struct ctl *ctl, int argc, char **argv);
 int ctl_cluster(struct ctl *ctl, int argc, char **argv);
 int ctl_journal(struct ctl *ctl, int argc, char **argv);
 int ctl_verify(struct ctl *ctl, int argc, char **argv);
+int ctl_node(struct ctl *ctl, int argc, char **argv);
 int ctl_backup(struct ctl *ctl, int argc, char **argv);
 
 #endif

@@ -8,6 +8,7 @@
  */
 #include "base/env.h"
 #include "cluster/secret.h"
+#include "cmd/objctl_diff.h"
 #include "cmd/objctl_http.h"
 
 #include <jansson.h>
@@ -54,9 +55,12 @@ static void print_member(const json_t *member, int width)
 
     if (json_is_integer(rtt))
         (void)snprintf(rtt_text, sizeof rtt_text, "%lld ms", (long long)json_integer_value(rtt));
-    (void)printf("%-*s  %-*s  %-*s  %8s  %7llu  %s\n", ID_WIDTH, text(member, "id"), STATE_WIDTH,
-                 text(member, "state"), width, text(member, "addr"), rtt_text,
+    bool draining = json_is_true(json_object_get(member, "draining"));
+    (void)printf("%-*s  %-*s  %-*s  %8s  %-8s  %7llu  %8llu  %s\n", ID_WIDTH, text(member, "id"),
+                 STATE_WIDTH, draining ? "drains" : text(member, "state"), width,
+                 text(member, "addr"), rtt_text, text(member, "version"),
                  (unsigned long long)number(member, "feature"),
+                 (unsigned long long)number(member, "lag_events"),
                  self    ? "this node"
                  : equal ? "equal"
                          : "differ");
@@ -73,11 +77,12 @@ static void print_members(const json_t *cluster)
 
         width = len > width ? len : width;
     }
-    (void)printf("health %s; %llu belong to it, %llu answer\n\n", text(cluster, "health"),
-                 (unsigned long long)number(cluster, "joined"),
-                 (unsigned long long)number(cluster, "alive"));
-    (void)printf("%-*s  %-*s  %-*s  %8s  %7s  %s\n", ID_WIDTH, "ID", STATE_WIDTH, "STATE", width,
-                 "ADDRESS", "RTT", "FEATURE", "FACTS");
+    (void)printf("health %s; %llu belong to it, %llu answer\nfeature level %llu\n\n",
+                 text(cluster, "health"), (unsigned long long)number(cluster, "joined"),
+                 (unsigned long long)number(cluster, "alive"),
+                 (unsigned long long)number(cluster, "feature"));
+    (void)printf("%-*s  %-*s  %-*s  %8s  %-8s  %7s  %8s  %s\n", ID_WIDTH, "ID", STATE_WIDTH,
+                 "STATE", width, "ADDRESS", "RTT", "VERSION", "FEATURE", "LAG", "FACTS");
     for (i = 0; i < json_array_size(members); i++)
         print_member(json_array_get(members, i), width);
 }
@@ -213,21 +218,43 @@ static int make_secret(void)
     return CTL_OK;
 }
 
+enum { OPT_LIMIT = CTL_OPT_FIRST, OPT_TO };
+
 int ctl_cluster(struct ctl *ctl, int argc, char **argv)
 {
-    static const struct option options[] = {CTL_NODE_OPTIONS};
-    int code = CTL_OK;
+    static const struct option options[] = {{"limit", required_argument, NULL, OPT_LIMIT},
+                                            {"to", required_argument, NULL, OPT_TO},
+                                            CTL_BOTH_OPTIONS};
+    const char *limit = NULL, *to = NULL;
+    int code = CTL_OK, c;
 
-    if (ctl_option(ctl, argc, argv, "", options, &code) != -1)
-        return code;
+    while ((c = ctl_option(ctl, argc, argv, "", options, &code)) != -1) {
+        if (c == OPT_LIMIT)
+            limit = optarg;
+        else if (c == OPT_TO)
+            to = optarg;
+        else
+            return code;
+    }
     const char *verb = optind < argc ? argv[optind] : "";
-    if (argc - optind > 1)
-        return ctl_fail(CTL_USAGE, "cluster wants at most one of watch, secret");
+    int rest = argc - optind - 1;
+    bool is_diff = strcmp(verb, "diff") == 0, is_upgrade = strcmp(verb, "upgrade") == 0;
+
+    if ((limit && !is_diff) || (to && !is_upgrade))
+        return ctl_fail(CTL_USAGE, "--limit is for cluster diff, --to for cluster upgrade");
+    if (is_diff)
+        return rest == 2 ? ctl_cluster_diff(ctl, argv[optind + 1], argv[optind + 2], limit)
+                         : ctl_fail(CTL_USAGE, "cluster diff wants two members");
+    if (rest > 0)
+        return ctl_fail(CTL_USAGE, "cluster wants at most one of watch, secret, upgrade");
+    if (is_upgrade)
+        return ctl_cluster_upgrade(ctl, to);
     if (!*verb)
         return show(ctl);
     if (strcmp(verb, "watch") == 0)
         return isatty(STDOUT_FILENO) ? watch(ctl) : show(ctl);
     if (strcmp(verb, "secret") == 0)
         return make_secret();
-    return ctl_fail(CTL_USAGE, "cluster wants watch, secret, or nothing, not '%s'", verb);
+    return ctl_fail(CTL_USAGE, "cluster wants watch, secret, diff, upgrade, or nothing, not '%s'",
+                    verb);
 }

@@ -33,13 +33,15 @@
 #define ALIVE_TIMEOUT_MS   5000
 
 /* Small stacks: a thread's default of 8 MiB would become huge pages where the system makes those
- * of all it can. Few arenas: each keeps what it was once given. */
+ * of all it can. Few arenas: each keeps what it was once given. libzmq takes and gives back three
+ * buffers for each frame that it encrypts; with less kept back than the largest frames need, each
+ * of their pages was faulted in again and that cost more than the encryption. */
 static void tune_memory(void)
 {
     pthread_attr_t attr;
 
     (void)mallopt(M_ARENA_MAX, 4);
-    (void)mallopt(M_TRIM_THRESHOLD, (int)(256 * KIB));
+    (void)mallopt(M_TRIM_THRESHOLD, (int)MIB);
     (void)mallopt(M_MMAP_THRESHOLD, (int)(512 * KIB));
     if (pthread_attr_init(&attr) != 0)
         return;

@@ -27,6 +27,7 @@ enum exit_code {
 };
 
 enum options_action { OPTIONS_RUN, OPTIONS_SHOW_HELP, OPTIONS_SHOW_VERSION };
+enum options_isolated { ISOLATED_SERVE, ISOLATED_REFUSE };
 enum options_durability { DURABILITY_FULL, DURABILITY_ASYNC };
 
 /* Texts are owned by the options; never NULL unless it says so. */
@@ -36,14 +37,17 @@ struct options {
     char *nodes[OPTIONS_MAX_NODES]; /* "host:port" each */
     unsigned node_count;
     char *tag, *private_addr, *debug_addr, *public_addr; /* debug_addr: "" = none */
+    char *replace;                                       /* "" = nobody */
     char *advertise_addr;                                /* "" = what others see */
     char *cluster_secret_file;                           /* "" = none */
     char *state_dir, *files_dir;                         /* without a slash at the end */
     char *region, *bucket;                               /* bucket: "" = none */
     char *config;                                        /* the file read, "" = none */
     uint64_t memory_bytes, max_body_bytes;               /* max_body_bytes: 0 = unlimited */
+    uint64_t disk_cache_bytes;                           /* 0: none */
     uint64_t durability;                                 /* enum options_durability */
     uint64_t anonymous;                                  /* enum anonymous of api/guard.h */
+    uint64_t isolated;                                   /* enum options_isolated */
     uint64_t log_format;                                 /* enum log_format */
     uint64_t scrub_interval_ms;                          /* 0 = off */
     uint64_t workers;                                    /* 0 = one per CPU */

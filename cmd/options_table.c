@@ -7,6 +7,7 @@
 #include "base/limits.h"
 #include "base/text.h"
 #include "cmd/common_addr.h"
+#include "journal/ulid.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -36,6 +37,15 @@ static const char *check_advertised(const char *text)
     return addr_parse(&addr, text, 0) || !*addr.host || addr.port == 0
                ? "must be HOST:PORT or [V6]:PORT"
                : NULL;
+}
+
+static const char *check_node(const char *text)
+{
+    struct id128 id;
+
+    if (!*text)
+        return NULL;
+    return ulid_parse(&id, text, strlen(text)) ? "must be a node's id of 26 characters" : NULL;
 }
 
 static const char *check_directory(const char *text)
@@ -104,6 +114,9 @@ const struct option_spec option_specs[OPTION_COUNT] = {
     {.name = "advertise-addr", .argument = "ADDRESS", .standard = "", .kind = KIND_TEXT,
      .check = check_advertised, AT(advertise_addr),
      .help = "Where the other nodes reach this one, if not at the address that they see"},
+    {.name = "replace", .argument = "ID", .standard = "", .kind = KIND_TEXT, .check = check_node,
+     AT(replace),
+     .help = "Once it has joined, take the place of this member, which is dead: it is forgotten"},
     {.name = "debug-addr", .variable = "NET_DEBUG_ADDR", .argument = "ADDRESS", .standard = "",
      .kind = KIND_TEXT, .check = check_address_or_none, AT(debug_addr),
      .help = "Listen address for the private API over HTTP; this machine alone, unless it names an "
@@ -126,6 +139,9 @@ const struct option_spec option_specs[OPTION_COUNT] = {
     {.name = "memory", .argument = "SIZE", .standard = "64MiB", .kind = KIND_SIZE, .min = MIB,
      .max = UINT64_C(1) << 46, AT(memory_bytes),
      .help = "Memory for hot objects and slow readers"},
+    {.name = "disk-cache", .argument = "SIZE", .standard = "1GiB", .kind = KIND_SIZE,
+     .max = UINT64_C(1) << 46, AT(disk_cache_bytes),
+     .help = "Disk for copies of large bodies that clients asked for and other nodes have; 0: none"},
     {.name = "durability", .argument = "full|async", .standard = "full", .kind = KIND_WORD,
      .words = "full|async", AT(durability),
      .help = "full: an answer follows the disk's sync; async: it does not wait, and a crash of the "
@@ -135,6 +151,10 @@ const struct option_spec option_specs[OPTION_COUNT] = {
     {.name = "anonymous", .argument = "none|read|write", .standard = "none", .kind = KIND_WORD,
      .words = "none|read|write", AT(anonymous),
      .help = "What clients beyond this machine may do"},
+    {.name = "isolated", .argument = "serve|refuse", .standard = "serve", .kind = KIND_WORD,
+     .words = "serve|refuse", AT(isolated),
+     .help = "What a node does that hears less than half of its cluster: serve what it knows, or "
+             "refuse, as that may be outdated"},
     {.name = "config", .argument = "FILE", .standard = "", .kind = KIND_TEXT, .check = check_any,
      AT(config), .help = "File of lines 'option = value'"},
     {.name = "log-format", .argument = "text|json", .standard = "text", .kind = KIND_WORD,

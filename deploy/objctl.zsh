@@ -14,6 +14,7 @@ _objctl() {
         'rm:delete objects'
         'stats:show the figures of the node'
         'cluster:show who belongs to the cluster'
+        'node:make the node leave its cluster or join it again, forget another'
         'journal:look after the journal'
         'verify:read and check every body'
         'backup:copy the node into a new directory'
@@ -28,7 +29,7 @@ _objctl() {
     (( CURRENT-- ))
     case $command in
     put | get | meta | rm | stats | cluster) common+=('--addr=[the node]:host\:port:_hosts') ;;
-    journal | verify | backup) common+=(
+    node | journal | verify | backup) common+=(
         '--state-dir=[state directory]:directory:_directories'
         '--files-dir=[files directory]:directory:_directories'
     ) ;;
@@ -46,7 +47,12 @@ _objctl() {
         '--level=[new level]:level:(local s3 full)' '*--meta=[new meta data]:key=value:' '1:id:' ;;
     rm) _arguments -s $common '--purge[delete the copy in the cloud, too]' '*:id:' ;;
     stats) _arguments -s $common '--json[as JSON]' ;;
-    cluster) _arguments -s $common '1:verb:(watch secret)' ;;
+    cluster) _arguments -s $common '--state-dir=[state directory]:directory:_directories' \
+        '--limit=[differences at most]:number:' '--to=[feature level]:level:' \
+        '1:verb:(watch secret diff upgrade)' '*:member:' ;;
+    node) _arguments -s $common '--cancel[take a drain back]' '--no-wait[begin a drain alone]' \
+        '--accept-loss[forget the only holder of objects]' '--force[forget a node that answers]' \
+        '1:verb:(drain join forget)' '2:node:' ;;
     journal) _arguments -s $common \
         '--accept-data-loss[rebuild without what the disk cannot read]' '1:verb:(verify dump compact rebuild new-node-id)' ;;
     backup) _arguments -s $common '1:directory:_directories' ;;

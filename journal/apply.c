@@ -11,6 +11,7 @@
  * the node takes no more writes.
  */
 #include "base/log.h"
+#include "journal/db_cluster.h"
 #include "journal/db_peers.h"
 #include "journal/journal_internal.h"
 
@@ -208,6 +209,12 @@ static int put_freeze(struct journal *journal, const struct event *event)
     return db_restate_lower(a->db, &restate); /* ours under an id that was ours: new_node.c */
 }
 
+static bool is_peer_fact(uint32_t kind)
+{
+    return kind == EVENT_HOLD || kind == EVENT_DROP || kind == EVENT_MEMBER ||
+           kind == EVENT_FEATURE || kind == EVENT_FREEZE;
+}
+
 /* What an event says of nodes: who belongs to us, who has copies of what. */
 static int put_peer_fact(struct journal *journal, const struct entry *entry)
 {
@@ -222,6 +229,10 @@ static int put_peer_fact(struct journal *journal, const struct entry *entry)
     }
     if (entry->kind == EVENT_FREEZE)
         return put_freeze(journal, &event);
+    if (entry->kind == EVENT_FEATURE) {
+        journal->applier.members_changed = true;
+        return db_feature_raise(db, event.feature);
+    }
     for (uint32_t i = 0; rc == 0 && i < event.item_count; i++) {
         struct object *object = NULL;
 
@@ -231,6 +242,25 @@ static int put_peer_fact(struct journal *journal, const struct entry *entry)
         object_destroy(&object);
     }
     return rc;
+}
+
+/* The hold that the other of two puts of the same bytes implies: it has to have a row, as the
+ * object's names one put alone. */
+static int put_implied_hold(struct journal *journal, const struct entry *entry)
+{
+    struct applier *a = &journal->applier;
+    const struct object *object = entry->object;
+    struct event_item item = {.id = object->id};
+    struct event event = {
+        .kind = EVENT_HOLD, .stamp = entry->also_put_at.stamp, .origin = entry->also_put_at.origin};
+
+    memcpy(item.sha256, object->sha256, SHA256_BYTES);
+    for (size_t i = a->origin_count; i-- > 0;)
+        if (id_equal(&a->origins[i].origin, &event.origin)) {
+            event.node = a->origins[i].node;
+            return db_holder_fold(a->db, &event, &item);
+        }
+    return 0; /* a run of which nothing but rows is known: nobody knows whose it was */
 }
 
 static int remember_large(struct applier *a, uint64_t file)
@@ -287,14 +317,14 @@ int applier_put(struct journal *journal, const struct entry *entry)
     if (entry->is_snapshot)
         return applier_put_snapshot(journal, entry);
     rc = put_event(journal, entry, &added);
-    if (rc == 0 && added &&
-        (entry->kind == EVENT_HOLD || entry->kind == EVENT_DROP || entry->kind == EVENT_MEMBER ||
-         entry->kind == EVENT_FREEZE))
+    if (rc == 0 && added && is_peer_fact(entry->kind))
         rc = put_peer_fact(journal, entry);
     if (rc == 0 && entry->restated_seq)
         rc = db_restate_set(a->db, &entry->restated, entry->restated_seq + 1);
     if (rc == 0 && entry->object)
         rc = put_row(journal, entry);
+    if (rc == 0 && added && entry->also_put)
+        rc = put_implied_hold(journal, entry);
     if (rc == 0 && entry->inline_volume)
         rc = applier_add_sums(a, entry->inline_volume, entry->inline_bytes, 0, 0);
     if (rc)
@@ -599,8 +629,40 @@ static void tell_janitor(struct journal *journal)
     pthread_mutex_unlock(&journal->lock);
 }
 
+static bool concerns_copies(const struct entry *entry)
+{
+    switch (entry->kind) {
+    case EVENT_PUT:
+    case EVENT_META:
+    case EVENT_HOLD:
+    case EVENT_DROP:
+    case EVENT_DELETE:
+        return entry->adds_event;
+    default:
+        return false;
+    }
+}
+
+/* The same of copies, while the entries are still there. */
+static void tell_copies(struct journal *journal, const struct entry *first)
+{
+    if (!journal->copies_listener)
+        return;
+    for (const struct entry *entry = first; entry; entry = entry->next) {
+        if (!concerns_copies(entry))
+            continue;
+        bool wanted = entry->wanted_changed && entry->wanted_after;
+        const struct journal_copy_news news = {.event = entry->event,
+                                               .len = entry->event_bytes,
+                                               .wanted = wanted ? &entry->object->id : NULL};
+
+        journal->copies_listener(journal->copies_arg, &news);
+    }
+}
+
 static void applied(struct journal *journal, struct entry *first)
 {
+    tell_copies(journal, first);
     for (struct entry *entry = first, *next; entry; entry = next) {
         next = entry->next;
         pending_remove(journal->pending, entry);

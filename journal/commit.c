@@ -164,7 +164,8 @@ int committer_event(struct journal *journal, struct change *change, struct decis
     struct place place = {.volume = 1, .lsn = UINT64_MAX};
     int rc;
 
-    if ((rc = seal_event(journal, &chain, &d->event, object_stamp(before))) != 0)
+    hlc_time replaced = change->fact ? change->fact->stamp : object_stamp(before);
+    if ((rc = seal_event(journal, &chain, &d->event, replaced)) != 0)
         return rc;
     describe(change, d->store_body, c->event.data, c->event.len, &header, &record);
     if ((rc = fold_event(&entry, before, &d->event, c->event.data, c->event.len, &header, &place,
@@ -208,6 +209,7 @@ static int commit_client_change(struct journal *journal, struct change *change)
 
     if (!change->fresh && (rc = committer_newest_row(journal, &change->request.id, &before)) != 0)
         return rc;
+    change->first = !before;
     rc = decide(&d, before, &change->request);
     if (rc == 0) {
         change->verdict = d.verdict;
@@ -332,7 +334,8 @@ static int commit_peer_event(struct journal *journal, struct change *change, con
         return ERR_NO_MEMORY;
     if ((rc = freeze_judge(journal, head, &event, raw, len)) != 0)
         return rc == ERR_EXISTS ? 0 : rc;
-    if (fold_concerns_row(&event) && (rc = committer_newest_row(journal, &event.id, &before)) != 0)
+    if (fold_needs_row(&event, &journal->node) &&
+        (rc = committer_newest_row(journal, &event.id, &before)) != 0)
         return rc;
     header.id = event.id;
     rc = fold_event(&entry, before, &event, raw, len, &header, &place, &journal->node);

@@ -24,20 +24,27 @@ static int bind_id(sqlite3_stmt *statement, int at, const struct id128 *id)
 /* The number of NODE in `members`, given where it has none. */
 static int member_no(struct db *db, const struct id128 *node, int64_t *no)
 {
-    sqlite3_stmt *add;
-    int rc = conn_statement(&db->conn, STATEMENT_MEMBER_ADD, &add);
+    static const enum statement tries[] = {STATEMENT_MEMBER_NO, STATEMENT_MEMBER_ADD};
+    int found = 0;
 
     assert(!sqlite3_get_autocommit(db->conn.sql));
-    if (rc)
-        return rc;
-    if (bind_id(add, 1, node) != SQLITE_OK)
-        return ERR_NO_MEMORY;
-    rc = conn_step(&db->conn, add);
-    if (rc < 0)
-        return rc;
-    assert(rc == 1); /* RETURNING gives the row in both cases */
-    *no = sqlite3_column_int64(add, 0);
-    sqlite3_reset(add);
+    for (size_t i = 0; i < 2 && !found; i++) {
+        sqlite3_stmt *statement;
+        int rc = conn_statement(&db->conn, tries[i], &statement);
+
+        if (rc)
+            return rc;
+        if (bind_id(statement, 1, node) != SQLITE_OK)
+            return ERR_NO_MEMORY;
+        found = conn_step(&db->conn, statement);
+        if (found < 0)
+            return found;
+        if (found) {
+            *no = sqlite3_column_int64(statement, 0);
+            sqlite3_reset(statement);
+        }
+    }
+    assert(found); /* RETURNING gives a row, or an error */
     return 0;
 }
 
@@ -276,6 +283,60 @@ int db_reader_holders(struct db_reader *reader, const struct object *object, str
     }
     sqlite3_reset(select);
     return rc;
+}
+
+/* Whether the member in ROW of STATEMENT_COPIES has the bytes: what it said of them last, or that
+ * it put them, whichever came later. */
+static bool row_holds(sqlite3_stmt *row, const struct object *object, bool is_author)
+{
+    bool said = sqlite3_column_type(row, 2) != SQLITE_NULL;
+    bool held = said && sqlite3_column_int64(row, 2) != 0;
+    hlc_time stamp = said ? (hlc_time)sqlite3_column_int64(row, 3) : 0;
+
+    return held || (is_author && !(said && stamp > object->put_at.stamp));
+}
+
+int db_reader_copies(struct db_reader *reader, const struct object *object,
+                     const struct id128 *self, struct db_copies *out)
+{
+    struct db_copies sum = {0, 0};
+    struct id128 author, node;
+    sqlite3_stmt *select;
+    bool self_belongs = true;
+    int rc = read_author(&reader->conn, &object->put_at.origin, &author);
+    bool has_author = rc == 0;
+
+    *out = sum;
+    if (rc && rc != ERR_NOT_FOUND)
+        return rc;
+    if ((rc = conn_statement(&reader->conn, STATEMENT_COPIES, &select)) != 0)
+        return rc;
+    int code = bind_id(select, 1, &object->id);
+    code |= sqlite3_bind_blob(select, 2, object->sha256, SHA256_BYTES, SQLITE_STATIC);
+    code |= bind_id(select, 3, self);
+    if (code != SQLITE_OK)
+        return ERR_NO_MEMORY;
+    while ((rc = conn_step(&reader->conn, select)) == 1) {
+        if (!column_id(select, 0, &node)) {
+            rc = ERR_CORRUPT;
+            break;
+        }
+        if (id_equal(&node, self)) {
+            int64_t state = sqlite3_column_int64(select, 1);
+
+            self_belongs = state != MEMBER_LEFT && state != MEMBER_FORGOTTEN;
+            continue;
+        }
+        sum.members++;
+        sum.held += row_holds(select, object, has_author && id_equal(&author, &node));
+    }
+    sqlite3_reset(select);
+    if (rc)
+        return rc;
+    sum.members += self_belongs;
+    sum.held += self_belongs && !place_is_none(&object->place);
+    *out = sum;
+    return 0;
 }
 
 int db_reader_wanted(struct db_reader *reader, const struct id128 *after, unsigned max,

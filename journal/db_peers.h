@@ -52,4 +52,18 @@ int db_reader_wanted(struct db_reader *reader, const struct id128 *after, unsign
 int db_reader_holders(struct db_reader *reader, const struct object *object, struct id128 *out,
                       size_t max, size_t *count) MUST_CHECK;
 
+/* Durable copies of one object's bytes, among the nodes that belong to the cluster. */
+struct db_copies {
+    unsigned members; /* joined, and neither left nor forgotten; answering or not */
+    unsigned held;    /* of them, with a durable copy */
+};
+
+/*
+ * Of the bytes that OBJECT names, of one moment. SELF is this node: its copy is the one at
+ * object->place, and it belongs to the cluster unless a member event says that it left or was
+ * forgotten (a node that never met another has journaled nothing of the kind).
+ */
+int db_reader_copies(struct db_reader *reader, const struct object *object,
+                     const struct id128 *self, struct db_copies *out) MUST_CHECK;
+
 #endif

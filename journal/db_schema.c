@@ -69,6 +69,11 @@ static const char freeze_schema[] =
     "CREATE TABLE restate(origin BLOB PRIMARY KEY, next INTEGER NOT NULL, "
     "broke INTEGER NOT NULL) WITHOUT ROWID;";
 
+/* Since version 4: what the members have agreed on. */
+static const char cluster_schema[] =
+    "CREATE TABLE cluster(one INTEGER PRIMARY KEY CHECK (one = 1), feature INTEGER NOT NULL);"
+    "INSERT INTO cluster(one, feature) VALUES(1, 1);";
+
 static const char schema[] =
     "CREATE TABLE state(one INTEGER PRIMARY KEY CHECK (one = 1), node BLOB NOT NULL, "
     "store BLOB NOT NULL, position INTEGER NOT NULL, clean_generation INTEGER NOT NULL, "
@@ -175,9 +180,10 @@ static const char *const texts[STATEMENT_COUNT] = {
     [STATEMENT_COMPACTION_END] = "DELETE FROM compaction",
     [STATEMENT_EVENTS_REMOVE] = "DELETE FROM events WHERE key BETWEEN ?1 AND ?2",
 
+    [STATEMENT_MEMBER_NO] = "SELECT no FROM members WHERE node = ?1",
     [STATEMENT_MEMBER_ADD] =
         "INSERT INTO members(node, address, state, stamp, origin) VALUES(?1, '', 0, 0, x'') "
-        "ON CONFLICT(node) DO UPDATE SET node = node RETURNING no",
+        "RETURNING no",
     [STATEMENT_MEMBER_SET] = "UPDATE members SET address = ?2, state = ?3, stamp = ?4, "
                              "origin = ?5 WHERE no = ?1 AND (stamp, origin) < (?4, ?5)",
     [STATEMENT_HOLDER_SET] =
@@ -185,6 +191,7 @@ static const char *const texts[STATEMENT_COUNT] = {
         "?6) ON CONFLICT(id, member, sha256) DO UPDATE SET held = ?4, stamp = ?5, origin = ?6 "
         "WHERE (stamp, origin) < (?5, ?6)",
     [STATEMENT_HOLDERS_REMOVE] = "DELETE FROM holders WHERE id = ?1",
+    [STATEMENT_FEATURE_RAISE] = "UPDATE cluster SET feature = ?1 WHERE feature < ?1",
 
     [STATEMENT_FROZEN_SET] =
         "INSERT INTO frozen(origin, node, seq, hash) VALUES(?1, ?2, ?3, ?4) "
@@ -213,10 +220,16 @@ static const char *const texts[STATEMENT_COUNT] = {
     [STATEMENT_HOLDERS] =
         "SELECT m.node, h.held, h.stamp, h.origin FROM holders h JOIN members m ON m.no = h.member "
         "WHERE h.id = ?1 AND h.sha256 = ?2",
+    [STATEMENT_COPIES] =
+        "SELECT m.node, m.state, h.held, h.stamp FROM members m LEFT JOIN holders h "
+        "ON h.id = ?1 AND h.member = m.no AND h.sha256 = ?2 WHERE m.state = 1 OR m.node = ?3",
     [STATEMENT_AUTHOR] = "SELECT node FROM origins WHERE origin = ?1",
     [STATEMENT_RUN] = "SELECT no FROM origins WHERE origin = ?1",
     [STATEMENT_FROZEN] = "SELECT origin, node, seq, hash FROM frozen ORDER BY origin",
     [STATEMENT_RESTATE] = "SELECT origin, next, broke FROM restate ORDER BY origin",
+    [STATEMENT_FEATURE] = "SELECT feature FROM cluster",
+    [STATEMENT_OWED_OTHERS] = "SELECT count(*) FROM outbox WHERE kind > 2",
+    [STATEMENT_RANGE] = "SELECT " OBJECT_COLUMNS " FROM objects WHERE key >= ?1 ORDER BY key",
     [STATEMENT_GARBAGE] = "SELECT file, freed_at FROM garbage WHERE freed_at > ?1 AND "
                           "freed_at < ?2 ORDER BY freed_at, file LIMIT ?3",
 };
@@ -405,16 +418,20 @@ int conn_upgrade(struct conn *conn)
 {
     char version[48];
     int64_t from = 0;
+    int rc = conn_number(conn, "PRAGMA user_version", &from);
 
     snprintf(version, sizeof version, "PRAGMA user_version = %d", DB_USER_VERSION);
-    int rc = conn_exec(conn, "BEGIN IMMEDIATE");
+    if (!rc)
+        rc = conn_exec(conn, "BEGIN IMMEDIATE");
     if (rc)
         return rc;
-    rc = conn_number(conn, "PRAGMA user_version", &from);
-    if (!rc && from < 3)
+    if (from < 3) {
         rc = conn_exec(conn, peer_schema);
-    if (!rc && from < 3)
-        rc = conn_exec(conn, want_replicas);
+        if (!rc)
+            rc = conn_exec(conn, want_replicas);
+    }
+    if (!rc)
+        rc = conn_exec(conn, cluster_schema);
     if (!rc)
         rc = conn_exec(conn, freeze_schema);
     if (!rc)
@@ -440,6 +457,8 @@ int conn_create_schema(struct conn *conn, const struct id128 *node, const struct
         rc = conn_exec(conn, peer_schema);
     if (!rc)
         rc = conn_exec(conn, freeze_schema);
+    if (!rc)
+        rc = conn_exec(conn, cluster_schema);
     if (!rc)
         rc = conn_exec(conn, "INSERT INTO state VALUES(1, x'', x'', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, "
                              "0, x'', 0, 0, 0)");

@@ -123,6 +123,8 @@ static int decide_meta(struct decision *out, const struct object *row,
         return ERR_DELETED;
     if (request->fields & EVENT_HAS_LEVEL && request->level < row->level)
         return ERR_CONFLICT;
+    if ((request->fields & EVENT_HAS_LEVEL ? request->level : row->level) < request->needs_level)
+        return ERR_RANGE;
     if (!condition_holds(request->condition, row))
         return ERR_PRECONDITION;
     decide_difference(out, row, request);

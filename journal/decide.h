@@ -31,6 +31,7 @@ struct request {
     struct text name, type, user_meta;
     uint64_t expires_ms;
     uint8_t level;
+    uint8_t needs_level; /* META: what it has to have afterwards at least, or nothing is changed */
     uint8_t reason;
     bool purge;
     /* PUT: the copy of the same bytes that the caller has read and found good (verified) or bad
@@ -58,6 +59,7 @@ struct decision {
  *   ERR_CONFLICT   put, hold: other bytes are there; meta: a level would be lowered
  *   ERR_DELETED    put, meta, hold: a tombstone stands there
  *   ERR_NOT_FOUND  meta, hold, drop of an unknown id
+ *   ERR_RANGE      meta: the level would stay below needs_level
  *   ERR_PRECONDITION put, meta, delete: the condition does not hold. Refusals that need no look at
  * a put's bytes come first (ERR_NOT_FOUND, ERR_DELETED, a lowered level: RFC 9110 §13.2.1), those
  * that do come after it.

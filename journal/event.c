@@ -23,6 +23,7 @@
  *   addr    member*       str       printable ASCII
  *   state   member*       uint      enum member_state
  *   who     member*, freeze*  bin16 the node; the origin
+ *   feature feature*      uint      the cluster's feature level from now on, at least 1
  *   follows all, freeze*  array     [origin bin16, seq, hash bin32]: the run before; where it broke
  *   of      freeze        bin16     the node whose run the frozen one is
  *   after   freeze        array     as follows of other kinds: the run before
@@ -50,8 +51,12 @@
 #define ETAG_MAX    255
 #define ADDRESS_MAX 255
 #define SUMS_MAX    1024
-#define KINDS       (EVENT_FREEZE + 1)
-#define ITEM_BYTES  48
+#ifdef OBJSTORE_FEATURE_BUILD
+#define KINDS (EVENT_SAMPLE + 1)
+#else
+#define KINDS (EVENT_FEATURE + 1)
+#endif
+#define ITEM_BYTES 48
 
 /* Items lie in the bytes as they do in memory. */
 _Static_assert(sizeof(struct event_item) == ITEM_BYTES && alignof(struct event_item) == 1,
@@ -78,6 +83,10 @@ static const struct {
     [EVENT_MEMBER] = {"member", EVENT_HAS_MEMBER, EVENT_HAS_MEMBER | EVENT_HAS_FOLLOWS},
     [EVENT_FREEZE] = {"freeze", EVENT_HAS_FREEZE | EVENT_HAS_FOLLOWS,
                       EVENT_HAS_FREEZE | EVENT_HAS_FOLLOWS | EVENT_HAS_RUN_NODE | EVENT_HAS_AFTER},
+    [EVENT_FEATURE] = {"feature", EVENT_HAS_FEATURE, EVENT_HAS_FEATURE | EVENT_HAS_FOLLOWS},
+#ifdef OBJSTORE_FEATURE_BUILD
+    [EVENT_SAMPLE] = {"sample", EVENT_HAS_NAME, EVENT_HAS_NAME | EVENT_HAS_FOLLOWS},
+#endif
 };
 
 static bool is_known(uint32_t kind)
@@ -88,6 +97,13 @@ static bool is_known(uint32_t kind)
 const char *event_kind_name(uint32_t kind)
 {
     return is_known(kind) ? kinds[kind].name : "unknown";
+}
+
+uint32_t event_feature(uint32_t kind)
+{
+    if (!is_known(kind))
+        return UINT32_MAX;
+    return kind <= EVENT_FEATURE ? 1 : 2;
 }
 
 /* ---- The rules that both ends keep ---- */
@@ -166,6 +182,7 @@ static bool values_ok(const struct event *event)
            (!(has & EVENT_HAS_CLOUD) || cloud_ok(event)) &&
            (!(has & EVENT_HAS_BIND) || bind_ok(event)) &&
            (!(has & EVENT_HAS_MEMBER) || member_ok(event)) &&
+           (!(has & EVENT_HAS_FEATURE) || event->feature >= 1) &&
            (!(has & EVENT_HAS_SUMS) || event->sums.len <= SUMS_MAX);
 }
 
@@ -307,6 +324,8 @@ static void pack_other_fields(struct buf *out, const struct event *event)
     }
     if (has & (EVENT_HAS_MEMBER | EVENT_HAS_FREEZE))
         pack_key_bin(out, "who", event->subject.bytes, sizeof event->subject.bytes);
+    if (has & EVENT_HAS_FEATURE)
+        pack_key_uint(out, "feature", event->feature);
     if (has & EVENT_HAS_FOLLOWS)
         pack_ref(out, "follows", &event->follows);
     if (has & EVENT_HAS_RUN_NODE)
@@ -382,6 +401,7 @@ enum key {
     KEY_AFTER,
     KEY_BACKEND,
     KEY_ETAG,
+    KEY_FEATURE,
     KEYS,
 };
 
@@ -414,6 +434,7 @@ static const struct {
     [KEY_AFTER] = {"after", 5, EVENT_HAS_AFTER},
     [KEY_BACKEND] = {"backend", 7, 0}, /* in the map under cloud alone, as etag */
     [KEY_ETAG] = {"etag", 4, 0},
+    [KEY_FEATURE] = {"feature", 7, EVENT_HAS_FEATURE},
 };
 
 static uint32_t bit(enum key key)
@@ -570,6 +591,9 @@ static void read_value(struct unpack *unpack, struct event *out, enum key key)
         break;
     case KEY_AFTER:
         read_ref(unpack, &out->after);
+        break;
+    case KEY_FEATURE:
+        out->feature = (uint32_t)unpack_uint(unpack, UINT32_MAX);
         break;
     default:
         assert(!"a key that no kind has");

@@ -22,14 +22,15 @@
 enum event_kind {
     EVENT_PUT = 1,  /* an object's bytes, name, type, user meta, level; implies the author's hold */
     EVENT_META = 2, /* name, user meta, expiry changed, or level raised */
-    EVENT_DELETE = 3,  /* tombstone */
-    EVENT_HOLD = 4,    /* the author has durable copies of the (id, sha256) listed */
-    EVENT_DROP = 5,    /* … no longer has them */
-    EVENT_CLOUD = 6,   /* upload started, uploaded, purged */
-    EVENT_BIND = 7,    /* bucket + key name an object */
-    EVENT_UNBIND = 8,  /* … name nothing */
-    EVENT_MEMBER = 9,  /* a node joined, left, was forgotten */
-    EVENT_FREEZE = 10, /* an origin that contradicts itself */
+    EVENT_DELETE = 3,   /* tombstone */
+    EVENT_HOLD = 4,     /* the author has durable copies of the (id, sha256) listed */
+    EVENT_DROP = 5,     /* … no longer has them */
+    EVENT_CLOUD = 6,    /* upload started, uploaded, purged */
+    EVENT_BIND = 7,     /* bucket + key name an object */
+    EVENT_UNBIND = 8,   /* … name nothing */
+    EVENT_MEMBER = 9,   /* a node joined, left, was forgotten */
+    EVENT_FREEZE = 10,  /* an origin that contradicts itself */
+    EVENT_FEATURE = 11, /* the cluster's feature level was raised */
 };
 
 enum event_fields { /* which optional members are present */
@@ -51,6 +52,7 @@ enum event_fields { /* which optional members are present */
                     EVENT_HAS_PURGE = 1 << 14,
                     EVENT_HAS_SUMS =
                         1 << 15, /* a map for further digests: md5, crc32, …; raw msgpack */
+                    EVENT_HAS_FEATURE = 1 << 16,  /* feature: the level */
                     EVENT_HAS_RUN_NODE = 1 << 20, /* freeze: whose run the subject is */
                     EVENT_HAS_AFTER = 1 << 21, /* freeze: the run before, as `follows` of others */
 };
@@ -98,6 +100,7 @@ struct event {
     bool purge;
     struct text backend, bucket, key, etag, address;
     struct id128 subject;
+    uint32_t feature;
     struct text sums; /* raw msgpack map */
     struct id128 run_node;
     struct event_ref after; /* a freeze needs `follows` for where the subject broke */
@@ -126,6 +129,17 @@ static inline void event_hash(const void *data, size_t len, uint8_t out[SHA256_B
 {
     sha256(data, len, out);
 }
+
+/* The feature level that this build understands, the highest that a cluster with it may have; and
+ * from which level on a cluster's nodes know what events of KIND mean (UINT32_MAX: this build does
+ * not know it). Below that level an event is stored and relayed, and is in no row and no digest. */
+#ifdef OBJSTORE_FEATURE_BUILD
+#define FEATURE_LEVEL 2
+#define EVENT_SAMPLE  100 /* a text that means nothing: for tests of what such nodes do together */
+#else
+#define FEATURE_LEVEL 1
+#endif
+uint32_t event_feature(uint32_t kind);
 
 /* "put", "meta", … or "unknown". */
 const char *event_kind_name(uint32_t kind);

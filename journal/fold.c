@@ -139,10 +139,36 @@ bool fold_concerns_row(const struct event *event)
     }
 }
 
+bool fold_needs_row(const struct event *event, const struct id128 *self)
+{
+    bool copies = event->kind == EVENT_HOLD || event->kind == EVENT_DROP;
+
+    return fold_concerns_row(event) && (!copies || id_equal(&event->node, self));
+}
+
 bool fold_is_covered(const struct event *event)
 {
     /* Who holds what is in no snapshot. */
     return event->kind != EVENT_HOLD && event->kind != EVENT_DROP && fold_concerns_row(event);
+}
+
+/* Two puts of the same bytes: the row names the later one alone, but each has left a copy with its
+ * author. */
+static void note_also_put(struct entry *entry, const struct object *before,
+                          const struct event *event)
+{
+    const struct object *after = entry->object;
+    const struct reg at = {event->stamp, event->origin};
+
+    if (event->kind != EVENT_PUT || !before || !is_live(before) || !is_live(after) ||
+        memcmp(before->sha256, event->sha256, SHA256_BYTES) != 0 ||
+        memcmp(after->sha256, event->sha256, SHA256_BYTES) != 0)
+        return;
+    int order = reg_compare(&at, &before->put_at);
+    if (order == 0)
+        return; /* one and the same, once more */
+    entry->also_put = true;
+    entry->also_put_at = order > 0 ? before->put_at : at;
 }
 
 static int fold_row(struct entry *entry, const struct object *before, const struct event *event,
@@ -153,6 +179,7 @@ static int fold_row(struct entry *entry, const struct object *before, const stru
 
     if (rc)
         return rc;
+    note_also_put(entry, before, event);
     drop_body(entry->object, event, raw, raw_bytes, header, place, self);
     take_body(entry->object, before, event, raw, raw_bytes, header, place);
     if (before && !place_is_none(&before->place) &&
@@ -208,7 +235,7 @@ int fold_event(struct entry **out, const struct object *before, const struct eve
     }
     /* What is held or dropped of an object that is not known yet makes no row of it. */
     bool waits = !before && (event->kind == EVENT_HOLD || event->kind == EVENT_DROP);
-    if (fold_concerns_row(event) && !waits &&
+    if (fold_needs_row(event, self) && !waits &&
         (rc = fold_row(entry, before, event, raw, raw_bytes, header, place, self)) != 0) {
         entry_destroy(entry);
         return rc;

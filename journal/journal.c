@@ -21,7 +21,7 @@
 #define COMMIT_IDLE_MS  50 /* after this long without work the log is marked as synced */
 #define APPLY_IDLE_MS   500
 #define APPLY_GATHER    256 /* with fewer entries than that … */
-#define APPLY_GATHER_MS 2   /* … the applier waits this long for more */
+#define APPLY_GATHER_MS 2   /* … the applier lets this long pass between two transactions */
 #define UPKEEP_IDLE_MS  200
 #define ROOM_WAIT_MS    100
 #define RETRY_APPLY_MS  200
@@ -415,9 +415,21 @@ static void *commit_thread(void *arg)
     return NULL;
 }
 
+/* A transaction costs pages, not rows: where one has just ended, a few more rows in the next are
+ * nearly free. What comes after a pause is applied at once: other nodes wait to hear of it. The
+ * lock is held. */
+static void gather(struct journal *journal, uint64_t last_ms)
+{
+    uint64_t passed_ms = env_mono_ms(journal->env) - last_ms;
+
+    if (journal->apply_queued < APPLY_GATHER && passed_ms < APPLY_GATHER_MS)
+        journal_wait(journal, &journal->work, APPLY_GATHER_MS - passed_ms);
+}
+
 static void *apply_thread(void *arg)
 {
     struct journal *journal = arg;
+    uint64_t last_ms = 0; /* the end of the last transaction */
 
     for (;;) {
         pthread_mutex_lock(&journal->lock);
@@ -432,12 +444,15 @@ static void *apply_thread(void *arg)
             journal_wait(journal, &journal->upkeep, RETRY_APPLY_MS);
         else if (!journal->apply_first && (!trimming || ended))
             journal_wait(journal, &journal->work, APPLY_IDLE_MS);
-        /* A transaction costs pages, not rows: a few more rows in it are nearly free. */
-        if (journal->apply_queued < APPLY_GATHER && !ended && !journal->room_wanted)
-            journal_wait(journal, &journal->work, APPLY_GATHER_MS);
+        if (!ended && !journal->room_wanted)
+            gather(journal, last_ms);
         pthread_mutex_unlock(&journal->lock);
-        while (journal_apply_step(journal) >= LIMIT_APPLY_RECORDS)
-            ;
+        unsigned applied;
+        do {
+            applied = journal_apply_step(journal);
+            if (applied)
+                last_ms = env_mono_ms(journal->env);
+        } while (applied >= LIMIT_APPLY_RECORDS);
     }
 }
 
@@ -532,6 +547,15 @@ void journal_listen(struct journal *journal,
     assert(!journal->threaded);
     journal->listener = listener;
     journal->listener_arg = arg;
+}
+
+void journal_listen_copies(struct journal *journal,
+                           void (*listener)(void *arg, const struct journal_copy_news *news),
+                           void *arg)
+{
+    assert(!journal->threaded);
+    journal->copies_listener = listener;
+    journal->copies_arg = arg;
 }
 
 int journal_submit(struct journal *journal, struct change *change)

@@ -46,7 +46,8 @@ struct change {
      * already is passed over. */
     const uint8_t *events;
     size_t events_bytes;
-    /* CHANGE_FACT: kind and payload of an event without an object; lent until DONE. */
+    /* CHANGE_FACT: kind and payload of an event without an object; lent until DONE. Its stamp,
+     * where there is one, is the one that it replaces: what is journaled bears a later one. */
     const struct event *fact;
 
     /* Called once, from the committer's thread, when the outcome is durable (or refused). */
@@ -61,6 +62,7 @@ struct change {
     enum verdict verdict;  /* where rc is 0 */
     lsn_t lsn;             /* of the record written, the last of several; 0: none */
     bool stored;           /* the body given was taken: a large file belongs to the store now */
+    bool first;            /* PUT: nothing was known of the id before */
     struct object *object; /* the row after it (rc 0), or the row that refused it (may be NULL);
                               the caller destroys it */
 
@@ -102,6 +104,18 @@ void journal_listen(struct journal *journal,
  * journal_start. */
 void journal_on_damage(struct journal *journal,
                        void (*listener)(void *arg, const struct object *object), void *arg);
+/* One event that the applier has put into SQLite, and that may have changed who has copies of what
+ * or who shall have. Lent for the call. */
+struct journal_copy_news {
+    const uint8_t *event; /* encoded: put, meta, hold, drop, delete */
+    size_t len;
+    const struct id128 *wanted; /* this node wants a copy of it from now on; NULL: none */
+};
+/* Have LISTENER called from the applier's thread with each. Before journal_start; it must not
+ * block. */
+void journal_listen_copies(struct journal *journal,
+                           void (*listener)(void *arg, const struct journal_copy_news *news),
+                           void *arg);
 
 /* Start committer, applier and janitor. Without it (tests, the simulator, tools) the caller takes
  * their steps itself, all from one thread; journal_stop then takes the last ones. */

@@ -150,6 +150,8 @@ struct journal {
     void *listener_arg;
     void (*on_damage)(void *arg, const struct object *object);
     void *on_damage_arg;
+    void (*copies_listener)(void *arg, const struct journal_copy_news *news);
+    void *copies_arg;
 
     pthread_mutex_t lock;  /* the apply queue, the counters and waiting; held for moments only */
     pthread_cond_t work;   /* for the applier: the first batch came, or enough for a transaction */
@@ -211,6 +213,8 @@ int fold_event(struct entry **out, const struct object *before, const struct eve
 void fold_delta(struct delta *d, const struct object *before, const struct object *after);
 /* Whether an event of this kind can change the row of its id. */
 bool fold_concerns_row(const struct event *event);
+/* … and whether it can change that row on node SELF: what others hold of it does not. */
+bool fold_needs_row(const struct event *event, const struct id128 *self);
 /* Whether all that it says is in the rows, so that a snapshot of them covers it. Others are never
  * compacted. */
 bool fold_is_covered(const struct event *event);

@@ -54,6 +54,10 @@ struct entry {
     bool owed_before, owed_after; /* the outbox: uploads */
     bool wanted_changed;          /* … replicas: other bytes may be wanted than before, too */
     bool wanted_after;
+    /* Two nodes have put the same bytes: the put that is not the row's implies a hold all the same.
+     */
+    bool also_put;
+    struct reg also_put_at;
     struct delta delta;
 
     uint32_t event_bytes;

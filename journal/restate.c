@@ -91,6 +91,7 @@ bool restate_concerns(const struct event *event, uint64_t broke)
     case EVENT_UNBIND:
     case EVENT_MEMBER:
     case EVENT_FREEZE:
+    case EVENT_FEATURE:
         return true;
     default:
         return false; /* of a newer build, which alone can write it */

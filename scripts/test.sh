@@ -11,12 +11,12 @@ make="${MAKE:-make} --no-print-directory BUILD=$build SANITIZE=${SANITIZE:-} COV
 passed=0 failed=0 skipped=0
 
 rm -rf "$build/results"
-if ! $make build units "$build/sim/sim" build/venv/ready; then
+if ! $make build units "$build/sim/sim" "$build/sim/cluster_sim" build/venv/ready; then
     echo "the build failed"
     echo "0 passed, 1 failed"
     exit 1
 fi
-for kind in unit fuzz sim fault integration; do
+for kind in unit fuzz sim cluster-sim fault integration; do
     target=$kind
     [ "$kind" = fuzz ] && target=fuzz-corpus
     $make "$target" || true

@@ -94,6 +94,8 @@ struct ram {
     uint64_t limit_bytes;
     unsigned shard_count; /* a power of two */
     struct shard *shards;
+    void (*watch)(void *arg, const struct id128 *id);
+    void *watch_arg;
 };
 
 /* Which bits of the hash do what: the lowest pick the shard, the middle ones bucket and counter,
@@ -656,6 +658,14 @@ void ram_invalidate(struct ram *ram, const struct id128 *id)
     }
     locations_remove(&shard->locations, hash);
     unlock(shard);
+    if (ram->watch)
+        ram->watch(ram->watch_arg, id);
+}
+
+void ram_watch(struct ram *ram, void (*watch)(void *arg, const struct id128 *id), void *arg)
+{
+    ram->watch = watch;
+    ram->watch_arg = arg;
 }
 
 /* ---- Lending ---- */

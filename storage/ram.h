@@ -71,6 +71,10 @@ void ram_fill_large(struct ram *ram, uint64_t token, const struct id128 *id, con
 void ram_place(struct ram *ram, uint64_t token, const struct id128 *id,
                const struct ram_location *location);
 
+/* Have WATCH called after each ram_invalidate's work, on its thread: for what else remembers an id.
+ * Before any other thread knows RAM. */
+void ram_watch(struct ram *ram, void (*watch)(void *arg, const struct id128 *id), void *arg);
+
 /* Forget everything about ID, and void all tokens taken for it before. */
 void ram_invalidate(struct ram *ram, const struct id128 *id);
 

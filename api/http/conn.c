@@ -102,6 +102,18 @@ static void finish_request(struct conn *conn)
     request->log_path = NULL;
 }
 
+/* Whoever watches a suspended request hears of it once. */
+static void wake(struct conn *conn, enum http_wake why)
+{
+    struct http_request *request = &conn->request;
+    void (*call)(struct http_request *, enum http_wake) = request->wake;
+
+    assert(request->suspended);
+    request->wake = NULL;
+    if (call)
+        call(request, why);
+}
+
 /* Give up the socket. A suspended request keeps the rest until its post comes. */
 static void lose(struct conn *conn)
 {
@@ -122,6 +134,7 @@ static void lose(struct conn *conn)
         conn->request.gone = true;
         if (conn->request.suspended) {
             conn->state = CONN_CLOSED;
+            wake(conn, HTTP_WAKE_GONE);
             return;
         }
         finish_request(conn);
@@ -415,6 +428,20 @@ void http_suspend(struct http_request *request)
     conn->suspended_ms = conn->loop->now_ms;
 }
 
+void http_suspend_watched(struct http_request *request, uint64_t timeout_ms,
+                          void (*wake_it)(struct http_request *request, enum http_wake why))
+{
+    assert(wake_it && !request->wake && !request->gone);
+    http_suspend(request);
+    request->wake = wake_it;
+    request->wake_ms = conn_of(request)->loop->now_ms + timeout_ms;
+}
+
+bool http_draining(const struct http_request *request)
+{
+    return draining(CONTAINER_OF(request, const struct conn, request));
+}
+
 /* ---- Running ---- */
 
 /* One step with the request in flight. False: it waits for something. */
@@ -534,7 +561,10 @@ static void arm(struct conn *conn)
         }
         conn->armed = events;
     }
-    wheel_set(&conn->loop->wheel, &conn->timer, timed ? conn->deadline_ms : WHEEL_NEVER);
+    uint64_t deadline_ms = timed ? conn->deadline_ms : WHEEL_NEVER;
+    if (in_request && request->wake)
+        deadline_ms = request->wake_ms;
+    wheel_set(&conn->loop->wheel, &conn->timer, deadline_ms);
 }
 
 /* Use what was received as far as possible. */
@@ -596,6 +626,7 @@ static void resume(struct mail *mail)
 
     assert(request->suspended);
     request->suspended = false;
+    request->wake = NULL;
     if (request->answered) /* a source waited: the client has stalled nothing */
         conn->deadline_ms = conn->loop->now_ms + conn->loop->server->config.write_stall_ms;
     else if (request->reading)
@@ -699,6 +730,10 @@ void conn_timeout(struct conn *conn)
 {
     struct http_request *request = &conn->request;
 
+    if (conn->state == CONN_REQUEST && request->wake) {
+        wake(conn, HTTP_WAKE_LATE);
+        return;
+    }
     if (conn->state == CONN_HEADER) {
         conn->state = CONN_REQUEST;
         request->body_complete = true;
@@ -742,6 +777,8 @@ void conn_adopt(struct mail *mail)
 
 void conn_drain(struct conn *conn)
 {
+    if (conn->state == CONN_REQUEST && conn->request.wake)
+        wake(conn, HTTP_WAKE_DRAIN);
     /* A request may have come just now; it is still answered. */
     if (conn->state == CONN_IDLE && conn->fd >= 0 && !conn->input)
         on_readable(conn);

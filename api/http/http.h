@@ -128,6 +128,21 @@ void http_read_body(struct http_request *request, uint64_t max_bytes);
 /* The request waits for another thread. From any callback but on_done. */
 void http_suspend(struct http_request *request);
 
+/* What befalls a request that waits; see http_suspend_watched. */
+enum http_wake {
+    HTTP_WAKE_GONE,  /* the client went away */
+    HTTP_WAKE_LATE,  /* the time is up */
+    HTTP_WAKE_DRAIN, /* the server is about to stop */
+};
+
+/* As http_suspend; and where one of these comes before the post, WAKE is called on the loop, once.
+ * The request stays suspended: WAKE tells whoever has it to come to an end, and the post follows.
+ * TIMEOUT_MS counts from now. */
+void http_suspend_watched(struct http_request *request, uint64_t timeout_ms,
+                          void (*wake)(struct http_request *request, enum http_wake why));
+/* The server is about to stop: who would wait for long need not begin. On the loop. */
+bool http_draining(const struct http_request *request);
+
 /* From any thread, once per http_suspend: RUN is called on the request's loop. Never blocks, never
  * fails, allocates nothing. */
 void http_post(struct http_request *request, void (*run)(struct http_request *request));

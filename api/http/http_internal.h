@@ -115,6 +115,9 @@ struct output {
 struct http_request {
     struct mail mail;
     void (*run)(struct http_request *request); /* of a post */
+    /* Of a suspended one that is watched; NULL: nobody (any more). */
+    void (*wake)(struct http_request *request, enum http_wake why);
+    uint64_t wake_ms; /* its deadline */
     void *data;
     const struct head *head; /* inside on_request only */
     uint64_t start_us;

@@ -50,10 +50,15 @@ class Report:
     def at_least(self, name, target, value, unit=""):
         self._line(name, target, value, unit, value >= target, ">= ")
 
-    def case(self, name, rounds):
-        """Keep every round's figures; print their medians. Gives the medians."""
+    def keep(self, name, rounds):
+        """Every round's figures, for the JSON. Gives the medians."""
         middle = medians(rounds)
         self.document["cases"][name] = {"median": middle, "rounds": rounds}
+        return middle
+
+    def case(self, name, rounds):
+        """The same, and print the medians."""
+        middle = self.keep(name, rounds)
         print(f"{name:<46} {middle['per_s']:>9,.0f}/s {middle['mb_s']:>8,.1f} MB/s  CPU "
               f"{middle['cpu_us']:,.2f} us  p50 {middle['p50_us'] / 1000:,.2f} ms  p99 "
               f"{middle['p99_us'] / 1000:,.2f} ms  max {middle['max_us'] / 1000:,.1f} ms",

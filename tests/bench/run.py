@@ -4,7 +4,7 @@ same run. Prints a table and writes build/bench/results.json. Servers listen on 
 and their data lies on the disk of this checkout and is removed at the end.
 
     make bench BENCH="--quick"             a minute or two
-    make bench BENCH="--only get,put"      some cases
+    make bench ONE=get,cluster             some cases: "cluster" is all of cluster-...
 """
 
 import argparse
@@ -14,10 +14,13 @@ import shutil
 import signal
 import sys
 
+import case_cluster
 import case_compact
+import case_replicate
 import case_crowd
 import case_get
 import case_memory
+import case_probe
 import case_put
 import case_scale
 import machine
@@ -36,8 +39,17 @@ CASES = {
     "scale": case_scale.scale,
     "scale-random": case_scale.scale_random,
     "compact": case_compact.compact,
+    "cluster-facts": case_cluster.facts,
+    "cluster-visible": case_cluster.visible,
+    "cluster-body": case_cluster.body,
+    "cluster-replicate": case_replicate.replicate,
+    "cluster-probes": case_probe.probes,
 }
 DATA = tools.TOP / "build/bench-data"
+
+
+def picks(word, name):
+    return name == word or name.startswith(word + "-") and word not in CASES
 
 
 def parse():
@@ -46,13 +58,14 @@ def parse():
     parser.add_argument("--quick", action="store_true", help="shorter runs, fewer objects")
     parser.add_argument("--rounds", type=int, help="rounds of each comparison (3; quick: 1)")
     parser.add_argument("--seconds", type=float, help="length of one run (4; quick: 2)")
-    parser.add_argument("--only", default="", help="cases, by comma: " + ", ".join(CASES))
+    parser.add_argument("--only", default="", help="cases, or what they begin with, by comma: " + ", ".join(CASES))
     parser.add_argument("--json", type=pathlib.Path, default=tools.BUILD / "results.json")
     options = parser.parse_args()
-    options.only = [name for name in options.only.split(",") if name]
-    unknown = set(options.only) - set(CASES)
+    words = [word for word in options.only.split(",") if word]
+    unknown = [word for word in words if not any(picks(word, name) for name in CASES)]
     if unknown:
-        parser.error(f"no such case: {', '.join(sorted(unknown))}")
+        parser.error(f"no such case: {', '.join(unknown)}")
+    options.only = [name for name in CASES if not words or any(picks(word, name) for word in words)]
     options.rounds = options.rounds or (1 if options.quick else 3)
     options.seconds = int(options.seconds or (2 if options.quick else 4))
     return options
@@ -80,7 +93,7 @@ def main():
         describe_machine(report)
         before = machine.cpu_ticks()
         for name, case in CASES.items():
-            if options.only and name not in options.only:
+            if name not in options.only:
                 continue
             try:
                 case(ctx)

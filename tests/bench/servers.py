@@ -110,6 +110,8 @@ class Server:
 class Node(Server):
     """objstore with its directories below BASE."""
 
+    private_addr = "127.0.0.1:0"
+
     def __init__(self, base, name, *options):
         self.name = f"objstore ({name})"
         self.base = base / name
@@ -126,7 +128,7 @@ class Node(Server):
         with open(self.log_path, "ab") as log:
             begun = time.monotonic()
             self.process = subprocess.Popen(
-                [OBJSTORE, "--public-addr", f"127.0.0.1:{self.port}", "--private-addr", "127.0.0.1:0",
+                [OBJSTORE, "--public-addr", f"127.0.0.1:{self.port}", "--private-addr", self.private_addr,
                  "--state-dir", str(self.base / "state"), "--files-dir", str(self.base / "files"), *self.options],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
         self.wait_ready("/readyz")

@@ -9,6 +9,7 @@ TOP = pathlib.Path(__file__).resolve().parents[2]
 BUILD = TOP / "build/bench"
 LOAD = BUILD / "load"
 HOLD = BUILD / "hold"
+VISIBLE = BUILD / "visible"
 LIMIT_S = 600  # no single run of a tool takes longer
 
 _WRK_SCRIPT = """
@@ -36,7 +37,7 @@ class Failed(Exception):
 def build_load():
     """Compile the generators where their sources are newer."""
     BUILD.mkdir(parents=True, exist_ok=True)
-    for program, *headers in (LOAD, "histogram.h"), (HOLD,):
+    for program, *headers in (LOAD, "histogram.h"), (HOLD,), (VISIBLE, "histogram.h"):
         source = TOP / f"tests/bench/{program.name}.c"
         sources = [source, *(source.with_name(name) for name in headers)]
         if program.exists() and all(program.stat().st_mtime > s.stat().st_mtime for s in sources):
@@ -45,7 +46,7 @@ def build_load():
                         "-o", str(program), str(source)], check=True)
 
 
-def _measured(command, server, answer_bytes=None, put_bytes=None):
+def measured(command, server, answer_bytes=None, put_bytes=None):
     """Run a tool that prints its figures as JSON, and add the CPU that SERVER used meanwhile. With
     ANSWER_BYTES a request is so many bytes received, since of large bodies many are still under
     way when the time is up; PUT_BYTES were sent with each (wrk counts only what it receives)."""
@@ -75,8 +76,8 @@ def wrk(server, path, connections, seconds, put_size=None, get_size=None, thread
     setup = _WRK_PUT.format(size=put_size) if put_size else ""
     script.write_text(_WRK_SCRIPT.format(setup=setup))
     threads = threads or min(2, connections)
-    return _measured(["wrk", "-t", threads, "-c", connections, "-d", f"{seconds}s", "--timeout",
-                      "10s", "-s", script, server.url + path], server, get_size, put_size)
+    return measured(["wrk", "-t", threads, "-c", connections, "-d", f"{seconds}s", "--timeout",
+                     "10s", "-s", script, server.url + path], server, get_size, put_size)
 
 
 def load_command(server, verb, **options):
@@ -92,4 +93,4 @@ def load_command(server, verb, **options):
 
 
 def load(server, verb, **options):
-    return _measured(load_command(server, verb, **options), server)
+    return measured(load_command(server, verb, **options), server)

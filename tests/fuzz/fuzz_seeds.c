@@ -234,6 +234,7 @@ static void fill(struct event *event, const struct event_item *items)
     event->cloud_state = CLOUD_UPLOADED;
     event->member_state = MEMBER_JOINED;
     event->subject = (struct id128){{9}};
+    event->feature = 3;
     event->follows = (struct event_ref){.origin = {{1}}, .seq = 5};
 }
 
@@ -254,6 +255,7 @@ static void seed_events(void)
         {EVENT_UNBIND, EVENT_HAS_BIND},
         {EVENT_MEMBER, EVENT_HAS_MEMBER},
         {EVENT_FREEZE, EVENT_HAS_FREEZE | EVENT_HAS_FOLLOWS},
+        {EVENT_FEATURE, EVENT_HAS_FEATURE},
     };
     static const struct event_item items[2] = {{.id = {{1}}}, {.id = {{2}}}};
 
@@ -301,6 +303,9 @@ static void seed_probes(void)
     seed_message(NULL, &(struct wire_message){.type = WIRE_PROBE, .probe = probe});
     probe.leaving = 1;
     probe.seen = TEXT("[fd00::1]:40000");
+    probe.version = TEXT("0.1.0");
+    probe.level = 2;
+    probe.draining = 1;
     seed_message(NULL, &(struct wire_message){.type = WIRE_PROBE_ACK, .probe = probe});
     seed_message(NULL, &(struct wire_message){.type = WIRE_PROBE_FOR, .probe_for = ask});
     seed_message(NULL, &(struct wire_message){.type = WIRE_PROBE_SAW, .probe_for = ask});
@@ -335,6 +340,25 @@ static void seed_sync(void)
     buf_release(&events);
 }
 
+static void seed_operate(void)
+{
+    static const struct event_item items[2] = {{.id = {{1}}}, {.id = {{2}}}};
+    static const char rows[2 * WIRE_ROW_SUM_BYTES] = {1};
+    struct wire_inquiry inquiry = {
+        .nonce = 7, .id = {{1}}, .until = {{9}}, .rows = 4096, .list = 1};
+    struct wire_finding finding = {7, 1, {{9}}, 2, {1, 2}, {rows, sizeof rows}};
+    struct wire_adopt adopt = {.items = {(const char *)items, sizeof items}};
+
+    seed_message(NULL, &(struct wire_message){.type = WIRE_ADOPT, .adopt = adopt});
+    seed_message(NULL, &(struct wire_message){.type = WIRE_RANGE_ASK, .inquiry = inquiry});
+    seed_message(NULL, &(struct wire_message){.type = WIRE_ROW_ASK, .inquiry = inquiry});
+    seed_message(NULL, &(struct wire_message){.type = WIRE_KNOWN_ASK, .inquiry = inquiry});
+    seed_message(NULL, &(struct wire_message){.type = WIRE_RANGE, .finding = finding});
+    seed_message(NULL, &(struct wire_message){.type = WIRE_KNOWN, .finding = finding});
+    finding.data = TEXT("{\"level\":2}");
+    seed_message(NULL, &(struct wire_message){.type = WIRE_ROW, .finding = finding});
+}
+
 static void seed_bodies(void)
 {
     struct wire_flow flow = {.session = 10, .bytes = 1 << 20, .end = WIRE_END_ABSENT};
@@ -351,8 +375,14 @@ static void seed_bodies(void)
                                               .body_data = {10, 95, 100, 8, TEXT("bytes")}});
     seed_message(NULL, &(struct wire_message){.type = WIRE_BODY_CREDIT, .flow = flow});
     seed_message(NULL, &(struct wire_message){.type = WIRE_BODY_END, .flow = flow});
+    seed_message(NULL, &(struct wire_message){.type = WIRE_NOTE,
+                                              .note = {{{8}}, TEXT("hello, nodes"), {{9}}, 70000}});
     seed_message(NULL,
-                 &(struct wire_message){.type = WIRE_NOTE, .note = {{{8}}, TEXT("hello, nodes")}});
+                 &(struct wire_message){
+                     .type = WIRE_NOTE_IDS,
+                     .note_ids = {TEXT("aaaaaaaaaaaaaaaa"), {NULL, 0}, TEXT("bbbbbbbbbbbbbbbb")}});
+    seed_message(NULL,
+                 &(struct wire_message){.type = WIRE_PACK, .pack = {TEXT("\3\0\0\0abc\1\0\0\0d")}});
     seed_message(NULL, &(struct wire_message){
                            .type = WIRE_SYNC_FROZEN,
                            .sync_frozen = {12, TEXT("aaaaaaaaaaaaaaaabbbbbbbbbbbbbbbb")}});
@@ -643,6 +673,44 @@ static void seed_probe(const char *name, int members, int answered, bool with_se
     buf_release(&out);
 }
 
+/* ---- Steps for the cores of the cluster: see the head of each target ---- */
+
+#define STEPS(target, name, text) seed(target, name, text, sizeof(text) - 1)
+
+static void seed_cores(void)
+{
+    /* Peers, a note said, one heard, one offered, one wanted, and rounds. */
+    STEPS("notes", "say-and-hear",
+          "\1\2\x09\0\0\x11\0\0\x19\0\0\2\1\0\5\0\0\xc8\0\3\1\0\x31\x31\0"
+          "\4\1\0\2\1\x20\0\1\x31\0\1\x31\0\0\xc8\0\0\xc8\0\3\1\0\x31\x31\0\0\xc8\0");
+    STEPS("notes", "flood",
+          "\1\2\x09\0\0\x11\0\0\3\1\0\xa1\1\0\xff\3\1\0\xb1\1\1\xff\0\xc8\0\0\xff\xff"
+          "\3\1\0\xa1\1\0\xff\2\1\0\0\x20\2\1\0\1\x20");
+    /* Two questions, their reads, credit, the end; one cancelled; one that nobody reads. */
+    STEPS("serve", "two",
+          "\0\1\1\0\0\0\0\0\4\0\0\2\0\x0a\1\4\0\0\0\0\1\0\0\0\1\4\0\1\0\0\4\0\1\0\0"
+          "\2\1\1\0\0\4\4\0\1\0\0\3\x0a\1\7\0\1");
+    STEPS("serve", "ends",
+          "\0\1\1\x18\0\0\0\0\0\0\0\4\4\0\1\0\x40\5\0\0\0\2\1\1\0\1\0\4\0\1\0\4\x16\1\1"
+          "\xe7\0\xff\xe7\0\xff");
+    /* A fetch of three holders: chunks, a wrong one, a dead holder, ticks, the rest. */
+    STEPS("fetch", "whole",
+          "\1\2\5\1\0\xc5\1\0\xcd\1\x08\1\x0e\0\0\3\1\0\0\7\1\1\1\0\0\0\0\1\4\1\1\0\0\1\0\0\1"
+          "\1\1\0\x88\0\4\0\0\1\1\1\0\0\4\7\xff\xc7\xff\1\1\2\0\0\0\4");
+    STEPS("fetch", "ends",
+          "\1\2\x08\1\x0e\0\1\0\1\0\0\3\1\0\1\3\1\1\3\xc7\xff\xc7\xff\xc7\xff\3\1\2\0\xc7\xff");
+    /* Runs of ours, a peer that asks and gets them; a peer that has more and is asked. */
+    STEPS("sync", "asked",
+          "\1\2\0\1\1\x14\x10\0\1\2\x28\0\x09\1\3\1\0\5\0\0\4\0\5\1\0\0\5\5\1\0\0\5"
+          "\7\xff\5\1\0\0\5");
+    STEPS("sync", "asks",
+          "\1\2\0\1\1\5\0\x09\1\x4a\1\7\7\xff\7\xff\7\xff\3\1\x18\x80\3\6\1\5\1\0\0"
+          "\3\1\x28\x80\0\7\xff\x4a\1\1");
+    STEPS("sync", "pushed",
+          "\1\2\x09\1\x11\1\0\1\2\x05\x10\5\1\0\0\5\0\1\2\x09\x10\5\1\0\0\5\3\1\x20\0\0\1\0\0"
+          "\3\1\x18\0\2\1\4\5\1\0\0\3\1\x28\0\0");
+}
+
 int main(int argc, char **argv)
 {
     CHECK(argc == 2);
@@ -656,11 +724,13 @@ int main(int argc, char **argv)
     seed_probes();
     seed_sync();
     seed_bodies();
+    seed_operate();
     seed_segment();
     seed_recovery();
     seed_large();
     seed_texts();
     seed_store_dirs();
+    seed_cores();
     seed_probe("two", 2, 30, false);
     seed_probe("many", 14, 20, true);
     seed_probe("silent", 5, 4, true);

@@ -176,7 +176,7 @@ static void step_message(struct run *run, struct feed *feed, struct probe_input 
 static void run_step(struct run *run, struct feed *feed)
 {
     char address[LIMIT_WIRE_ADDR_BYTES + 2];
-    struct probe_input in = {.kind = (enum probe_input_kind)(feed_number(feed, 1) % 8)};
+    struct probe_input in = {.kind = (enum probe_input_kind)(feed_number(feed, 1) % 10)};
     unsigned byte;
 
     memset(address, 'x', sizeof address);
@@ -207,6 +207,16 @@ static void run_step(struct run *run, struct feed *feed)
         in.local.leaving = byte & 1;
         in.local.address = (struct text){address, byte >> 1};
         (void)!step(run, &in);
+        break;
+    case PROBE_NOW:
+        byte = (unsigned)feed_number(feed, 1);
+        if (!(byte & 16)) /* else all */
+            in.now = id_of(byte % NODES);
+        CHECK(step(run, &in) == 0);
+        break;
+    case PROBE_SEED_DROP:
+        in.seed = (struct text){address, (uint32_t)feed_number(feed, 2) % 303};
+        CHECK(step(run, &in) == 0);
         break;
     case PROBE_TICK:
         CHECK(step(run, &in) == 0);

@@ -34,6 +34,21 @@ static void check_runs(struct text runs)
     }
 }
 
+static void check_pack(struct text data)
+{
+    size_t offset = 0, count = 0;
+    struct text part;
+
+    inside(data);
+    CHECK(data.len <= LIMIT_WIRE_PACK_BYTES);
+    while (wire_next_event(data, &offset, &part)) {
+        inside(part);
+        CHECK(part.len >= 1);
+        count++;
+    }
+    CHECK(offset == data.len && count >= 1);
+}
+
 static void check_events(const struct wire_sync_events *events)
 {
     size_t offset = 0, before = 0;
@@ -55,6 +70,12 @@ static void check_events(const struct wire_sync_events *events)
     CHECK(offset == events->data.len && count == events->count);
 }
 
+static void check_ids(struct text ids)
+{
+    inside(ids);
+    CHECK(ids.len % 16 == 0 && ids.len <= LIMIT_WIRE_NOTE_IDS * 16);
+}
+
 /* What a receiver relies on. */
 static void check_rules(const struct wire_message *m)
 {
@@ -71,6 +92,8 @@ static void check_rules(const struct wire_message *m)
         CHECK(m->probe.seen.len <= LIMIT_WIRE_ADDR_BYTES && m->probe.leaving <= 1);
         for (uint32_t i = 0; i < m->probe.address.len; i++)
             CHECK(m->probe.address.ptr[i] > ' ' && m->probe.address.ptr[i] < 0x7f);
+        inside(m->probe.version);
+        CHECK(m->probe.version.len <= LIMIT_WIRE_VERSION_BYTES && m->probe.draining <= 1);
         break;
     case WIRE_SYNC_ASK:
         check_runs(m->sync_ask.runs);
@@ -93,9 +116,42 @@ static void check_rules(const struct wire_message *m)
         CHECK(m->body_data.offset <= m->body_data.size);
         CHECK(m->body_data.data.len <= m->body_data.size - m->body_data.offset);
         break;
+    case WIRE_PACK:
+        check_pack(m->pack.data);
+        break;
     case WIRE_NOTE:
         inside(m->note.data);
         CHECK(m->note.data.len <= LIMIT_WIRE_NOTE_BYTES);
+        CHECK(!id_is_zero(&m->note.note) && !id_is_zero(&m->note.author));
+        break;
+    case WIRE_NOTE_IDS:
+        check_ids(m->note_ids.offered);
+        check_ids(m->note_ids.seen);
+        check_ids(m->note_ids.wanted);
+        break;
+    case WIRE_ADOPT:
+        inside(m->adopt.items);
+        CHECK(m->adopt.items.len > 0 && m->adopt.items.len % sizeof(struct event_item) == 0);
+        CHECK(m->adopt.items.len / sizeof(struct event_item) <= LIMIT_WIRE_ADOPT);
+        break;
+    case WIRE_KNOWN_ASK:
+        check_runs(m->inquiry.runs);
+        break;
+    case WIRE_RANGE_ASK:
+        CHECK(m->inquiry.rows > 0 && id_compare(&m->inquiry.id, &m->inquiry.until) < 0);
+        break;
+    case WIRE_RANGE:
+        inside(m->finding.data);
+        CHECK(m->finding.data.len <= LIMIT_WIRE_ROWS * WIRE_ROW_SUM_BYTES);
+        CHECK(m->finding.data.len == 0 ||
+              m->finding.data.len == m->finding.count * WIRE_ROW_SUM_BYTES);
+        break;
+    case WIRE_ROW:
+        inside(m->finding.data);
+        CHECK(m->finding.data.len <= LIMIT_WIRE_ROW_BYTES);
+        break;
+    case WIRE_KNOWN:
+    case WIRE_ROW_ASK:
         break;
     case WIRE_SYNC_FROZEN:
         inside(m->sync_frozen.runs);
@@ -133,6 +189,23 @@ static void same_probe(const struct wire_probe *a, const struct wire_probe *b)
     same_hash(a->summary.digest, b->summary.digest);
     same_text(a->address, b->address);
     same_text(a->seen, b->seen);
+    same_text(a->version, b->version);
+    CHECK(a->level == b->level && a->draining == b->draining);
+}
+
+static void same_inquiry(const struct wire_inquiry *a, const struct wire_inquiry *b)
+{
+    CHECK(a->nonce == b->nonce && a->rows == b->rows && a->list == b->list);
+    CHECK(id_equal(&a->id, &b->id) && id_equal(&a->until, &b->until));
+    same_text(a->runs, b->runs);
+}
+
+static void same_finding(const struct wire_finding *a, const struct wire_finding *b)
+{
+    CHECK(a->nonce == b->nonce && a->yes == b->yes && a->count == b->count);
+    CHECK(id_equal(&a->last, &b->last));
+    same_hash(a->sum, b->sum);
+    same_text(a->data, b->data);
 }
 
 static void same_sync(const struct wire_message *a, const struct wire_message *b)
@@ -203,6 +276,25 @@ static void same_message(const struct wire_message *a, const struct wire_message
     case WIRE_NOTE:
         CHECK(id_equal(&a->note.note, &b->note.note));
         same_text(a->note.data, b->note.data);
+        CHECK(id_equal(&a->note.author, &b->note.author) && a->note.age_ms == b->note.age_ms);
+        break;
+    case WIRE_NOTE_IDS:
+        same_text(a->note_ids.offered, b->note_ids.offered);
+        same_text(a->note_ids.seen, b->note_ids.seen);
+        same_text(a->note_ids.wanted, b->note_ids.wanted);
+        break;
+    case WIRE_ADOPT:
+        same_text(a->adopt.items, b->adopt.items);
+        break;
+    case WIRE_KNOWN_ASK:
+    case WIRE_RANGE_ASK:
+    case WIRE_ROW_ASK:
+        same_inquiry(&a->inquiry, &b->inquiry);
+        break;
+    case WIRE_KNOWN:
+    case WIRE_RANGE:
+    case WIRE_ROW:
+        same_finding(&a->finding, &b->finding);
         break;
     case WIRE_SYNC_FROZEN:
         CHECK(a->sync_frozen.session == b->sync_frozen.session);
@@ -224,8 +316,11 @@ static void check_round_trip(const struct wire_message *message, size_t len)
     struct buf first = {0}, second = {0};
     struct wire_message again;
 
+    /* What was appended to probes since is written in any case. */
+    size_t more = message->type == WIRE_PROBE || message->type == WIRE_PROBE_ACK ? 3 : 0;
+
     wire_encode(&first, message);
-    CHECK(buf_check(&first) == 0 && first.len <= len);
+    CHECK(buf_check(&first) == 0 && first.len <= len + more);
     uint8_t *copy = exact_copy(first.data, first.len);
     CHECK(wire_decode(&again, copy, first.len) == 0);
     same_message(message, &again);

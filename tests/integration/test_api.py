@@ -637,8 +637,8 @@ METRIC_NAMES = {
     "http.bytes_out": "http_sent_bytes_total", "cluster.alive": 'cluster_members{state="alive"}',
     "sync.events_in": "sync_received_events_total", "sync.events_out": "sync_sent_events_total",
     "link.frames_in": "link_received_frames_total", "link.frames_out": "link_sent_frames_total",
-    **{f"{part}.bytes_in": f"{part}_received_bytes_total" for part in ("sync", "transfer")},
-    **{f"{part}.bytes_out": f"{part}_sent_bytes_total" for part in ("sync", "transfer")},
+    **{f"{part}.bytes_in": f"{part}_received_bytes_total" for part in ("sync", "transfer", "link")},
+    **{f"{part}.bytes_out": f"{part}_sent_bytes_total" for part in ("sync", "transfer", "link")},
     **{f"disk_stats.{unit}_{what}": None for unit in ("kb", "mb", "gb") for what in ("all", "used", "free")},
     **{f"http.requests.{n}xx": f'http_requests_total{{class="{n}xx"}}' for n in range(1, 6)}}
 

@@ -31,7 +31,8 @@ def test_version_and_help():
     shown = run([OBJSTORE, "--help"])
     assert shown.returncode == 0 and shown.stderr == ""
     for option in ("-d", "-N", "-T", "-R", "-B", "--private-addr", "--debug-addr", "--public-addr",
-                   "--state-dir", "--files-dir", "--memory", "--durability", "--max-body", "--anonymous",
+                   "--state-dir", "--files-dir", "--memory", "--disk-cache", "--durability", "--max-body", "--anonymous",
+                   "--isolated",
                    "--config", "--log-format", "--scrub-interval", "--version", "--help"):
         assert option in shown.stdout, option
     for variable in ("APP_DEBUG_LEVEL", "APP_CLUSTER_NODES", "APP_CLUSTER_TAGNAME", "NET_PRIVATE_ADDR",
@@ -44,7 +45,7 @@ def test_version_and_help():
 
 @pytest.mark.parametrize("arguments", [
     ["--no-such-option"], ["-z"], ["surplus"], ["--memory", "much"], ["--memory=-1"], ["--memory=1"],
-    ["--durability", "maybe"], ["--anonymous", "all"], ["--public-addr", "nonsense"],
+    ["--durability", "maybe"], ["--anonymous", "all"], ["--isolated", "no"], ["--public-addr", "nonsense"],
     ["--public-addr", "127.0.0.1:99999"], ["--max-body", "1.5X"], ["--scrub-interval", "soon"],
     ["--log-format", "xml"], ["-d", "7"], ["--memory"], ["-N", "a:b:c"]])
 def test_wrong_options(nodes, arguments):

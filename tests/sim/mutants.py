@@ -3,17 +3,13 @@
 
 usage: mutants.py BUILD COMPILE LINK LIBS [NAME]
 
-A mutant is one source file with one piece of text replaced. It is compiled alone and linked before
-the library, whose own object of that name is then not taken. The simulator runs seeds from 1 on
-until one fails; the table says which, how many crash points it took, and what was seen. A text that
-does not stand in its file exactly once is an error: the list follows the source.
+The simulator runs seeds from 1 on until one fails; the table says which, how many crash points it
+took, and what was seen.
 """
 import os
 import re
-import shlex
-import subprocess
-import sys
-import time
+
+import planting
 
 # (name, what is wrong, file, text, its replacement)
 MUTANTS = [
@@ -146,71 +142,19 @@ MUTANTS = [
      "    log->refused_offset = scan->window.unreadable;\n    pthread_mutex_unlock(&log->mutex);\n    return 0;"),
 ]
 
-TIMEOUT_S = 600
-
-
-def run(command, **more):
-    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                          check=False, **more)
-
-
-def build(where, mutant, compile_with, link_with, libs, objects, library):
-    """The simulator with MUTANT in it; its path."""
-    name, _, path, old, new = mutant
-    with open(path, encoding="utf-8") as file:
-        text = file.read()
-    if text.count(old) != 1:
-        raise SystemExit(f"{name}: its text stands {text.count(old)} times in {path}, not once")
-    stem = os.path.join(where, name)
-    source = f"{stem}.c"
-    with open(source, "w", encoding="utf-8") as file:
-        file.write(f'#line 1 "{path}"\n' + text.replace(old, new))
-    for command in (compile_with + ["-w", "-c", "-o", f"{stem}.o", source],
-                    link_with + ["-o", stem, f"{stem}.o"] + objects + [library] + libs):
-        done = run(command)
-        if done.returncode:
-            raise SystemExit(f"{name}: does not build\n{done.stdout}")
-    return stem
 
 
 def try_out(program):
     """(caught, seeds, crash points, the first line that told of it)"""
     jobs = str(os.cpu_count() or 2)
-    try:
-        done = run([program, "--seeds=1..40", "--first", "--jobs=" + jobs], timeout=TIMEOUT_S)
-        text, caught = done.stdout, done.returncode != 0
-    except subprocess.TimeoutExpired as late:
-        text, caught = (late.stdout or b"").decode(), False
+    text, failed = planting.run_for([program, "--seeds=1..40", "--first", "--jobs=" + jobs])
     seeds = re.search(r"found it, number (\d+)", text)
     points = re.search(r"(\d+) crash points", text)
     told = re.search(r"^FAILED: .*", text, re.MULTILINE)
-    return (caught and told is not None, seeds.group(1) if seeds else "-",
-            points.group(1) if points else "-", told.group(0)[8:] if told else "")
+    return (failed and told is not None,
+            f"{seeds.group(1) if seeds else '-':>2} seeds"
+            f" {points.group(1) if points else '-':>6} points",
+            told.group(0)[8:] if told else "")
 
 
-def main():
-    build_dir, compile_with, link_with, libs = sys.argv[1:5]
-    only = sys.argv[5] if len(sys.argv) > 5 else ""
-    where = os.path.join(build_dir, "mutants")
-    os.makedirs(where, exist_ok=True)
-    objects = sorted(os.path.join(build_dir, "obj/tests/sim", name)
-                     for name in os.listdir(os.path.join(build_dir, "obj/tests/sim"))
-                     if name.endswith(".o"))
-    library = os.path.join(build_dir, "libobjstore.a")
-    mutants = [mutant for mutant in MUTANTS if only in mutant[0]]
-    caught_all = 0
-    for mutant in mutants:
-        program = build(where, mutant, shlex.split(compile_with), shlex.split(link_with),
-                        shlex.split(libs), objects, library)
-        began = time.monotonic()
-        caught, seeds, points, told = try_out(os.path.abspath(program))
-        caught_all += caught
-        print(f"{'caught' if caught else 'MISSED':6}  {mutant[0]:22} {seeds:>2} seeds"
-              f" {points:>6} points {time.monotonic() - began:6.1f} s  {told[:110]}", flush=True)
-        for name in ("", ".o", ".c"):
-            os.unlink(os.path.join(where, mutant[0] + name))
-    print(f"sim-mutants: {caught_all} of {len(mutants)} caught")
-    sys.exit(caught_all != len(mutants) or not mutants)
-
-
-main()
+planting.plant("sim-mutants", MUTANTS, ["obj/tests/sim/*.o"], try_out)

@@ -160,7 +160,7 @@ void node_retry(struct sim *sim);
 /* Read OBJECT (a live one) and compare with its body. 0, or what reading it failed with. */
 int node_read(struct sim *sim, unsigned id, const struct object *object);
 
-/* ---- sim_check.c ---- */
+/* ---- sim_check.c: what clients were told ---- */
 
 /* After a start: which of the lost requests have happened is settled by what is there now. */
 void check_outcome(struct sim *sim);
@@ -168,6 +168,9 @@ void check_outcome(struct sim *sim);
 void check_visible(struct sim *sim, bool bodies);
 /* The RAM tier agrees. */
 void check_ram(struct sim *sim);
+
+/* ---- sim_check_store.c: the store itself ---- */
+
 /* Apply all; chains, counters, digest. */
 void check_journal(struct sim *sim);
 /* Every file belongs to something. Right after a start only. */

@@ -780,6 +780,38 @@ void sim_disk_destroy(struct sim_disk **disk_ptr)
     *disk_ptr = NULL;
 }
 
+static void *copied(const void *from, size_t bytes)
+{
+    void *to = must(malloc(bytes ? bytes : 1));
+
+    if (bytes)
+        memcpy(to, from, bytes);
+    return to;
+}
+
+struct sim_disk *sim_disk_copy(const struct sim_disk *disk)
+{
+    struct sim_disk *copy = copied(disk, sizeof *disk);
+
+    copy->inodes = must(malloc((size_t)disk->inode_count * sizeof *copy->inodes));
+    for (int i = 0; i < disk->inode_count; i++)
+        copy->inodes[i] = inode_copy(disk->inodes[i]);
+    copy->names = copied(disk->names, (size_t)disk->name_count * sizeof *copy->names);
+    copy->name_cap = disk->name_count;
+    for (int i = 0; i < disk->name_count; i++) {
+        copy->names[i].path = must(strdup(disk->names[i].path));
+        copy->names[i].leaf = strrchr(copy->names[i].path, '/') + 1;
+    }
+    copy->table = copied(disk->table, (size_t)disk->table_size * sizeof *copy->table);
+    copy->changes = copied(disk->changes, (size_t)disk->change_count * sizeof *copy->changes);
+    copy->change_cap = disk->change_count;
+    copy->fds = NULL;
+    for (int i = 0; i < disk->fd_count; i++)
+        assert(disk->fds[i].inode < 0);
+    copy->fd_count = 0;
+    return copy;
+}
+
 /* Which of the changes of names reached the disk. */
 static void lose_names(struct sim_disk *disk)
 {

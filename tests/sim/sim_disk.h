@@ -91,6 +91,9 @@ struct sim_disk {
 struct sim_disk *sim_disk_create(uint64_t seed, uint64_t total_bytes);
 void sim_disk_destroy(struct sim_disk **disk);
 
+/* The same bytes and names on a disk of its own: a backup. Not while a file is open. */
+struct sim_disk *sim_disk_copy(const struct sim_disk *disk);
+
 uint64_t sim_dice(uint64_t *state);
 
 /* After SIM_DIE, or a crash between two calls (KIND): close all files, release all locks, lose what

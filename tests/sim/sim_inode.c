@@ -91,6 +91,20 @@ void inode_release(struct sim_inode *inode)
     inode->page_count = 0;
 }
 
+struct sim_inode *inode_copy(const struct sim_inode *inode)
+{
+    struct sim_inode *copy = must(calloc(1, sizeof *copy));
+
+    *copy = *inode;
+    copy->pages = must(calloc(inode->page_count ? inode->page_count : 1, sizeof *copy->pages));
+    for (size_t i = 0; i < inode->page_count; i++) {
+        copy->pages[i].dirty = inode->pages[i].dirty;
+        buffer_share(&copy->pages[i].now, inode->pages[i].now);
+        buffer_share(&copy->pages[i].disk, inode->pages[i].disk);
+    }
+    return copy;
+}
+
 /* That the file became shorter reaches the disk. */
 static void settle_floor(struct sim_inode *inode)
 {

@@ -39,6 +39,8 @@ const uint8_t *buffer_bytes(const struct buffer *buffer);
 
 /* There are pages for BYTES bytes. */
 void inode_need_pages(struct sim_inode *inode, uint64_t bytes);
+/* The same bytes, now and on the disk, as a file of its own. */
+struct sim_inode *inode_copy(const struct sim_inode *inode);
 /* Free what it holds. */
 void inode_release(struct sim_inode *inode);
 /* A sync: ALL, or what fdatasync promises. */

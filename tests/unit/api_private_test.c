@@ -144,6 +144,30 @@ static void what_is_not_served_is_refused(void **state)
     expect(fixture, false, "GET", "/private/v1/nodes", NULL, 404);
 }
 
+/* A message of the most bytes is read whole before that is said. */
+static void without_a_cluster_it_is_told_nothing(void **state)
+{
+    struct fixture *fixture = *state;
+    static char note[LIMIT_WIRE_NOTE_BYTES];
+    struct reply reply;
+
+    memset(note, 'x', sizeof note);
+    for (int i = 0; i < 2; i++) {
+        ask(fixture, true, &reply, "POST", "/private/v1/message", NULL, note, sizeof note);
+        assert_int_equal(reply.status, 503);
+        assert_non_null(strstr(reply.body, "no_cluster"));
+        reply_free(&reply);
+    }
+    expect(fixture, true, "GET", "/private/v1/message", NULL, 503);
+    expect(fixture, true, "POST", "/private/v1/sync", NULL, 503);
+    expect(fixture, true, "POST", "/private/v1/announce", NULL, 503);
+    expect(fixture, true, "GET", "/private/v1/sync", NULL, 405);
+    expect(fixture, true, "POST", "/private/v1/announce?addr=a%20b", NULL, 400);
+    expect(fixture, true, "POST", "/private/v1/announce?address=a", NULL, 400);
+    expect(fixture, true, "POST", "/private/v1/sync?node=nonsense", NULL, 400);
+    expect(fixture, true, "POST", "/private/v1/message", "Sec-Fetch-Site: cross-site\r\n", 403);
+}
+
 int main(void)
 {
 #define DOOR_TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -151,6 +175,7 @@ int main(void)
         DOOR_TEST(the_node_says_who_it_is_and_whom_it_knows),
         DOOR_TEST(bodies_go_in_and_out_as_on_the_public_door),
         DOOR_TEST(what_is_not_served_is_refused),
+        DOOR_TEST(without_a_cluster_it_is_told_nothing),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -142,7 +142,7 @@ static void a_node_without_others_says_that_it_is_alone(void **state)
     assert_string_equal(member_text(json, 0, "state"), "alive");
     assert_string_equal(member_text(json, 0, "id"),
                         json_string_value(json_object_get(json_object_get(json, "node"), "id")));
-    static const char *const sections[] = {"sync", "transfer", "replication", "link"};
+    static const char *const sections[] = {"sync", "transfer", "replication", "notes", "link"};
     for (size_t i = 0; i < sizeof sections / sizeof *sections; i++) {
         json_t *section = json_object_get(json, sections[i]), *value;
         const char *name;
@@ -205,7 +205,12 @@ static void make_cluster(struct stats_cluster *it)
                                          .frames_out = 1014,
                                          .malformed = 1015,
                                          .other_tag = 1016,
-                                         .refused = 1017};
+                                         .refused = 1017,
+                                         .link_bytes_in = 1018,
+                                         .link_bytes_out = 1019,
+                                         .notes_said = 1020,
+                                         .notes_received = 1021,
+                                         .notes_refused = 1022};
 }
 
 static void members_are_listed_with_the_state_that_this_node_sees(void **state)
@@ -251,7 +256,9 @@ static void members_are_listed_with_the_state_that_this_node_sees(void **state)
         {"transfer", "fetches"},   {"transfer", "bytes_in"},   {"transfer", "failures"},
         {"transfer", "bytes_out"}, {"replication", "pending"}, {"replication", "copied"},
         {"link", "frames_in"},     {"link", "frames_out"},     {"link", "malformed"},
-        {"link", "other_tag"},     {"link", "refused"},
+        {"link", "other_tag"},     {"link", "refused"},        {"link", "bytes_in"},
+        {"link", "bytes_out"},     {"notes", "said"},          {"notes", "received"},
+        {"notes", "refused"},
     };
     for (size_t i = 0; i < sizeof figures / sizeof *figures; i++)
         assert_int_equal(figure(json, figures[i].section, figures[i].key), 1001 + i);

@@ -155,10 +155,112 @@ const char *cluster_address(const struct cluster *cluster)
     return "";
 }
 
+int cluster_declare(struct cluster *cluster, const struct cluster_member *node,
+                    enum member_state state)
+{
+    (void)cluster;
+    (void)node;
+    (void)state;
+    return ERR_UNSUPPORTED;
+}
+
+int cluster_rejoin(struct cluster *cluster)
+{
+    (void)cluster;
+    return ERR_UNSUPPORTED;
+}
+
+int cluster_raise(struct cluster *cluster, uint32_t level)
+{
+    (void)cluster;
+    (void)level;
+    return ERR_UNSUPPORTED;
+}
+
+int cluster_sole_of(struct cluster *cluster, const struct id128 *node, struct cluster_sole *out)
+{
+    (void)cluster;
+    (void)node;
+    (void)out;
+    return ERR_UNSUPPORTED;
+}
+
+int cluster_ask(struct cluster *cluster, const struct id128 *node, struct wire_message *question,
+                struct cluster_answer *answer)
+{
+    (void)cluster;
+    (void)node;
+    (void)question;
+    (void)answer;
+    return ERR_UNSUPPORTED;
+}
+
+int cluster_tell(struct cluster *cluster, const struct id128 *node, struct wire_message *message)
+{
+    (void)cluster;
+    (void)node;
+    (void)message;
+    return ERR_UNSUPPORTED;
+}
+
+int cluster_is_known_to(struct cluster *cluster, const struct id128 *node)
+{
+    (void)cluster;
+    (void)node;
+    return ERR_UNSUPPORTED;
+}
+
+struct drainer *cluster_drainer(struct cluster *cluster)
+{
+    (void)cluster;
+    return NULL;
+}
+
+int cluster_write_begin(struct cluster *cluster)
+{
+    (void)cluster;
+    return 0;
+}
+
+void cluster_write_end(struct cluster *cluster)
+{
+    (void)cluster;
+}
+
+int cluster_write_refusal(struct cluster *cluster)
+{
+    (void)cluster;
+    return 0;
+}
+
 void cluster_stats(struct cluster *cluster, struct cluster_stats *out)
 {
     (void)cluster;
     memset(out, 0, sizeof *out);
+}
+
+struct copies *cluster_copies(struct cluster *cluster)
+{
+    (void)cluster;
+    return NULL;
+}
+
+enum probe_health cluster_health(struct cluster *cluster)
+{
+    (void)cluster;
+    return PROBE_GOOD;
+}
+
+bool cluster_clock_is_skewed(struct cluster *cluster)
+{
+    (void)cluster;
+    return false;
+}
+
+unsigned cluster_joined(struct cluster *cluster)
+{
+    (void)cluster;
+    return 1;
 }
 
 size_t cluster_members(struct cluster *cluster, struct cluster_member *out, size_t max)

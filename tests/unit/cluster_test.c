@@ -4,6 +4,7 @@
 #include "tests/unit/journal_fixture.h"
 
 #include "cluster/cluster.h"
+#include "cluster/link.h"
 #include "journal/db_peers.h"
 
 #include <time.h>
@@ -327,6 +328,90 @@ static void a_node_of_another_tag_stays_outside(void **state)
         down(i);
 }
 
+/* ---- Packs ---- */
+
+struct stranger {
+    struct link *link;
+    unsigned answered; /* nonces, a bit each */
+};
+
+static void stranger_hears(void *arg, const struct link_from *from, const uint8_t *data, size_t len)
+{
+    struct stranger *stranger = arg;
+    struct wire_message message;
+
+    (void)from;
+    assert_int_equal(wire_decode(&message, data, len), 0);
+    if (message.type == WIRE_PROBE_ACK && message.probe.nonce < 8)
+        stranger->answered |= 1u << message.probe.nonce;
+}
+
+static struct buf probe_of(uint64_t nonce)
+{
+    struct buf out = {0};
+    const struct wire_message probe = {
+        .type = WIRE_PROBE, .tag = {"test", 4}, .from = {{9}}, .probe.nonce = nonce};
+
+    wire_encode(&out, &probe);
+    assert_int_equal(buf_check(&out), 0);
+    return out;
+}
+
+static struct buf pack_of(const struct buf *parts, size_t count)
+{
+    struct buf data = {0}, out = {0};
+
+    for (size_t i = 0; i < count; i++)
+        wire_event_add(&data, parts[i].data, parts[i].len);
+    const struct wire_message pack = {.type = WIRE_PACK,
+                                      .tag = {"test", 4},
+                                      .from = {{9}},
+                                      .pack.data = {data.data, (uint32_t)data.len}};
+    wire_encode(&out, &pack);
+    assert_int_equal(buf_check(&out), 0);
+    buf_release(&data);
+    return out;
+}
+
+/* Each message of a pack is heard; a pack inside a pack, and what is no message, is not, and
+ * costs the others nothing. */
+static void a_pack_is_taken_apart(void **state)
+{
+    struct stranger stranger = {.answered = 0};
+    struct link_config config = {.env = env_system(),
+                                 .bind_address = "127.0.0.1:0",
+                                 .receive = stranger_hears,
+                                 .arg = &stranger};
+    struct buf probes[2] = {probe_of(1), probe_of(3)}, garbage = {0};
+    struct buf inside = pack_of(probes, 2);
+    struct cluster_stats stats;
+    char message[128];
+    link_peer peer;
+
+    (void)state;
+    buf_text(&garbage, "garbage");
+    struct buf parts[] = {probe_of(1), inside, garbage, probe_of(2)};
+    struct buf pack = pack_of(parts, 4);
+    up(0, -1);
+    assert_int_equal(link_open(&stranger.link, &config, message, sizeof message), 0);
+    assert_int_equal(link_peer_open(stranger.link, nodes[0].address, &peer), 0);
+    uint64_t until_ms = now_ms() + PATIENCE_MS;
+    while (link_peer_state(stranger.link, peer) != LINK_UP && now_ms() < until_ms)
+        assert_true(link_poll(stranger.link, 10) >= 0);
+    assert_int_equal(link_send(stranger.link, peer, pack.data, pack.len), 0);
+    while (stranger.answered != 6 && now_ms() < until_ms)
+        assert_true(link_poll(stranger.link, 10) >= 0);
+    assert_int_equal(stranger.answered, 6); /* 1 and 2; 3 was in the inner one */
+    eventually((cluster_stats(nodes[0].cluster, &stats), stats.malformed == 2));
+    link_close(&stranger.link);
+    down(0);
+    for (int i = 0; i < 2; i++)
+        buf_release(&probes[i]);
+    for (int i = 0; i < 4; i++)
+        buf_release(&parts[i]);
+    buf_release(&pack);
+}
+
 static void a_body_that_nobody_has_is_reported(void **state)
 {
     struct object *object;
@@ -433,11 +518,9 @@ int main(void)
 {
 #define test(name) cmocka_unit_test_setup_teardown(name, setup_nodes, teardown_nodes)
     const struct CMUnitTest tests[] = {
-        test(three_nodes_become_one_cluster),
-        test(whoever_was_away_catches_up),
-        test(a_node_of_another_tag_stays_outside),
-        test(a_body_that_nobody_has_is_reported),
-        test(what_is_for_every_node_gets_to_every_node),
+        test(three_nodes_become_one_cluster),      test(whoever_was_away_catches_up),
+        test(a_node_of_another_tag_stays_outside), test(a_pack_is_taken_apart),
+        test(a_body_that_nobody_has_is_reported),  test(what_is_for_every_node_gets_to_every_node),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -256,7 +256,7 @@ static void a_database_of_the_version_before_is_brought_up_to_date(void **state)
     assert_int_equal(db_commit(db), 0);
     db_close(&db);
     assert_int_equal(conn_open(&conn, at->vfs, at->copy, SQLITE_OPEN_READWRITE), 0);
-    assert_int_equal(conn_exec(&conn, "DROP TABLE members; DROP TABLE holders; "
+    assert_int_equal(conn_exec(&conn, "DROP TABLE cluster; DROP TABLE members; DROP TABLE holders; "
                                       "DROP TABLE frozen; DROP TABLE restate; "
                                       "ALTER TABLE state DROP COLUMN wanted; "
                                       "ALTER TABLE state DROP COLUMN wanted_bytes; "
@@ -271,10 +271,10 @@ static void a_database_of_the_version_before_is_brought_up_to_date(void **state)
     assert_int_equal(found, 4);
     assert_int_equal(conn_number(&conn,
                                  "SELECT count(*) FROM sqlite_schema WHERE name IN ('members', "
-                                 "'holders', 'frozen', 'restate')",
+                                 "'holders', 'cluster', 'frozen', 'restate')",
                                  &found),
                      0);
-    assert_int_equal(found, 4);
+    assert_int_equal(found, 5);
     /* What it lacks of level 2 is listed. */
     assert_int_equal(conn_number(&conn, "SELECT sum(since_ms * 1000 + size) FROM outbox", &found),
                      0);
@@ -282,13 +282,17 @@ static void a_database_of_the_version_before_is_brought_up_to_date(void **state)
     assert_int_equal(conn_number(&conn, "SELECT wanted * 1000 + wanted_bytes FROM state", &found),
                      0);
     assert_int_equal(found, 4 * 1000 + 102 + 103 + 104 + 105);
-
-    /* Version 3 knew of no frozen runs. */
-    assert_int_equal(
-        conn_exec(&conn, "DROP TABLE frozen; DROP TABLE restate; PRAGMA user_version = 3"), 0);
+    /* From the version between. */
+    assert_int_equal(conn_exec(&conn, "DROP TABLE cluster; DROP TABLE frozen; "
+                                      "DROP TABLE restate; PRAGMA user_version = 3"),
+                     0);
     conn_close(&conn);
     assert_int_equal(db_reader_open(&reader, at->vfs, at->copy), ERR_FORMAT);
     assert_int_equal(try_open(at, at->copy), 0);
+    assert_int_equal(conn_open(&conn, at->vfs, at->copy, SQLITE_OPEN_READWRITE), 0);
+    assert_int_equal(conn_number(&conn, "SELECT feature FROM cluster", &found), 0);
+    assert_int_equal(found, 1);
+    conn_close(&conn);
     assert_int_equal(db_reader_open(&reader, at->vfs, at->copy), 0);
     struct db_frozen *frozen;
     size_t count;

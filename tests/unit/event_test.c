@@ -730,6 +730,7 @@ static void the_chains_hash_is_over_the_raw_bytes(void **state)
         [EVENT_UNBIND] = "unbind",
         [EVENT_MEMBER] = "member",
         [EVENT_FREEZE] = "freeze",
+        [EVENT_FEATURE] = "feature",
         "unknown",
     };
 

@@ -732,7 +732,8 @@ static void a_node_is_asked_for_no_more_than_it_serves(void **state)
     for (unsigned i = 0; i < 2 * each; i++)
         assert_int_equal(start(rig, 100 + i, 0, 1, 1, 1, true), 0);
     assert_int_equal(count(rig, WIRE_BODY_ASK), each);
-    for (unsigned i = 0; i < 10; i++)
+    const unsigned rest = LIMIT_SERVED_PER_PEER - each; /* for clients alone */
+    for (unsigned i = 0; i < rest + 8; i++)
         assert_int_equal(start(rig, i, 0, 1, 1, 1, false), 0);
     assert_int_equal(count(rig, WIRE_BODY_ASK), LIMIT_SERVED_PER_PEER);
     /* Another holder has room. */
@@ -746,8 +747,8 @@ static void a_node_is_asked_for_no_more_than_it_serves(void **state)
     assert_int_equal(count(rig, WIRE_BODY_ASK), asks + 1);
     assert_int_equal(last(rig, WIRE_BODY_ASK)->message.body_ask.background, 0);
     give(rig, 0, 1);
-    assert_int_equal(rig->done_number, 2);
-    for (uint64_t number = 3; number < 10; number++) {
+    assert_int_equal(rig->done_number, rest);
+    for (uint64_t number = rest + 1; number < rest + 8; number++) {
         give(rig, 0, 1);
         assert_int_equal(rig->done_number, number);
     }
@@ -755,6 +756,24 @@ static void a_node_is_asked_for_no_more_than_it_serves(void **state)
     give(rig, 0, 1);
     assert_int_equal(rig->done_number, 100 + each);
     assert_int_equal(stats(rig).busy, 0);
+}
+
+static void a_small_body_does_not_wait_behind_large_ones(void **state)
+{
+    struct rig *rig = *state;
+
+    for (unsigned i = 0; i < LIMIT_ASKED_LARGE_BACKGROUND + 5; i++)
+        assert_int_equal(start(rig, i, 0, BODY_BYTES, 1, 1, true), 0);
+    assert_int_equal(count(rig, WIRE_BODY_ASK), LIMIT_ASKED_LARGE_BACKGROUND);
+    assert_int_equal(start(rig, 50, 0, LIMIT_INLINE_BODY_BYTES, 1, 1, true), 0);
+    assert_int_equal(count(rig, WIRE_BODY_ASK), LIMIT_ASKED_LARGE_BACKGROUND + 1);
+    assert_int_equal(last(rig, WIRE_BODY_ASK)->message.body_ask.length, LIMIT_INLINE_BODY_BYTES);
+    /* Its place is no large one's, the next one's that ends is. */
+    fetch_cancel(rig->fetches, 50, rig->now_ms);
+    assert_int_equal(count(rig, WIRE_BODY_ASK), LIMIT_ASKED_LARGE_BACKGROUND + 1);
+    fetch_cancel(rig->fetches, 0, rig->now_ms);
+    assert_int_equal(count(rig, WIRE_BODY_ASK), LIMIT_ASKED_LARGE_BACKGROUND + 2);
+    assert_int_equal(last(rig, WIRE_BODY_ASK)->message.body_ask.length, BODY_BYTES);
 }
 
 static void waiting_for_a_place_has_an_end(void **state)
@@ -883,6 +902,7 @@ int main(void)
         TEST(refuses_what_cannot_be_fetched),
         TEST(cancelling_tells_the_holder_and_nobody_else),
         TEST(a_node_is_asked_for_no_more_than_it_serves),
+        TEST(a_small_body_does_not_wait_behind_large_ones),
         TEST(waiting_for_a_place_has_an_end),
         TEST(survives_hostile_sequences),
     };

@@ -322,6 +322,8 @@ static void only_our_own_statement_about_these_bytes_drops_them(void **state)
             assert_int_equal(entry->object->record_bytes, 0);
             assert_int_equal(entry->object->flags, OBJECT_PUT);
             assert_true(entry->place_moved && !entry->place_taken);
+        } else if (which == OF_ANOTHER_NODE) {
+            assert_null(entry->object); /* not of our row at all */
         } else {
             assert_int_equal(entry->object->place.lsn, 5000);
             assert_int_equal(entry->object->record_bytes, before->record_bytes);
@@ -415,6 +417,8 @@ static void the_kinds_that_are_in_rows(void **state)
         bool copies = kind == EVENT_HOLD || kind == EVENT_DROP;
 
         assert_int_equal(fold_concerns_row(&event), in_rows[kind]);
+        assert_int_equal(fold_needs_row(&event, &event.node), in_rows[kind]);
+        assert_int_equal(fold_needs_row(&event, &other), in_rows[kind] && !copies);
         /* Who has copies is in no snapshot. */
         assert_int_equal(fold_is_covered(&event), in_rows[kind] && !copies);
         event.id = (struct id128){{0}}; /* copies of many: nobody's row */

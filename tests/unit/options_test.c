@@ -93,9 +93,11 @@ static void defaults_are_the_ancestors(void **state)
     assert_string_equal(o->bucket, "");
     assert_int_equal(o->node_count, 0);
     assert_int_equal(o->memory_bytes, 64 * MIB);
+    assert_int_equal(o->disk_cache_bytes, GIB);
     assert_int_equal(o->max_body_bytes, 0);
     assert_int_equal(o->durability, DURABILITY_FULL);
     assert_int_equal(o->anonymous, ANONYMOUS_NONE);
+    assert_int_equal(o->isolated, ISOLATED_SERVE);
     assert_int_equal(o->log_format, LOG_TEXT);
     assert_int_equal(o->scrub_interval_ms, UINT64_C(7) * 86400000);
     assert_int_equal(o->access_log, 0);
@@ -104,9 +106,33 @@ static void defaults_are_the_ancestors(void **state)
 static void every_option_takes_its_value_from_every_source(void **state)
 {
     static const char *const values[OPTION_COUNT] = {
-        "1",    "10.0.0.1:1", "blue",      "/s",   "1.2.3.4:5", "n.example:9", "[::1]:7", ":8",
-        "/a/b", "/c/d",       "eu-west-3", "buck", "3MiB",      "async",       "5MiB",    "read",
-        "",     "json",       "2h",        "yes",  "yes",       "3",           "64KiB",   "2s",
+        "1",
+        "10.0.0.1:1",
+        "blue",
+        "/s",
+        "1.2.3.4:5",
+        "n.example:9",
+        "01ARZ3NDEKTSV4RRFFQ69G5FAV",
+        "[::1]:7",
+        ":8",
+        "/a/b",
+        "/c/d",
+        "eu-west-3",
+        "buck",
+        "3MiB",
+        "16MiB",
+        "async",
+        "5MiB",
+        "read",
+        "refuse",
+        "",
+        "json",
+        "2h",
+        "yes",
+        "yes",
+        "3",
+        "64KiB",
+        "2s",
     };
     struct fixture *fixture = *state;
 

@@ -13,6 +13,10 @@
 #define CHUNK      LIMIT_WIRE_CHUNK_BYTES
 #define KEPT       8192
 
+/* So many whole chunks may be under way to the disk. */
+#define CHUNKS            (LIMIT_SERVE_READ_BYTES / CHUNK)
+#define CHUNKS_BACKGROUND (LIMIT_SERVE_READ_BYTES_BACKGROUND / CHUNK)
+
 static uint8_t bytes[CHUNK];
 
 struct sent {
@@ -46,12 +50,17 @@ static void on_read(void *arg, const struct serve_read *read)
     rig->reads[rig->read_count++] = *read;
     assert_true(rig->read_count - rig->reads_done <= LIMIT_SERVE_READS);
     unsigned background = 0;
+    uint64_t under_way = 0, in_background = 0;
     for (size_t i = rig->reads_done; i < rig->read_count; i++) {
+        under_way += rig->reads[i].len;
+        in_background += rig->reads[i].background ? rig->reads[i].len : 0;
         background += rig->reads[i].background;
         for (size_t j = rig->reads_done; j < i; j++)
             assert_true(rig->reads[i].key != rig->reads[j].key); /* one at a time */
     }
     assert_true(background <= LIMIT_SERVE_READS_BACKGROUND);
+    assert_true(under_way <= LIMIT_SERVE_READ_BYTES);
+    assert_true(in_background <= LIMIT_SERVE_READ_BYTES_BACKGROUND);
 }
 
 static void on_send(void *arg, const struct id128 *to, const struct wire_message *message)
@@ -295,7 +304,7 @@ static void a_peer_and_all_peers_have_only_so_many_transfers(void **state)
     ask_for(rig, 99, ++n, 0, BODY_BYTES, 0, false);
     assert_end(rig, n, WIRE_END_BUSY);
     cancel(rig, 1, 1);
-    ask_for(rig, 2, ++n, 0, BODY_BYTES, 0, false); /* has its eight */
+    ask_for(rig, 2, ++n, 0, BODY_BYTES, 0, false); /* has all of its own */
     assert_end(rig, n, WIRE_END_BUSY);
     ask_for(rig, 99, ++n, 0, BODY_BYTES, 0, false);
     assert_int_equal(stats(rig).active, LIMIT_SERVED);
@@ -307,14 +316,14 @@ static void reads_are_bounded_and_some_kept_for_clients(void **state)
 
     for (unsigned i = 0; i < 24; i++)
         ask_for(rig, 1 + i / 6, i, 0, BODY_BYTES, MIB, true);
-    assert_int_equal(rig->read_count, LIMIT_SERVE_READS_BACKGROUND);
+    assert_int_equal(rig->read_count, CHUNKS_BACKGROUND);
     for (unsigned i = 0; i < 8; i++)
         ask_for(rig, 10, 100 + i, 0, BODY_BYTES, MIB, false);
-    assert_int_equal(rig->read_count, LIMIT_SERVE_READS);
+    assert_int_equal(rig->read_count, CHUNKS);
     /* As reads come back the clients' go first, until none of theirs can be made. */
     for (unsigned i = 0; i < 4; i++)
         (void)answer(rig, BODY_BYTES);
-    for (size_t i = LIMIT_SERVE_READS_BACKGROUND; i < rig->read_count; i++)
+    for (size_t i = CHUNKS_BACKGROUND; i < rig->read_count; i++)
         assert_false(rig->reads[i].background);
     answer_all(rig);
     for (unsigned i = 0; i < 24; i++)
@@ -367,12 +376,30 @@ static void a_question_that_comes_twice_is_served_once(void **state)
     assert_int_equal(given(rig, 5), 2000);
 }
 
+/* Of small ones many are read at once. */
+static void small_reads_are_bounded_by_their_number(void **state)
+{
+    struct rig *rig = *state;
+    unsigned n = 0;
+
+    for (; n < LIMIT_SERVE_READS_BACKGROUND + 8; n++)
+        ask_for(rig, 1 + n / 8, n, 0, 1000, 1000, true);
+    assert_int_equal(rig->read_count, LIMIT_SERVE_READS_BACKGROUND);
+    for (unsigned i = 0; i < LIMIT_SERVE_READS; i++, n++)
+        ask_for(rig, 100 + n / 8, n, 0, 1000, 1000, false);
+    assert_int_equal(rig->read_count, LIMIT_SERVE_READS);
+    answer_all(rig);
+    for (unsigned i = 0; i < n; i++)
+        assert_int_equal(given(rig, i), 1000);
+    assert_int_equal(stats(rig).active, 0);
+}
+
 static void a_cancelled_transfer_keeps_its_slot_until_its_read_is_done(void **state)
 {
     struct rig *rig = *state;
 
     for (unsigned i = 0; i < LIMIT_SERVED_PER_PEER; i++)
-        ask_for(rig, 1, i, 0, BODY_BYTES, MIB, false);
+        ask_for(rig, 1, i, 0, BODY_BYTES, 1000, false);
     for (unsigned i = 0; i < LIMIT_SERVED_PER_PEER; i++)
         cancel(rig, 1, i);
     assert_int_equal(stats(rig).active, 0);
@@ -421,7 +448,7 @@ static void credit_keeps_a_transfer_that_waits_for_its_turn(void **state)
 {
     struct rig *rig = *state;
 
-    for (unsigned i = 0; i < LIMIT_SERVE_READS; i++)
+    for (unsigned i = 0; i < CHUNKS; i++)
         ask_for(rig, 1 + i / 8, i, 0, BODY_BYTES, MIB, false);
     ask_for(rig, 9, 50, 0, BODY_BYTES, 0, false);
     rig->now_ms += SERVE_IDLE_MS - 1;
@@ -477,7 +504,7 @@ static void a_small_one_passes_large_background_ones(void **state)
     unsigned turns = 1;
     for (; !turn(rig, 16, 50); turns++)
         ;
-    assert_true(turns <= LIMIT_SERVE_READS_BACKGROUND + 1);
+    assert_true(turns <= CHUNKS_BACKGROUND + 1);
 }
 
 static void a_small_one_waits_for_one_turn_of_its_equals(void **state)
@@ -492,7 +519,7 @@ static void a_small_one_waits_for_one_turn_of_its_equals(void **state)
     unsigned turns = 1;
     for (; !turn(rig, 48, 50); turns++)
         ;
-    assert_true(turns <= LIMIT_SERVE_READS + 48);
+    assert_true(turns <= CHUNKS + 48);
 }
 
 static void turns_are_by_bytes(void **state)
@@ -606,6 +633,7 @@ int main(void)
         TEST(says_why_it_cannot),
         TEST(a_peer_and_all_peers_have_only_so_many_transfers),
         TEST(reads_are_bounded_and_some_kept_for_clients),
+        TEST(small_reads_are_bounded_by_their_number),
         TEST(credit_is_no_way_to_our_memory),
         TEST(credit_for_nothing_is_answered),
         TEST(a_question_that_comes_twice_is_served_once),

@@ -60,6 +60,47 @@ static void a_question_says_what_is_known(void **state)
     assert_silent(); /* once */
 }
 
+static void wish(uint64_t node)
+{
+    assert_int_equal(step((struct sync_input){.kind = SYNC_WISH, .wish = id(node)}), 0);
+}
+
+static void who_is_wished_for_is_asked_at_once_and_what_came_of_it_is_told(void **state)
+{
+    struct id128 b = id(B);
+    struct sync_asked asked;
+
+    (void)state;
+    begin();
+    run(10, 3);
+    peer(B, true);
+    wish(C); /* nobody we know */
+    assert_silent();
+    summary(B, other);
+    assert_silent(); /* it may come by itself */
+    wish(B);
+    uint64_t session = sent(B, WIRE_SYNC_ASK).sync_ask.session;
+    sync_asked(core, &b, &asked);
+    assert_true(asked.alive && asked.wished && !asked.equal && asked.ended == 0);
+    events(B, session, 10, 4, 2);
+    committed(&the(SYNC_COMMIT)->commit, 0);
+    flow(B, WIRE_SYNC_END, session, 0, WIRE_END_DONE);
+    run(10, 5);
+    summary(B, ours());
+    sync_asked(core, &b, &asked);
+    assert_true(asked.alive && !asked.wished && asked.equal);
+    assert_int_equal(asked.ended, 1);
+    assert_int_equal(asked.events, 2);
+    assert_int_equal(asked.end, WIRE_END_DONE);
+    wish(B); /* it has nothing that we lack */
+    assert_silent();
+    peer(B, false);
+    wish(B);
+    assert_silent();
+    sync_asked(core, &b, &asked);
+    assert_false(asked.alive);
+}
+
 static void what_comes_by_itself_is_not_asked_for(void **state)
 {
     (void)state;
@@ -450,6 +491,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(who_knows_no_more_is_not_asked),
         cmocka_unit_test(a_question_says_what_is_known),
+        cmocka_unit_test(who_is_wished_for_is_asked_at_once_and_what_came_of_it_is_told),
         cmocka_unit_test(what_comes_by_itself_is_not_asked_for),
         cmocka_unit_test(one_is_asked_at_a_time_and_another_if_it_is_slow),
         cmocka_unit_test(what_follows_is_committed_and_nothing_twice),

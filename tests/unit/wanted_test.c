@@ -144,7 +144,7 @@ static void all_are_copied_a_few_at_once(void **state)
     w->now_ms += 1000;
     wanted_news(w->wanted, 1000000);
     drive(w);
-    assert_int_equal(w->flight_count, LIMIT_REPLICAS);
+    assert_int_equal(w->flight_count, LIMIT_REPLICAS_OLD);
     assert_int_equal(drive(w), UINT64_MAX);
     while (w->flight_count > 0) {
         end_first(w, WANTED_DONE);
@@ -163,8 +163,8 @@ static void news_are_looked_for_among_young_ids_first(void **state)
     /* The sweep has a long way to go. */
     add(w, 2000);
     drive(w);
-    assert_int_equal(w->flight_count, LIMIT_REPLICAS);
-    assert_true(w->flies[1] && w->flies[LIMIT_REPLICAS]);
+    assert_int_equal(w->flight_count, LIMIT_REPLICAS_OLD);
+    assert_true(w->flies[1] && w->flies[LIMIT_REPLICAS_OLD]);
     add(w, 1);
     wanted_news(w->wanted, 2001 * 1000);
     end_first(w, WANTED_DONE);
@@ -205,6 +205,51 @@ static void what_is_old_is_found_by_the_next_sweep(void **state)
         drive(w);
     }
     assert_in_range(w->reads - reads, 9, 11);
+}
+
+static void what_has_just_become_wanted_goes_first(void **state)
+{
+    struct world *w = *state;
+
+    /* A backlog has all the places that it may have, and the retries of those that fail want them.
+     */
+    add(w, 2000);
+    drive(w);
+    assert_int_equal(w->flight_count, LIMIT_REPLICAS_OLD);
+    for (size_t i = 0; i < LIMIT_REPLICAS - LIMIT_REPLICAS_OLD + 3; i++) {
+        struct id128 id = id_of(1000 + i);
+
+        wanted_new(w->wanted, &id);
+    }
+    drive(w);
+    assert_int_equal(w->flight_count, LIMIT_REPLICAS);
+    for (size_t i = 1000; i < 1000 + LIMIT_REPLICAS - LIMIT_REPLICAS_OLD; i++)
+        assert_int_equal(w->starts[i], 1);
+    end(w, 1000, WANTED_DONE);
+    drive(w);
+    assert_int_equal(w->starts[1004], 1);
+    /* What flies or rests is not begun again, and what was told is begun once. */
+    struct id128 flying = id_of(1001), resting = id_of(1002);
+    end(w, 1002, WANTED_FAILED);
+    wanted_new(w->wanted, &flying);
+    wanted_new(w->wanted, &resting);
+    end(w, 1004, WANTED_DONE);
+    drive(w);
+    assert_int_equal(w->starts[1001], 1);
+    assert_int_equal(w->starts[1002], 1);
+    /* More than there is room for: the walks find the rest. */
+    for (size_t i = 1; i <= 2000; i++) {
+        struct id128 id = id_of(i);
+
+        wanted_new(w->wanted, &id);
+    }
+    for (unsigned turns = 0; turns < 4000 && w->flight_count > 0; turns++) {
+        end_first(w, WANTED_DONE);
+        w->now_ms += w->flight_count == 0 ? 2 * REPLICA_BACKOFF_MS : 0;
+        drive(w);
+    }
+    for (size_t i = 1; i <= 2000; i++)
+        assert_in_range(w->starts[i], 1, 2);
 }
 
 static void who_fails_rests_longer_each_time(void **state)
@@ -263,18 +308,18 @@ static void busy_full_and_too_big_hold_up_whom_they_must(void **state)
 {
     struct world *w = *state;
 
-    add(w, 40);
+    add(w, LIMIT_REPLICAS + 24);
     drive(w);
     end(w, 1, WANTED_BUSY);
     assert_int_equal(drive(w), w->now_ms + REPLICA_BUSY_MS);
-    assert_int_equal(w->flight_count, LIMIT_REPLICAS - 1);
+    assert_int_equal(w->flight_count, LIMIT_REPLICAS_OLD - 1);
     w->now_ms += REPLICA_BUSY_MS;
     drive(w);
     assert_int_equal(w->starts[1], 2);
 
     end(w, 1, WANTED_NO_FIT);
     drive(w); /* others go on */
-    assert_int_equal(w->flight_count, LIMIT_REPLICAS);
+    assert_int_equal(w->flight_count, LIMIT_REPLICAS_OLD);
     assert_int_equal(w->starts[1], 2);
 
     end(w, 2, WANTED_FULL);
@@ -391,6 +436,7 @@ int main(void)
         test(all_are_copied_a_few_at_once),
         test(news_are_looked_for_among_young_ids_first),
         test(what_is_old_is_found_by_the_next_sweep),
+        test(what_has_just_become_wanted_goes_first),
         test(who_fails_rests_longer_each_time),
         test(a_node_that_is_back_is_asked_soon),
         test(busy_full_and_too_big_hold_up_whom_they_must),

@@ -20,7 +20,9 @@ static const enum wire_type types[] = {
     WIRE_PROBE,     WIRE_PROBE_ACK,   WIRE_PROBE_FOR,   WIRE_PROBE_SAW,   WIRE_SYNC_ASK,
     WIRE_SYNC_MORE, WIRE_SYNC_VECTOR, WIRE_SYNC_EVENTS, WIRE_SYNC_CREDIT, WIRE_SYNC_END,
     WIRE_BODY_ASK,  WIRE_BODY_DATA,   WIRE_BODY_CREDIT, WIRE_BODY_END,    WIRE_NOTE,
-    WIRE_PROCESS,   WIRE_TWIN,        WIRE_SYNC_FROZEN,
+    WIRE_NOTE_IDS,  WIRE_PACK,        WIRE_ADOPT,       WIRE_KNOWN_ASK,   WIRE_KNOWN,
+    WIRE_RANGE_ASK, WIRE_RANGE,       WIRE_ROW_ASK,     WIRE_ROW,         WIRE_PROCESS,
+    WIRE_TWIN,      WIRE_SYNC_FROZEN,
 };
 
 #define TYPES (sizeof types / sizeof *types)
@@ -28,6 +30,10 @@ static const enum wire_type types[] = {
 /* Two runs; two events of three and one bytes. */
 #define RUNS   TEXT("aaaaaaaaaaaaaaaa\1\0\0\0\0\0\0\0aaaaaaaaaaaaaaab\377\377\377\377\377\0\0\0")
 #define EVENTS TEXT("\3\0\0\0abc\1\0\0\0d")
+
+/* One object with its sha256; the sums of two rows. */
+#define ITEMS TEXT("iiiiiiiiiiiiiiiissssssssssssssssssssssssssssssss")
+#define ROWS  TEXT("iiiiiiiiiiiiiiiaddddddddddddddddiiiiiiiiiiiiiiibdddddddddddddddd")
 
 static inline struct wire_message message_of(enum wire_type type)
 {
@@ -42,7 +48,10 @@ static inline struct wire_message message_of(enum wire_type type)
                                             .wall_ms = UINT64_C(1763700000000),
                                             .feature = UINT32_MAX,
                                             .leaving = 1,
-                                            .summary = {.vector = {1, 2}, .digest = {3, 4}}};
+                                            .summary = {.vector = {1, 2}, .digest = {3, 4}},
+                                            .version = TEXT("0.1.0-rc1"),
+                                            .level = 70000,
+                                            .draining = 1};
         message.probe.summary.events = 5;
         if (type == WIRE_PROBE_ACK)
             message.probe.seen = TEXT("10.0.0.1:40000");
@@ -75,7 +84,36 @@ static inline struct wire_message message_of(enum wire_type type)
         message.body_data = (struct wire_body_data){11, 95, 100, UINT64_MAX, TEXT("a\0b\xff\n")};
         break;
     case WIRE_NOTE:
-        message.note = (struct wire_note){{{8}}, TEXT("hello, nodes")};
+        message.note = (struct wire_note){{{8}}, TEXT("hello, nodes"), {{9}}, 70000};
+        break;
+    case WIRE_NOTE_IDS:
+        message.note_ids = (struct wire_note_ids){
+            TEXT("aaaaaaaaaaaaaaaa"), {"", 0}, TEXT("bbbbbbbbbbbbbbbbcccccccccccccccc")};
+        break;
+    case WIRE_PACK:
+        message.pack.data = EVENTS; /* laid out as these are */
+        break;
+    case WIRE_ADOPT:
+        message.adopt.items = ITEMS;
+        break;
+    case WIRE_KNOWN_ASK:
+        message.inquiry = (struct wire_inquiry){.nonce = 14, .runs = RUNS};
+        break;
+    case WIRE_RANGE_ASK:
+        message.inquiry = (struct wire_inquiry){
+            .nonce = 15, .id = {{1}}, .until = {{2}}, .rows = 4096, .list = 1};
+        break;
+    case WIRE_ROW_ASK:
+        message.inquiry = (struct wire_inquiry){.nonce = 16, .id = {{9}}};
+        break;
+    case WIRE_KNOWN:
+        message.finding = (struct wire_finding){.nonce = 17, .yes = 1};
+        break;
+    case WIRE_RANGE:
+        message.finding = (struct wire_finding){18, 1, {{2}}, 2, {5, UINT64_MAX}, ROWS};
+        break;
+    case WIRE_ROW:
+        message.finding = (struct wire_finding){.nonce = 19, .data = TEXT("{\"level\":2}")};
         break;
     case WIRE_SYNC_FROZEN:
         message.sync_frozen =
@@ -122,7 +160,7 @@ static inline void raw_probe(struct buf *out, const struct wire_message *message
 {
     const struct wire_probe *probe = &message->probe;
 
-    raw_head(out, message, message->type == WIRE_PROBE ? 7 : 8);
+    raw_head(out, message, message->type == WIRE_PROBE ? 10 : 11);
     pack_uint(out, probe->nonce);
     pack_bin(out, probe->to.bytes, 16);
     pack_str(out, probe->address.ptr, probe->address.len);
@@ -135,6 +173,9 @@ static inline void raw_probe(struct buf *out, const struct wire_message *message
     pack_uint(out, probe->summary.events);
     if (message->type == WIRE_PROBE_ACK)
         pack_str(out, probe->seen.ptr, probe->seen.len);
+    pack_str(out, probe->version.ptr, probe->version.len);
+    pack_uint(out, probe->level);
+    pack_bool(out, probe->draining);
 }
 
 static inline void raw_sync(struct buf *out, const struct wire_message *m)
@@ -207,9 +248,21 @@ static inline void raw_small(struct buf *out, const struct wire_message *m)
         pack_uint(out, m->flow.end);
         break;
     case WIRE_NOTE:
-        raw_head(out, m, 2);
+        raw_head(out, m, 4);
         pack_bin(out, m->note.note.bytes, 16);
         pack_bin(out, m->note.data.ptr, m->note.data.len);
+        pack_bin(out, m->note.author.bytes, 16);
+        pack_uint(out, m->note.age_ms);
+        break;
+    case WIRE_NOTE_IDS:
+        raw_head(out, m, 3);
+        pack_bin(out, m->note_ids.offered.ptr, m->note_ids.offered.len);
+        pack_bin(out, m->note_ids.seen.ptr, m->note_ids.seen.len);
+        pack_bin(out, m->note_ids.wanted.ptr, m->note_ids.wanted.len);
+        break;
+    case WIRE_PACK:
+        raw_head(out, m, 1);
+        pack_bin(out, m->pack.data.ptr, m->pack.data.len);
         break;
     case WIRE_SYNC_FROZEN:
         raw_head(out, m, 2);
@@ -226,6 +279,45 @@ static inline void raw_small(struct buf *out, const struct wire_message *m)
         assert_int_equal(m->type, WIRE_SYNC_MORE);
         raw_head(out, m, 1);
         pack_uint(out, m->flow.session);
+    }
+}
+
+static inline void raw_operate(struct buf *out, const struct wire_message *m)
+{
+    static const uint32_t members[] = {
+        [WIRE_ADOPT] = 1, [WIRE_KNOWN_ASK] = 2, [WIRE_KNOWN] = 2, [WIRE_RANGE_ASK] = 5,
+        [WIRE_RANGE] = 6, [WIRE_ROW_ASK] = 2,   [WIRE_ROW] = 2};
+
+    raw_head(out, m, members[m->type]);
+    switch (m->type) {
+    case WIRE_ADOPT:
+        pack_bin(out, m->adopt.items.ptr, m->adopt.items.len);
+        break;
+    case WIRE_KNOWN_ASK:
+        pack_uint(out, m->inquiry.nonce);
+        pack_bin(out, m->inquiry.runs.ptr, m->inquiry.runs.len);
+        break;
+    case WIRE_RANGE_ASK:
+    case WIRE_ROW_ASK:
+        pack_uint(out, m->inquiry.nonce);
+        pack_bin(out, m->inquiry.id.bytes, 16);
+        if (m->type == WIRE_ROW_ASK)
+            break;
+        pack_bin(out, m->inquiry.until.bytes, 16);
+        pack_uint(out, m->inquiry.rows);
+        pack_bool(out, m->inquiry.list);
+        break;
+    default:
+        pack_uint(out, m->finding.nonce);
+        if (m->type != WIRE_ROW)
+            pack_bool(out, m->finding.yes);
+        if (m->type == WIRE_RANGE) {
+            pack_bin(out, m->finding.last.bytes, 16);
+            pack_uint(out, m->finding.count);
+            raw_hash(out, m->finding.sum);
+        }
+        if (m->type != WIRE_KNOWN)
+            pack_bin(out, m->finding.data.ptr, m->finding.data.len);
     }
 }
 
@@ -248,7 +340,10 @@ static inline struct buf raw(const struct wire_message *message)
         raw_body(&out, message);
         break;
     default:
-        raw_small(&out, message);
+        if (message->type >= WIRE_ADOPT && message->type <= WIRE_ROW)
+            raw_operate(&out, message);
+        else
+            raw_small(&out, message);
     }
     assert_int_equal(buf_check(&out), 0);
     return out;
@@ -344,6 +439,29 @@ static inline void same_members(const struct wire_message *a, const struct wire_
         assert_true(a->probe.feature == b->probe.feature && a->probe.leaving == b->probe.leaving);
         assert_memory_equal(&a->probe.summary, &b->probe.summary, sizeof a->probe.summary);
         same_text(a->probe.seen, b->probe.seen);
+        same_text(a->probe.version, b->probe.version);
+        assert_true(a->probe.level == b->probe.level && a->probe.draining == b->probe.draining);
+        break;
+    case WIRE_ADOPT:
+        same_text(a->adopt.items, b->adopt.items);
+        break;
+    case WIRE_KNOWN_ASK:
+    case WIRE_RANGE_ASK:
+    case WIRE_ROW_ASK:
+        assert_true(a->inquiry.nonce == b->inquiry.nonce && a->inquiry.rows == b->inquiry.rows);
+        assert_true(id_equal(&a->inquiry.id, &b->inquiry.id));
+        assert_true(id_equal(&a->inquiry.until, &b->inquiry.until));
+        assert_int_equal(a->inquiry.list, b->inquiry.list);
+        same_text(a->inquiry.runs, b->inquiry.runs);
+        break;
+    case WIRE_KNOWN:
+    case WIRE_RANGE:
+    case WIRE_ROW:
+        assert_true(a->finding.nonce == b->finding.nonce && a->finding.yes == b->finding.yes);
+        assert_true(id_equal(&a->finding.last, &b->finding.last));
+        assert_true(a->finding.count == b->finding.count);
+        assert_memory_equal(&a->finding.sum, &b->finding.sum, sizeof a->finding.sum);
+        same_text(a->finding.data, b->finding.data);
         break;
     case WIRE_PROBE_FOR:
     case WIRE_PROBE_SAW:
@@ -390,6 +508,16 @@ static inline void same_members(const struct wire_message *a, const struct wire_
     case WIRE_NOTE:
         assert_true(id_equal(&a->note.note, &b->note.note));
         same_text(a->note.data, b->note.data);
+        assert_true(id_equal(&a->note.author, &b->note.author));
+        assert_int_equal(a->note.age_ms, b->note.age_ms);
+        break;
+    case WIRE_NOTE_IDS:
+        same_text(a->note_ids.offered, b->note_ids.offered);
+        same_text(a->note_ids.seen, b->note_ids.seen);
+        same_text(a->note_ids.wanted, b->note_ids.wanted);
+        break;
+    case WIRE_PACK:
+        same_text(a->pack.data, b->pack.data);
         break;
     case WIRE_SYNC_FROZEN:
         assert_true(a->sync_frozen.session == b->sync_frozen.session);

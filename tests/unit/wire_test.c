@@ -113,6 +113,24 @@ static void limits_are_met_exactly(void **state)
     accepted(&message);
     message.note.data.len++;
     refused(&message);
+    message = message_of(WIRE_NOTE);
+    message.note.note = (struct id128){{0}};
+    refused(&message);
+    message = message_of(WIRE_NOTE);
+    message.note.author = (struct id128){{0}};
+    refused(&message);
+    message = message_of(WIRE_NOTE_IDS);
+    message.note_ids.offered = message.note_ids.seen = message.note_ids.wanted =
+        (struct text){many, LIMIT_WIRE_NOTE_IDS * 16};
+    accepted(&message);
+    for (int i = 0; i < 6; i++) {
+        struct text *lists[] = {&message.note_ids.offered, &message.note_ids.seen,
+                                &message.note_ids.wanted};
+
+        lists[i / 2]->len += i % 2 ? 16 : 1; /* half an id; one too many */
+        refused(&message);
+        lists[i / 2]->len = LIMIT_WIRE_NOTE_IDS * 16;
+    }
     message = message_of(WIRE_BODY_DATA);
     message.body_data = (struct wire_body_data){.size = LIMIT_WIRE_CHUNK_BYTES,
                                                 .data = {many, LIMIT_WIRE_CHUNK_BYTES}};
@@ -195,7 +213,9 @@ static void each_type_has_a_name(void **state)
     static const char *const names[] = {
         "probe",       "probe-ack",   "probe-for",   "probe-saw", "sync-ask", "sync-more",
         "sync-vector", "sync-events", "sync-credit", "sync-end",  "body-ask", "body-data",
-        "body-credit", "body-end",    "note",        "process",   "twin",     "sync-frozen",
+        "body-credit", "body-end",    "note",        "note-ids",  "pack",     "adopt",
+        "known-ask",   "known",       "range-ask",   "range",     "row-ask",  "row",
+        "process",     "twin",        "sync-frozen",
     };
 
     (void)state;
@@ -203,7 +223,7 @@ static void each_type_has_a_name(void **state)
     for (size_t i = 0; i < TYPES; i++)
         assert_string_equal(wire_type_name(types[i]), names[i]);
     assert_string_equal(wire_type_name(0), "unknown");
-    assert_string_equal(wire_type_name(WIRE_NOTE + 1), "unknown");
+    assert_string_equal(wire_type_name(WIRE_PACK + 1), "unknown");
     assert_string_equal(wire_type_name(UINT32_MAX), "unknown");
 }
 

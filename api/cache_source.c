@@ -1,0 +1,224 @@
+/*
+ * Sending from the disk cache.
+ *
+ *   read ─► not written yet: suspend ─► the fill posts ─► read again
+ *        └► the page cache has the block ───────────────────────────► verified, sent
+ *        └► ERR_AGAIN: suspend ─► pool reads it, and ahead ─► post ──► sent from our own memory
+ *
+ * A damaged block, or a fill that fails, ends the answer: the core cuts the connection, so that the
+ * client sees too few bytes, never wrong ones. The last block of a fill is not there to be read
+ * before all of the body is verified.
+ */
+#include "api/cache_source.h"
+
+#include "base/container.h"
+#include "base/log.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+#define READ_AHEAD 8 /* blocks */
+
+struct cache_source {
+    struct http_source http; /* first: the core hands it back */
+    struct store *store;
+    struct disk_copy *copy; /* our own reference, or FILL's */
+    struct peer_fill *fill; /* NULL: the copy is complete */
+    struct multipart layout;
+    struct fill_waiter waiter;
+    uint64_t size;
+    struct store_job job;
+    struct http_request *request; /* that waits for the job */
+    uint64_t index, last;         /* what the job reads, and how far it may look ahead */
+    int rc;                       /* what the job found */
+    uint8_t *kept;                /* block INDEX, or NULL */
+    size_t kept_len;
+};
+
+static void go_on(struct http_request *http)
+{
+    http_source_ready(http);
+}
+
+/* All bytes of block INDEX can be read: 0, or as peer_fill_wait. */
+static int wait_written(struct cache_source *source, struct http_request *http, uint64_t index,
+                        void (*run)(struct http_request *http), bool is_suspended)
+{
+    uint64_t end = (index + 1) * BLOCK_BYTES;
+
+    if (!source->fill)
+        return 0;
+    source->waiter.http = http;
+    source->waiter.run = run;
+    source->waiter.end = end < source->size ? end : source->size;
+    return peer_fill_wait(source->fill, &source->waiter, is_suspended);
+}
+
+static void drop_kept(struct cache_source *source)
+{
+    if (source->kept)
+        budget_give(store_memory(source->store), BLOCK_BYTES);
+    free(source->kept);
+    source->kept = NULL;
+}
+
+/* ---- The pool ---- */
+
+static void read_cold(struct store_job *job, struct db_reader *reader)
+{
+    struct cache_source *source = container_of(job, struct cache_source, job);
+    uint8_t block[BLOCK_BYTES];
+    size_t len;
+
+    (void)reader;
+    source->rc =
+        disk_copy_read(source->copy, source->index, source->kept, &source->kept_len, false);
+    /* Ahead only of what is complete: of a fill the page cache still has the rest. */
+    for (unsigned i = 1; !source->fill && source->rc == 0 && i < READ_AHEAD; i++) {
+        if (source->index + i > source->last ||
+            disk_copy_read(source->copy, source->index + i, block, &len, false) != 0)
+            break;
+    }
+    http_post(source->request, go_on);
+}
+
+static int wait_cold(struct cache_source *source, struct http_request *http, uint64_t index,
+                     uint64_t last)
+{
+    assert(!source->kept);
+    if (!budget_take(store_memory(source->store), BLOCK_BYTES))
+        return ERR_FULL;
+    source->kept = malloc(BLOCK_BYTES);
+    if (!source->kept) {
+        budget_give(store_memory(source->store), BLOCK_BYTES);
+        return ERR_NO_MEMORY;
+    }
+    source->request = http;
+    source->index = index;
+    source->last = last;
+    source->job.run = read_cold;
+    /* Suspended first: the job may post before we are back. */
+    http_suspend(http);
+    int rc = store_submit_admitted(source->store, &source->job);
+    if (rc) {
+        source->rc = rc;
+        http_post(http, go_on);
+    }
+    return ERR_AGAIN;
+}
+
+/* ---- The loop ---- */
+
+/* A code that the core does not take for a wait. */
+static int cut(int rc)
+{
+    log_warn("disk cache: an answer ends too early: %s", err_text(rc));
+    return ERR_CLOSED;
+}
+
+static int read_source(struct http_source *it, struct http_request *http, uint64_t offset,
+                       uint8_t *scratch, size_t cap, const uint8_t **data, size_t *len)
+{
+    struct cache_source *source = (struct cache_source *)it;
+    const char *text;
+    uint64_t position, left;
+    size_t block_len;
+
+    assert(cap >= BLOCK_BYTES);
+    if (source->rc)
+        return cut(source->rc);
+    multipart_at(&source->layout, offset, &text, &position, &left);
+    if (text) {
+        *data = (const uint8_t *)text;
+        *len = (size_t)left;
+        return 0;
+    }
+    uint64_t index = position / BLOCK_BYTES, within = position % BLOCK_BYTES;
+    const uint8_t *block = scratch;
+    if (source->kept && source->index == index) {
+        block = source->kept;
+        block_len = source->kept_len;
+    } else {
+        drop_kept(source);
+        int rc = wait_written(source, http, index, go_on, false);
+        if (rc)
+            return rc == ERR_AGAIN ? rc : cut(rc);
+        rc = disk_copy_read(source->copy, index, scratch, &block_len, true);
+        if (rc == ERR_AGAIN)
+            rc = wait_cold(source, http, index, (position + left - 1) / BLOCK_BYTES);
+        if (rc)
+            return rc == ERR_AGAIN ? rc : cut(rc);
+    }
+    assert(within < block_len);
+    *data = block + within;
+    *len = block_len - within < left ? block_len - within : left;
+    return 0;
+}
+
+static void close_source(struct http_source *it)
+{
+    struct cache_source *source = (struct cache_source *)it;
+
+    if (source->fill)
+        peer_fill_leave(&source->fill);
+    else
+        disk_copy_release(&source->copy);
+    multipart_release(&source->layout);
+    drop_kept(source);
+    free(source);
+}
+
+/* ---- Life ---- */
+
+int cache_source_create(struct http_source **out, struct store *store, struct disk_copy **copy,
+                        struct peer_fill **fill, struct multipart *layout)
+{
+    struct cache_source *source = calloc(1, sizeof *source);
+
+    assert(!*copy != !*fill);
+    *out = NULL;
+    if (!source) {
+        disk_copy_release(copy);
+        peer_fill_leave(fill);
+        multipart_release(layout);
+        return ERR_NO_MEMORY;
+    }
+    source->http = (struct http_source){.read = read_source, .close = close_source};
+    source->store = store;
+    source->fill = *fill;
+    source->copy = *fill ? peer_fill_copy(*fill) : *copy;
+    source->size = disk_copy_size(source->copy);
+    source->layout = *layout;
+    *fill = NULL;
+    *copy = NULL;
+    *out = &source->http;
+    return 0;
+}
+
+int cache_source_start(struct http_source *http_source, struct http_request *http,
+                       void (*run)(struct http_request *http))
+{
+    struct cache_source *source = (struct cache_source *)http_source;
+    uint64_t index = source->layout.ranges[0].first / BLOCK_BYTES;
+    uint8_t block[BLOCK_BYTES];
+    size_t len;
+
+    if (source->fill)
+        return wait_written(source, http, index, run, true);
+    /* A damaged first block must show before the header is sent. */
+    return run ? disk_copy_read(source->copy, index, block, &len, false) : 0;
+}
+
+const struct store_origin *cache_source_origin(struct http_source *http_source)
+{
+    struct cache_source *source = (struct cache_source *)http_source;
+
+    return source->fill ? peer_fill_origin(source->fill) : NULL;
+}
+
+void cache_source_close(struct http_source **source)
+{
+    if (*source)
+        close_source(*source);
+    *source = NULL;
+}

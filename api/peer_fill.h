@@ -1,0 +1,51 @@
+/*
+ * Large bodies on their way from other nodes into the disk cache: each is fetched once, however
+ * many ask for it meanwhile, and they read what has arrived as fast as each of them can. What came
+ * whole, and has the right SHA-256, stays in the cache.
+ */
+#ifndef API_PEER_FILL_H
+#define API_PEER_FILL_H
+
+#include "api/http/http.h"
+#include "api/store.h"
+#include "storage/disk_cache.h"
+
+struct peer_fills;
+struct peer_fill;
+
+/* A suspended request that waits for bytes; embedded in its owner's struct, which lives until RUN.
+ */
+struct fill_waiter {
+    struct fill_waiter *next;
+    struct http_request *http;
+    uint64_t end;
+    void (*run)(struct http_request *http);
+};
+
+/* The store has a disk cache. */
+int peer_fills_create(struct peer_fills **out, struct store *store) MUST_CHECK;
+/* No fill may be under way, but what its last step is. */
+void peer_fills_destroy(struct peer_fills **fills);
+
+/*
+ * Take part in the fill of ORIGIN's body, which begins where none is under way. TOKEN: of the
+ * look-up of its row (store_body_token): where the object has changed since, the copy is not kept.
+ * ERR_FULL, ERR_NO_SPACE, ERR_TOO_BIG: the cache has no room; ERR_EXISTS: it has just come whole;
+ * else as store_fetch. Blocks.
+ */
+int peer_fill_join(struct peer_fill **out, struct peer_fills *fills,
+                   const struct store_origin *origin, uint64_t token) MUST_CHECK;
+
+/* Whether all bytes before WAITER->end can be read: 0; ERR_AGAIN: WAITER's request is suspended
+ * (here, unless it IS_SUSPENDED already), and RUN is posted once they can, or it is certain that
+ * they do not come. Else why: as cluster_reader's done, or ERR_IO … of this node's own disk. */
+int peer_fill_wait(struct peer_fill *fill, struct fill_waiter *waiter,
+                   bool is_suspended) MUST_CHECK;
+
+/* Lent until the leave. The last block is written when all of the body is verified. */
+struct disk_copy *peer_fill_copy(const struct peer_fill *fill);
+const struct store_origin *peer_fill_origin(const struct peer_fill *fill);
+/* The last one to leave ends a fill that is not over. */
+void peer_fill_leave(struct peer_fill **fill);
+
+#endif

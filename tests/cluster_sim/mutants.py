@@ -1,0 +1,118 @@
+#!/usr/bin/env python3
+"""Plant bugs one by one into a copy of the source; the simulated cluster has to find each of them.
+
+usage: mutants.py BUILD COMPILE LINK LIBS [NAME]
+
+The simulator runs seeds from 1 on, of five hours each, until one fails; the table says which, how
+many hours it took in all, and what was seen.
+"""
+import os
+import re
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../sim"))
+import planting  # noqa: E402
+
+# (name, what is wrong, file, text, its replacement)
+MUTANTS = [
+    ("hold-by-id", "a copy counts for whatever bytes are wanted under the id", "journal/decide.c",
+     "    if (memcmp(row->sha256, request->sha256, SHA256_BYTES) != 0 || row->size != request->size)\n"
+     "        return ERR_CONFLICT;\n    if (!place_is_none(&row->place))\n        return 0;\n"
+     "    start_event(out, request, EVENT_HOLD);",
+     "    if (!place_is_none(&row->place))\n        return 0;\n"
+     "    start_event(out, request, EVENT_HOLD);"),
+    ("hold-of-deleted", "a copy is committed without a look at the tombstone", "journal/decide.c",
+     "    if (row->flags & OBJECT_DELETED)\n        return ERR_DELETED;\n"
+     "    if (memcmp(row->sha256, request->sha256",
+     "    if (memcmp(row->sha256, request->sha256"),
+    ("drift-refusal", "events from a clock too far ahead are refused", "journal/commit.c",
+     "    struct head *head = heads_get(&c->heads, &event.origin);\n",
+     "    if (hlc_wall_ms(event.stamp) > env_wall_ms(journal->env) + 60000)\n"
+     "        return ERR_AGAIN;\n"
+     "    struct head *head = heads_get(&c->heads, &event.origin);\n"),
+    ("commit-of-a-gap", "events are taken though earlier ones are missing", "journal/commit.c",
+     "    if (event->seq > head->seq + 1)\n        return ERR_AGAIN;\n"
+     "    /* The hash of nothing is zero, as the first event's `prev` is. */\n",
+     "    if (event->seq > head->seq + 1)\n        return 0;\n",
+     "cluster/sync_ask.c",
+     "    if (events->first > from) {",
+     "    if (events->first > from && events->first == 0) {"),
+    ("duplicate-applied", "an event that is here is committed once more", "journal/commit.c",
+     "    if (event->seq <= head->seq)\n        return ERR_EXISTS;\n",
+     "    if (event->seq <= head->seq)\n        return 0;\n",
+     "cluster/sync_ask.c",
+     "    for (uint64_t seq = events->first; seq < from; seq++) {",
+     "    for (uint64_t seq = from; seq < from; seq++) {"),
+    ("wrong-tie-break", "of two puts the one that comes last here wins", "journal/merge.c",
+     "    if (order <= 0)\n        return changed;\n    row->flags |= OBJECT_PUT;",
+     "    if (order == 0)\n        return changed;\n    row->flags |= OBJECT_PUT;"),
+    ("level-of-the-last", "the level is the last writer's, not the highest", "journal/merge.c",
+     "event->level > draft->row.level)",
+     "event->level != draft->row.level)"),
+    ("revive", "a put that comes after a delete counts", "journal/merge.c",
+     "        return !deleted && fold_put(draft, event);",
+     "        if (deleted)\n            draft->row.flags &= ~OBJECT_DELETED;\n"
+     "        return fold_put(draft, event);"),
+    ("forget-delete-of-unknown", "a delete of an id that is not known yet is dropped",
+     "journal/merge.c",
+     "    case EVENT_DELETE:\n        return fold_delete(draft, event);",
+     "    case EVENT_DELETE:\n"
+     "        return draft->row.flags & (OBJECT_PUT | OBJECT_DELETED) && fold_delete(draft, event);"),
+    ("answer-before-sync", "what is synced is found out only when idle", "journal/commit.c",
+     "    rc = log_sync(journal->log);\n    if (rc)\n        stop_writing",
+     "    rc = c->decided_count ? 0 : log_sync(journal->log);\n    if (rc)\n        stop_writing"),
+    ("copy-before-sync", "a large copy is announced before its file is synced", "storage/large.c",
+     "        rc = io->fdatasync(io, writer->fd);",
+     "        rc = 0;"),
+    ("unverified-copy", "a copy's bytes are not compared with the hash they were asked by",
+     "cluster/cluster_bodies.c",
+     "        memcmp(object->sha256, read->sha256, SHA256_BYTES) != 0 || place_is_none(&object->place))",
+     "        place_is_none(&object->place))"),
+    ("lost-credit", "bytes that a copy has written give no credit back", "cluster/replica.c",
+     "        cluster_fetch_consumed(r->host->cluster, &r->reader, taken);\n",
+     ""),
+    ("push-before-sync", "events go to peers before they are synced", "journal/commit.c",
+     "            rc = write_batch(journal);\n            if (rc)\n"
+     "                void_batch(journal, &chain, rc);\n            else\n"
+     "                publish_batch(journal);\n",
+     "            static struct journal *late;\n\n"
+     "            rc = late == journal ? write_batch(journal) : log_write(journal->log);\n"
+     "            late = late == journal ? NULL : journal;\n            if (rc)\n"
+     "                void_batch(journal, &chain, rc);\n            else\n"
+     "                publish_batch(journal);\n"
+     "            if (late)\n                c->decided_count = 0;\n"),
+    ("no-repair", "who fell out of step is never asked", "cluster/sync_ask.c",
+     "    return peer->has_summary && !sync_was_ours(core, &peer->summary);",
+     "    return peer->has_summary && peer->backoff_ms == 1 && !sync_was_ours(core, &peer->summary);"),
+    ("no-retry", "a copy that failed once is not tried again", "cluster/replicator.c",
+     "    wanted_ended(r->wanted, &result->id, result->outcome, now_ms(r));",
+     "    wanted_ended(r->wanted, &result->id,\n"
+     "                 result->outcome == WANTED_FAILED ? WANTED_DONE : result->outcome, now_ms(r));"),
+    ("reuse-seq", "a run goes on with the numbers of the one before", "journal/commit.c",
+     "            c->chain.follows.seq = o->seq;\n",
+     "            c->chain.origin = o->origin;\n            c->chain.seq = o->seq;\n"
+     "            memcpy(c->chain.hash, o->hash, SHA256_BYTES);\n"
+     "            c->chain.follows.seq = o->seq;\n"),
+    ("clean-on-a-hold", "cleaning leaves behind what every node should have", "journal/commit.c",
+     "                         : place_equal(&before->place, &change->move_from));",
+     "                         : place_equal(&before->place, &change->move_from) &&\n"
+     "                               before->level < 2);"),
+    ("wrong-resume", "the next holder is asked from a little further on", "cluster/fetch.c",
+     "        fetches->stats.gaps++;\n        leave_holder",
+     "        fetches->stats.gaps++;\n        fetch->at = data->offset;\n        leave_holder"),
+]
+
+
+def try_out(program):
+    """(caught, what it took, the first line that told of it)"""
+    jobs = str(os.cpu_count() or 2)
+    text, failed = planting.run_for([program, "--seeds=1..40", "--first", "--jobs=" + jobs])
+    seed = re.search(r"^FAILED: seed (\d+)", text, re.MULTILINE)
+    told = re.search(r"^FAILED: .*", text, re.MULTILINE)
+    return (failed and told is not None, f"seed {seed.group(1) if seed else '-':>2}",
+            told.group(0)[8:] if told else "")
+
+
+planting.plant("cluster-sim-mutants", MUTANTS,
+               ["obj/tests/cluster_sim/*.o", "obj/tests/sim/sim_disk.o", "obj/tests/sim/sim_inode.o",
+                "obj/tests/sim/sim_check_store.o"], try_out)
