@@ -193,12 +193,12 @@ int store_put_begin(struct store_put **out, struct store *store,
     *out = NULL;
     if (store->max_body_bytes && known && options->length > store->max_body_bytes)
         return ERR_TOO_BIG;
+    uint64_t length = known ? options->length : 0;
     int rc = store->cluster ? cluster_write_refusal(store->cluster) : 0;
-    if (rc)
-        return rc;
-    rc = journal_room(store->journal, known ? options->length : 0);
+    if (rc == 0)
+        rc = journal_room(store->journal, length);
     if (rc == ERR_NO_SPACE && store_give_way(store)) /* copies of what others have come second */
-        rc = journal_room(store->journal, known ? options->length : 0);
+        rc = journal_room(store->journal, length);
     if (rc)
         return rc;
     struct store_put *put = take_idle(store);

@@ -44,7 +44,7 @@ static int flush(struct absent *absent)
 static int look(struct absent *absent, const struct id128 *id, const uint8_t *sha256, hlc_time said)
 {
     struct object *row;
-    int rc = committer_newest_row(absent->journal, id, &row);
+    int rc = committer_row(absent->journal, id, &row);
 
     if (rc)
         return rc;

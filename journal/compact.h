@@ -5,6 +5,7 @@
 #ifndef JOURNAL_COMPACT_H
 #define JOURNAL_COMPACT_H
 
+#include "journal/db_peers.h"
 #include "journal/db_snapshot.h"
 #include "journal/snapshot.h"
 
@@ -16,6 +17,9 @@ enum compact_phase {
     COMPACT_IDLE,
     COMPACT_ORIGINS,
     COMPACT_ROWS,
+    COMPACT_HOLDERS,
+    COMPACT_MEMBERS,
+    COMPACT_FEATURE,
     COMPACT_OUTBOX,
     COMPACT_GARBAGE,
     COMPACT_END,
@@ -33,6 +37,9 @@ struct compactor {
     struct db_origin *origins;
     size_t origin_count, origin_next;
     struct db_cursor row;
+    struct db_holder_cursor holder;
+    struct db_member *members; /* NULL: not read yet */
+    size_t member_count, member_next;
     struct id128 owed;
     lsn_t garbage;
     uint32_t chunks;

@@ -139,6 +139,12 @@ bool fold_concerns_row(const struct event *event)
     }
 }
 
+bool fold_is_peer_fact(uint32_t kind)
+{
+    return kind == EVENT_HOLD || kind == EVENT_DROP || kind == EVENT_MEMBER ||
+           kind == EVENT_FEATURE;
+}
+
 bool fold_needs_row(const struct event *event, const struct id128 *self)
 {
     bool copies = event->kind == EVENT_HOLD || event->kind == EVENT_DROP;
@@ -148,8 +154,7 @@ bool fold_needs_row(const struct event *event, const struct id128 *self)
 
 bool fold_is_covered(const struct event *event)
 {
-    /* Who holds what is in no snapshot. */
-    return event->kind != EVENT_HOLD && event->kind != EVENT_DROP && fold_concerns_row(event);
+    return fold_is_peer_fact(event->kind) || fold_concerns_row(event);
 }
 
 /* Two puts of the same bytes: the row names the later one alone, but each has left a copy with its
@@ -182,6 +187,12 @@ static int fold_row(struct entry *entry, const struct object *before, const stru
     note_also_put(entry, before, event);
     drop_body(entry->object, event, raw, raw_bytes, header, place, self);
     take_body(entry->object, before, event, raw, raw_bytes, header, place);
+    fold_changes(entry, before);
+    return 0;
+}
+
+void fold_changes(struct entry *entry, const struct object *before)
+{
     if (before && !place_is_none(&before->place) &&
         !place_equal(&before->place, &entry->object->place)) {
         entry->place_moved = true;
@@ -199,7 +210,6 @@ static int fold_row(struct entry *entry, const struct object *before, const stru
         wanted != entry->wanted_after ||
         (wanted && memcmp(before->sha256, entry->object->sha256, SHA256_BYTES) != 0);
     fold_delta(&entry->delta, before, entry->object);
-    return 0;
 }
 
 int fold_event(struct entry **out, const struct object *before, const struct event *event,

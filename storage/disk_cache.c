@@ -158,6 +158,7 @@ static void queue_push(struct disk_cache *cache, struct disk_copy *copy)
 
 static void queue_remove(struct disk_cache *cache, struct disk_copy *copy)
 {
+    assert(copy->newer != copy && copy->older != copy);
     if (cache->oldest == copy)
         cache->oldest = copy->newer;
     else
@@ -205,7 +206,8 @@ static bool evict(struct disk_cache *cache)
     for (uint64_t rest = 2 * cache->stats.copies; rest > 0; rest--) {
         struct disk_copy *copy = cache->oldest;
 
-        assert(copy->complete && copy->listed); /* as all in the queue */
+        /* What was freed has left the queue. NOLINTNEXTLINE(clang-analyzer-unix.Malloc) */
+        assert(copy->complete && copy->listed);
         if (copy->references == 0 && !copy->asked) {
             cache->stats.evicted++;
             unlist(copy);

@@ -96,6 +96,13 @@ MUTANTS = [
      "                         : place_equal(&before->place, &change->move_from));",
      "                         : place_equal(&before->place, &change->move_from) &&\n"
      "                               before->level < 2);"),
+    ("tombstone-not-given", "who merges with a node does not hear of its deletes",
+     "journal/db_merge.c",
+     "    return snapshot_add_row(&f->rows, row);",
+     "    return row->flags & OBJECT_DELETED ? 0 : snapshot_add_row(&f->rows, row);"),
+    ("adopt-early", "a vector is adopted before the rows that it stands for", "cluster/merge_ask.c",
+     "    a->phase = PHASE_CHUNKS;\n    if (a->want_known)",
+     "    a->phase = PHASE_ADOPT;\n    a->adopt_next = 0;\n    if (a->want_known)"),
     ("wrong-resume", "the next holder is asked from a little further on", "cluster/fetch.c",
      "        fetches->stats.gaps++;\n        leave_holder",
      "        fetches->stats.gaps++;\n        fetch->at = data->offset;\n        leave_holder"),

@@ -18,7 +18,6 @@
 #include <stdlib.h>
 
 #define DISK_BYTES  (4 * GIB)
-#define COMPACTS    false
 #define LIVELY      (4 * SECOND)
 #define UPKEEP_IDLE (60 * SECOND)
 #define MAX_STEPS   100000
@@ -95,13 +94,13 @@ void node_init(struct node *node)
 
 /* ---- Starting ---- */
 
-/* Of events, from which on they are compacted. While no snapshot can be merged with, nobody may:
- * not even a node that is alone at first. */
+/* Of events, from which on they are compacted: often, so that nodes that were away have to merge.
+ */
 static uint64_t compact_bytes(void)
 {
     static const uint64_t choice[] = {2000, 20000, 400, 100000};
 
-    return COMPACTS ? choice[world.seed % 4] : GIB;
+    return choice[world.seed % 4];
 }
 
 static int open_journal(struct node *node)

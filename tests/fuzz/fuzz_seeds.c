@@ -340,6 +340,42 @@ static void seed_sync(void)
     buf_release(&events);
 }
 
+static void seed_merge_messages(void)
+{
+    struct buf runs = {0}, known = {0}, sums = {0}, chunks = {0};
+
+    for (uint8_t i = 1; i < 3; i++) {
+        wire_merge_run_add(&runs, &(struct wire_merge_run){
+                                      .origin = {{i}}, .node = {{9}}, .seq = 300u * i, .ended = 1});
+        wire_run_add(&known, &(struct wire_run){.origin = {{i}}, .seq = 300u * i});
+        wire_sum_add(&sums, &(struct wire_sum){{i, 2}, i});
+        wire_event_add(&chunks, "a chunk", 3u * i);
+    }
+    seed_message(NULL, &(struct wire_message){.type = WIRE_MERGE_ASK,
+                                              .merge_ask = {9, 1, {{1}}, {{2}}, 1 << 20}});
+    seed_message(
+        NULL, &(struct wire_message){.type = WIRE_MERGE_VECTOR,
+                                     .merge_vector = {9, 2, 1, {runs.data, (uint32_t)runs.len}}});
+    seed_message(NULL, &(struct wire_message){
+                           .type = WIRE_MERGE_CHUNK,
+                           .merge_chunk = {9, 3, {{2}}, 1, {chunks.data, (uint32_t)chunks.len}}});
+    seed_message(NULL,
+                 &(struct wire_message){.type = WIRE_MERGE_SUMS_ASK,
+                                        .merge_sums_ask = {9, {{1}}, TEXT("abcdefghijklmnop")}});
+    seed_message(NULL,
+                 &(struct wire_message){.type = WIRE_MERGE_SUMS,
+                                        .merge_sums = {9, 4, {sums.data, (uint32_t)sums.len}}});
+    seed_message(NULL, &(struct wire_message){
+                           .type = WIRE_MERGE_CUT_ASK,
+                           .merge_cut = {.nonce = 5, .runs = {known.data, (uint32_t)known.len}}});
+    seed_message(NULL, &(struct wire_message){.type = WIRE_MERGE_CUT_KNOWN,
+                                              .merge_cut = {.nonce = 5, .known = 1}});
+    buf_release(&runs);
+    buf_release(&known);
+    buf_release(&sums);
+    buf_release(&chunks);
+}
+
 static void seed_operate(void)
 {
     static const struct event_item items[2] = {{.id = {{1}}}, {.id = {{2}}}};
@@ -388,6 +424,7 @@ static void seed_bodies(void)
                            .sync_frozen = {12, TEXT("aaaaaaaaaaaaaaaabbbbbbbbbbbbbbbb")}});
     seed_message(NULL, &(struct wire_message){.type = WIRE_TWIN,
                                               .process = {{{9}}, TEXT("10.1.2.3:11999")}});
+    seed_merge_messages();
 }
 
 /* ---- Segments, and logs of them ---- */

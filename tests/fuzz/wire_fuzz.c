@@ -129,6 +129,35 @@ static void check_rules(const struct wire_message *m)
         check_ids(m->note_ids.seen);
         check_ids(m->note_ids.wanted);
         break;
+    case WIRE_MERGE_ASK:
+        CHECK(m->merge_ask.session != 0);
+        CHECK(id_compare(&m->merge_ask.after, &m->merge_ask.through) < 0);
+        break;
+    case WIRE_MERGE_VECTOR:
+        inside(m->merge_vector.runs);
+        for (size_t i = 0; i < wire_merge_run_count(m->merge_vector.runs); i++) {
+            struct wire_merge_run run = wire_merge_run_at(m->merge_vector.runs, i);
+
+            CHECK(run.seq >= 1 && run.seq <= WIRE_SEQ_MAX && run.ended <= 1);
+        }
+        break;
+    case WIRE_MERGE_CHUNK:
+        inside(m->merge_chunk.data);
+        CHECK(m->merge_chunk.data.len <= LIMIT_WIRE_MERGE_BYTES);
+        break;
+    case WIRE_MERGE_SUMS_ASK:
+        inside(m->merge_sums_ask.fences);
+        CHECK(wire_fence_count(m->merge_sums_ask.fences) <= LIMIT_WIRE_FENCES);
+        break;
+    case WIRE_MERGE_SUMS:
+        inside(m->merge_sums.sums);
+        CHECK(m->merge_sums.first + wire_sum_count(m->merge_sums.sums) <= LIMIT_WIRE_FENCES);
+        break;
+    case WIRE_MERGE_CUT_ASK:
+        check_runs(m->merge_cut.runs);
+        break;
+    case WIRE_MERGE_CUT_KNOWN:
+        break;
     case WIRE_ADOPT:
         inside(m->adopt.items);
         CHECK(m->adopt.items.len > 0 && m->adopt.items.len % sizeof(struct event_item) == 0);
@@ -249,6 +278,40 @@ static void same_body(const struct wire_message *a, const struct wire_message *b
     }
 }
 
+static void same_merge(const struct wire_message *a, const struct wire_message *b)
+{
+    if (a->type == WIRE_MERGE_ASK) {
+        const struct wire_merge_ask *x = &a->merge_ask, *y = &b->merge_ask;
+
+        CHECK(x->session == y->session && x->whole == y->whole);
+        CHECK(id_equal(&x->after, &y->after) && id_equal(&x->through, &y->through));
+        CHECK(x->credit_bytes == y->credit_bytes);
+    } else if (a->type == WIRE_MERGE_VECTOR) {
+        const struct wire_merge_vector *x = &a->merge_vector, *y = &b->merge_vector;
+
+        CHECK(x->session == y->session && x->page == y->page && x->last == y->last);
+        same_text(x->runs, y->runs);
+    } else if (a->type == WIRE_MERGE_CHUNK) {
+        const struct wire_merge_chunk *x = &a->merge_chunk, *y = &b->merge_chunk;
+
+        CHECK(x->session == y->session && x->number == y->number && x->last == y->last);
+        CHECK(id_equal(&x->through, &y->through));
+        same_text(x->data, y->data);
+    } else if (a->type == WIRE_MERGE_SUMS_ASK) {
+        CHECK(a->merge_sums_ask.session == b->merge_sums_ask.session);
+        CHECK(id_equal(&a->merge_sums_ask.after, &b->merge_sums_ask.after));
+        same_text(a->merge_sums_ask.fences, b->merge_sums_ask.fences);
+    } else if (a->type == WIRE_MERGE_SUMS) {
+        CHECK(a->merge_sums.session == b->merge_sums.session);
+        CHECK(a->merge_sums.first == b->merge_sums.first);
+        same_text(a->merge_sums.sums, b->merge_sums.sums);
+    } else {
+        CHECK(a->merge_cut.nonce == b->merge_cut.nonce);
+        CHECK(a->merge_cut.known == b->merge_cut.known);
+        same_text(a->merge_cut.runs, b->merge_cut.runs);
+    }
+}
+
 static void same_message(const struct wire_message *a, const struct wire_message *b)
 {
     CHECK(a->type == b->type && id_equal(&a->from, &b->from));
@@ -282,6 +345,15 @@ static void same_message(const struct wire_message *a, const struct wire_message
         same_text(a->note_ids.offered, b->note_ids.offered);
         same_text(a->note_ids.seen, b->note_ids.seen);
         same_text(a->note_ids.wanted, b->note_ids.wanted);
+        break;
+    case WIRE_MERGE_ASK:
+    case WIRE_MERGE_VECTOR:
+    case WIRE_MERGE_CHUNK:
+    case WIRE_MERGE_SUMS_ASK:
+    case WIRE_MERGE_SUMS:
+    case WIRE_MERGE_CUT_ASK:
+    case WIRE_MERGE_CUT_KNOWN:
+        same_merge(a, b);
         break;
     case WIRE_ADOPT:
         same_text(a->adopt.items, b->adopt.items);

@@ -711,12 +711,35 @@ static void nothing_is_compacted_that_others_may_lack(void **state)
     node_open(a, false);
     for (unsigned n = 0; n < 20; n++)
         assert_int_equal(put(a, n, 10), 0);
-    journal_keep_events(a->journal);
-    assert_int_equal(journal_compact(a->journal, &result), ERR_UNSUPPORTED);
+    struct id128 snapshot, other = {{1}};
+    journal_share_events(a->journal);
+    assert_false(journal_waits(a->journal, &snapshot));
+    assert_int_equal(journal_compact(a->journal, &result), 0);
+    assert_true(result.waiting && result.events == 0);
     settle(a);
     journal_stats(a->journal, &stats);
     assert_int_equal(stats.events, 20);
-    assert_int_equal(stats.snapshots, 0);
+    assert_true(journal_waits(a->journal, &snapshot));
+    journal_let_go(a->journal, &other); /* of one that is no more */
+    settle(a);
+    journal_stats(a->journal, &stats);
+    assert_int_equal(stats.events, 20);
+    node_close(a, true);
+    node_open(a, false); /* what an earlier run left waits, too */
+    journal_share_events(a->journal);
+    settle(a);
+    journal_stats(a->journal, &stats);
+    assert_int_equal(stats.events, 20);
+    assert_true(journal_waits(a->journal, &snapshot));
+    journal_let_go(a->journal, &snapshot);
+    settle(a);
+    journal_stats(a->journal, &stats);
+    assert_int_equal(stats.events, 0);
+    assert_false(journal_waits(a->journal, &snapshot));
+    expect_sound(a, NULL);
+    assert_int_equal(put(a, 50, 10), 0);
+    assert_int_equal(journal_compact(a->journal, &result), 0); /* the next one waits again */
+    assert_true(result.waiting);
     node_close(a, true);
 }
 
