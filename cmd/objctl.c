@@ -79,7 +79,9 @@ static const struct command commands[] = {
      "  compact                write a snapshot, drop the events that it covers; also on a running "
      "node\n"
      "  rebuild                make the database anew from the log; the node must be stopped\n"
-     "      --accept-data-loss go on without what the disk cannot read\n"},
+     "      --accept-data-loss go on without what the disk cannot read\n"
+     "  new-node-id            make a copy of a node's directories a node of its own; it must be "
+     "stopped\n"},
     {"verify", ctl_verify, DIRS, "[OPTION]...",
      "read and check everything; the node must be stopped", ""},
     {"backup", ctl_backup, DIRS, "[OPTION]... DIR",
