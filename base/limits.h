@@ -64,6 +64,7 @@
 #define LIMIT_WIRE_TAG_BYTES   64
 #define LIMIT_WIRE_ADDR_BYTES  300         /* host:port */
 #define LIMIT_WIRE_RUNS        4096        /* in one message */
+#define LIMIT_WIRE_FROZEN      64          /* frozen runs told in one message */
 #define LIMIT_WIRE_EVENT_BYTES (256 * KIB) /* of events in one message, at least one event */
 #define LIMIT_WIRE_CHUNK_BYTES (256 * KIB) /* of a body in one message */
 #define LIMIT_WIRE_NOTE_BYTES  (8 * KIB)

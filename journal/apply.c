@@ -158,19 +158,19 @@ static int put_event(struct journal *journal, const struct entry *entry, bool *a
     if (entry->is_covered && entry->seq <= origin->anchor_seq)
         return 0;
     rc = db_event_add(a->db, origin->no, entry->seq, entry->event, entry->event_bytes);
-    if (rc == ERR_EXISTS)
-        return 0;
-    if (rc)
+    if (rc && rc != ERR_EXISTS)
         return rc;
-    *added = true;
-    if (entry->seq > origin->seq) {
+    *added = rc == 0;
+    origin->gap |= entry->seq > origin->seq + 1;
+    /* Also one that is there already, behind a hole that was filled just now. */
+    if (entry->seq == origin->seq + 1) {
         origin->seq = entry->seq;
         origin->changed = true;
         memcpy(origin->hash, entry->hash, SHA256_BYTES);
         if ((rc = db_origin_set(a->db, origin)) != 0)
             return rc;
     }
-    if (!entry->ends_origin)
+    if (!entry->ends_origin || !*added)
         return 0;
     /* Cleaning may have moved the run's own events behind this one: then its row comes first. */
     if ((rc = applier_origin(a, &entry->ended, &entry->node, &origin)) != 0 || origin->ended)
@@ -178,6 +178,35 @@ static int put_event(struct journal *journal, const struct entry *entry, bool *a
     origin->ended = true;
     origin->changed = true;
     return db_origin_set(a->db, origin);
+}
+
+/* A run contradicts itself: it leaves every vector. Of one of our own, what others may lack is to
+ * be said again. */
+static int put_freeze(struct journal *journal, const struct event *event)
+{
+    struct applier *a = &journal->applier;
+    struct db_frozen frozen = {
+        .origin = event->subject, .node = event->run_node, .seq = event->follows.seq};
+    struct db_origin *origin;
+    bool news;
+    int rc = applier_origin(a, &frozen.origin, &frozen.node, &origin);
+
+    if (rc)
+        return rc;
+    frozen.node = origin->node;
+    memcpy(frozen.hash, event->follows.hash, sizeof frozen.hash);
+    if ((rc = db_freeze_fold(a->db, &frozen, &news)) != 0)
+        return rc;
+    origin->changed |= !origin->frozen;
+    origin->frozen = true;
+    if (!news)
+        return 0;
+    struct db_restate restate = {.origin = frozen.origin, .next = 1, .broke = frozen.seq};
+
+    a->restate_changed = true;
+    if (id_equal(&origin->node, &journal->node))
+        return db_restate_add(a->db, &restate);
+    return db_restate_lower(a->db, &restate); /* ours under an id that was ours: new_node.c */
 }
 
 /* What an event says of nodes: who belongs to us, who has copies of what. */
@@ -192,6 +221,8 @@ static int put_peer_fact(struct journal *journal, const struct entry *entry)
         journal->applier.members_changed = true;
         return db_member_fold(db, &event);
     }
+    if (entry->kind == EVENT_FREEZE)
+        return put_freeze(journal, &event);
     if (entry->kind == EVENT_FEATURE) {
         journal->applier.members_changed = true;
         return db_feature_raise(db, event.feature);
@@ -290,8 +321,10 @@ int applier_put(struct journal *journal, const struct entry *entry)
     if (entry->is_merge && !entry->object)
         return applier_put_merge(journal, entry);
     rc = put_event(journal, entry, &added);
-    if (rc == 0 && added && fold_is_peer_fact(entry->kind))
+    if (rc == 0 && added && (fold_is_peer_fact(entry->kind) || entry->kind == EVENT_FREEZE))
         rc = put_peer_fact(journal, entry);
+    if (rc == 0 && entry->restated_seq)
+        rc = db_restate_set(a->db, &entry->restated, entry->restated_seq + 1);
     if (rc == 0 && entry->object)
         rc = put_row(journal, entry);
     if (rc == 0 && (added || entry->is_merge) && entry->also_put)
@@ -598,6 +631,18 @@ void applier_tell(struct journal *journal)
     journal->listener(journal->listener_arg, &news);
 }
 
+/* There is something for the janitor to journal again. */
+static void tell_janitor(struct journal *journal)
+{
+    if (!journal->applier.restate_changed)
+        return;
+    journal->applier.restate_changed = false;
+    atomic_store(&journal->restate.due, true);
+    pthread_mutex_lock(&journal->lock);
+    pthread_cond_broadcast(&journal->upkeep);
+    pthread_mutex_unlock(&journal->lock);
+}
+
 static bool concerns_copies(const struct entry *entry)
 {
     switch (entry->kind) {
@@ -655,6 +700,7 @@ static void applied(struct journal *journal, struct entry *first)
         pthread_cond_signal(&journal->room);
     pthread_mutex_unlock(&journal->lock);
     applier_tell(journal);
+    tell_janitor(journal);
     if (journal->applier.snapshots_changed && applier_load_snapshots(journal) != 0)
         return; /* logged; tried again at the next step */
 }

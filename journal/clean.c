@@ -319,6 +319,7 @@ bool journal_upkeep_step(struct journal *journal)
     more |= collect_garbage(journal);
     more |= reput_step(journal);
     more |= compact_step(journal);
+    more |= restate_step(journal);
     more |=
         scrub_step(journal, &journal->scrub, journal->cleaner.reader, env_mono_ms(journal->env));
     return more;

@@ -68,6 +68,13 @@ static const char conflict_schema[] =
     "PRIMARY KEY (id, sha256)) WITHOUT ROWID;"
     "CREATE INDEX conflicts_by_target ON conflicts(target);";
 
+/* Since version 4: runs that contradict themselves, and what of our own is to be said again. */
+static const char freeze_schema[] =
+    "CREATE TABLE frozen(origin BLOB PRIMARY KEY, node BLOB NOT NULL, seq INTEGER NOT NULL, "
+    "hash BLOB NOT NULL) WITHOUT ROWID;"
+    "CREATE TABLE restate(origin BLOB PRIMARY KEY, next INTEGER NOT NULL, "
+    "broke INTEGER NOT NULL) WITHOUT ROWID;";
+
 /* Since version 4: what the members have agreed on. */
 static const char cluster_schema[] =
     "CREATE TABLE cluster(one INTEGER PRIMARY KEY CHECK (one = 1), feature INTEGER NOT NULL);"
@@ -129,7 +136,8 @@ static const char *const texts[STATEMENT_COUNT] = {
     [STATEMENT_FIND] = "SELECT " OBJECT_COLUMNS " FROM objects WHERE key = ?1",
     [STATEMENT_FIND_MORE] = "SELECT " OBJECT_COLUMNS " FROM objects_more WHERE id = ?1",
     [STATEMENT_STATE] = "SELECT " STATE_COLUMNS " FROM state",
-    [STATEMENT_ORIGINS] = "SELECT " ORIGIN_COLUMNS " FROM origins ORDER BY no",
+    [STATEMENT_ORIGINS] = "SELECT " ORIGIN_COLUMNS ", EXISTS (SELECT 1 FROM frozen f WHERE "
+                          "f.origin = o.origin) FROM origins o ORDER BY no",
     [STATEMENT_SEGMENTS] = "SELECT " SEGMENT_COLUMNS " FROM segments ORDER BY volume",
     [STATEMENT_SNAPSHOT] =
         "SELECT id, position, chunks FROM snapshots ORDER BY position DESC LIMIT 2",
@@ -206,6 +214,16 @@ static const char *const texts[STATEMENT_COUNT] = {
     [STATEMENT_HOLDERS_REMOVE] = "DELETE FROM holders WHERE id = ?1",
     [STATEMENT_FEATURE_RAISE] = "UPDATE cluster SET feature = ?1 WHERE feature < ?1",
 
+    [STATEMENT_FROZEN_SET] =
+        "INSERT INTO frozen(origin, node, seq, hash) VALUES(?1, ?2, ?3, ?4) "
+        "ON CONFLICT(origin) DO UPDATE SET seq = ?3, hash = ?4 WHERE (?3, ?4) < (seq, hash)",
+    [STATEMENT_RESTATE_ADD] =
+        "INSERT INTO restate(origin, next, broke) VALUES(?1, ?2, ?3) ON CONFLICT(origin) "
+        "DO UPDATE SET next = min(next, ?2), broke = min(broke, ?3)",
+    [STATEMENT_RESTATE_LOWER] =
+        "UPDATE restate SET next = min(next, ?2), broke = min(broke, ?3) WHERE origin = ?1",
+    [STATEMENT_RESTATE_SET] = "UPDATE restate SET next = ?2 WHERE origin = ?1 AND next < ?2",
+
     [STATEMENT_EVENTS] = "SELECT key, raw FROM events WHERE key BETWEEN ?1 AND ?2 ORDER BY key",
     [STATEMENT_OBJECTS] =
         "SELECT " OBJECT_COLUMNS " FROM objects WHERE key >= ?1 AND flags & 3 = 1 ORDER BY key",
@@ -234,6 +252,8 @@ static const char *const texts[STATEMENT_COUNT] = {
     [STATEMENT_RUN] = "SELECT no FROM origins WHERE origin = ?1",
     [STATEMENT_CONFLICTS] = "SELECT " OBJECT_COLUMNS ", target FROM conflicts "
                             "WHERE (id, sha256) > (?1, ?2) ORDER BY id, sha256 LIMIT ?3",
+    [STATEMENT_FROZEN] = "SELECT origin, node, seq, hash FROM frozen ORDER BY origin",
+    [STATEMENT_RESTATE] = "SELECT origin, next, broke FROM restate ORDER BY origin",
     [STATEMENT_FEATURE] = "SELECT feature FROM cluster",
     [STATEMENT_OWED_OTHERS] =
         "SELECT (SELECT count(*) FROM outbox WHERE kind > 2) + (SELECT count(*) FROM conflicts)",
@@ -445,6 +465,8 @@ int conn_upgrade(struct conn *conn)
     if (!rc)
         rc = conn_exec(conn, conflict_schema);
     if (!rc)
+        rc = conn_exec(conn, freeze_schema);
+    if (!rc)
         rc = conn_exec(conn, version);
     if (!rc)
         rc = conn_exec(conn, "COMMIT");
@@ -467,6 +489,8 @@ int conn_create_schema(struct conn *conn, const struct id128 *node, const struct
         rc = conn_exec(conn, peer_schema);
     if (!rc)
         rc = conn_exec(conn, conflict_schema);
+    if (!rc)
+        rc = conn_exec(conn, freeze_schema);
     if (!rc)
         rc = conn_exec(conn, cluster_schema);
     if (!rc)

@@ -246,6 +246,7 @@ int decide(struct decision *out, const struct object *row, const struct request 
     case CHANGE_PEER:
     case CHANGE_MERGE:
     case CHANGE_FACT:
+    case CHANGE_RESTATE:
         break;
     }
     assert(!"a kind of change that is none");

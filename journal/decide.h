@@ -20,6 +20,7 @@ enum change_kind {
     CHANGE_MERGE,    /* chunks of a merge with a peer: never decided */
     CHANGE_FACT,     /* an event of ours that concerns no object: never decided */
     CHANGE_REPUT,    /* bytes that lost under another id, put under this one (conflict.h) */
+    CHANGE_RESTATE,  /* an event of ours of a frozen run, once more: never decided */
 };
 
 /* What is asked; `fields` (EVENT_HAS_…) tells which members are present. */

@@ -267,6 +267,10 @@ int fold_event(struct entry **out, const struct object *before, const struct eve
         entry->ends_origin = true;
         entry->ended = event->follows.origin;
     }
+    if (event->fields & EVENT_HAS_AFTER) {
+        entry->ends_origin = true;
+        entry->ended = event->after.origin;
+    }
     entry->kind = event->kind;
     entry->is_covered = fold_is_covered(event);
     event_hash(raw, raw_bytes, entry->hash);

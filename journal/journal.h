@@ -27,9 +27,10 @@ struct journal_config {
     const struct store_dirs *dirs; /* open; lent for the journal's life */
     struct ram *ram;               /* lent; NULL: none. Kept coherent with every commit. */
     bool sync;                     /* false: --durability=async */
-    uint64_t segment_bytes;        /* 0: the default; tests use less */
-    uint64_t scrub_interval_ms;    /* 0: no scrub */
-    uint64_t compact_bytes;        /* of events from which on they are compacted; 0: the default */
+    bool new_node;              /* journal_new_node follows: NODE_ID may be ahead of the database */
+    uint64_t segment_bytes;     /* 0: the default; tests use less */
+    uint64_t scrub_interval_ms; /* 0: no scrub */
+    uint64_t compact_bytes;     /* of events from which on they are compacted; 0: the default */
 };
 
 /* What a client or the node itself wants done; filled by the caller, owned by it until DONE. */
@@ -232,12 +233,25 @@ int journal_compact(struct journal *journal, struct journal_compact_result *out)
 int journal_rebuild(const struct store_dirs *dirs, uint64_t *events, uint64_t *objects,
                     char *message, size_t cap) MUST_CHECK;
 
+/*
+ * Make the open journal of a stopped node, a copy of another node's, that of a node of its own: a
+ * fresh id (*NODE), durable in NODE_ID and the database, and a hold journaled for every body that
+ * is here. Before journal_start, which must not follow: stop and close it. After an error the same
+ * call, after opening it anew, goes on.
+ */
+int journal_new_node(struct journal *journal, struct id128 *node) MUST_CHECK;
+
 struct journal_verify_result {
     uint64_t origins, events;
     uint64_t breaks;   /* places where a chain does not fit */
     char message[256]; /* the first break */
+    uint64_t frozen;   /* runs that were found to contradict themselves */
+    uint64_t forks; /* runs that do not follow the end of the run before, or not alone: a restored
+                       backup, or a copy */
+    char note[384]; /* the first of these */
 };
-/* Check every origin's hash chain and sequence. 0 also with breaks. */
+/* Check every origin's hash chain and sequence, and how runs follow each other. 0 also with breaks.
+ * Frozen runs and forks are no breaks: what is here of each is sound. */
 int journal_verify(struct db_reader *reader, struct journal_verify_result *out) MUST_CHECK;
 
 /*

@@ -42,6 +42,8 @@ struct entry {
     bool ends_origin;           /* the event names the run that it follows: that one has ended */
     struct id128 ended;
     hlc_time stamp;
+    struct id128 restated; /* it says again what event restated_seq (0: none) of that run said */
+    uint64_t restated_seq;
 
     /* Bytes that lost against others under their id, as the row that they were; NULL: none did.
      * They stay live (applier_keep); place_moved does not speak of them. */

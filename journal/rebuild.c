@@ -202,6 +202,8 @@ static int replay_all(struct journal *journal, uint64_t *events, uint64_t *objec
     if (rc == 0)
         rc = replay_log(journal, message, cap);
     if (rc == 0)
+        rc = applier_mend(journal);
+    if (rc == 0)
         rc = applier_checkpoint(journal);
     /* The database alone is renamed: all of it must be in it. */
     if (rc == 0 && journal->durable_position != journal->applier.state.position)

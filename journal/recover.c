@@ -195,6 +195,8 @@ int journal_recover(struct journal *journal, bool clean, char *message, size_t c
     else if (replay.in_transaction)
         applier_rollback(journal);
     if (rc == 0)
+        rc = applier_mend(journal);
+    if (rc == 0)
         rc = applier_load_snapshots(journal);
     if (rc == ERR_IO && journal_say_unreadable(journal, message, cap))
         return rc;

@@ -442,13 +442,21 @@ static void a_run_ends_by_the_first_event_of_the_next(void **state)
     assert_true(id_equal(&entry->ended, &other));
     entry_destroy(entry);
 
-    /* A freeze has a `follows` that means something else. */
+    /* A freeze has a `follows` that means something else, … */
     freeze.fields = EVENT_HAS_FOLLOWS;
     freeze.follows = first.follows;
     entry = folded(NULL, &freeze, &header, 5000);
     assert_false(entry->ends_origin);
     assert_null(entry->object);
     assert_int_equal(entry->delta.events, 1);
+    entry_destroy(entry);
+
+    /* … and another name for it. */
+    freeze.fields = EVENT_HAS_FOLLOWS | EVENT_HAS_AFTER;
+    freeze.after = first.follows;
+    entry = folded(NULL, &freeze, &header, 5000);
+    assert_true(entry->ends_origin);
+    assert_true(id_equal(&entry->ended, &other));
     entry_destroy(entry);
 }
 
