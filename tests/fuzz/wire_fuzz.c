@@ -344,6 +344,9 @@ static void same_message(const struct wire_message *a, const struct wire_message
     case WIRE_MERGE_CUT_KNOWN:
         same_merge(a, b);
         break;
+    case WIRE_PACK:
+        same_text(a->pack.data, b->pack.data);
+        break;
     case WIRE_ADOPT:
         same_text(a->adopt.items, b->adopt.items);
         break;
