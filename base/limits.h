@@ -167,13 +167,12 @@
 
 /* Merging with another node's rows. Times in milliseconds. */
 #define LIMIT_SHARED_EVENT_BYTES                                                                   \
-    (1 * GIB)                  /* of events, that are kept for live members who lack some */
-#define LIMIT_MERGE_SERVED   4 /* sessions in which this node is asked, at once */
-#define LIMIT_MERGE_GUESTS   LIMIT_MEMBERS
-#define LIMIT_MERGE_FLIGHTS  64         /* chunks on their way into the log */
-#define LIMIT_MERGE_RANGES   4096       /* found to differ, and not looked at yet */
-#define LIMIT_MERGE_OUTPUTS  32         /* of one step */
-#define MERGE_CREDIT_BYTES   (1 * MIB)  /* of chunks under way to an asker */
+    (1 * GIB)                          /* of events, that are kept for live members who lack some */
+#define LIMIT_MERGE_SERVED   4         /* sessions in which this node is asked, at once */
+#define LIMIT_MERGE_FLIGHTS  64        /* chunks on their way into the log */
+#define LIMIT_MERGE_RANGES   4096      /* found to differ, and not looked at yet */
+#define LIMIT_MERGE_OUTPUTS  32        /* of one step */
+#define MERGE_CREDIT_BYTES   (1 * MIB) /* of chunks under way to an asker */
 #define MERGE_LEAST_CHARGE   (16 * KIB) /* what a small chunk uses up of it */
 #define MERGE_DEADLINE_MS    10000      /* without progress of a session that we asked for … */
 #define MERGE_SERVE_MS       30000      /* … that somebody asked us for */

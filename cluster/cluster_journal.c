@@ -84,7 +84,10 @@ void cluster_listen_copies(void *arg, const struct journal_copy_news *news)
 {
     struct cluster *cluster = arg;
 
-    copies_news(cluster->copies, news->event, news->len);
+    if (news->event)
+        copies_news(cluster->copies, news->event, news->len);
+    else
+        copies_members(cluster->copies);
     if (news->wanted)
         replicator_want(cluster->replicator, news->wanted);
 }

@@ -123,7 +123,7 @@ static bool address_ok(struct text address)
 
 bool wire_runs_ok(struct text runs)
 {
-    struct wire_run before, run;
+    struct wire_run before = {.seq = 0}, run;
 
     if (runs.len % WIRE_RUN_BYTES != 0 || wire_run_count(runs) > LIMIT_WIRE_RUNS)
         return false;

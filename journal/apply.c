@@ -32,6 +32,7 @@ int applier_open(struct journal *journal)
 
     if ((rc = db_state_get(a->db, &a->state)) != 0 ||
         (rc = db_origins(a->db, &a->origins, &a->origin_count)) != 0 ||
+        (rc = applier_count_losers(journal)) != 0 ||
         (rc = db_segments(a->db, &segments, &count)) != 0)
         return rc;
     a->sums = calloc(count ? count : 1, sizeof *a->sums);
@@ -225,7 +226,7 @@ static int put_implied_hold(struct journal *journal, const struct entry *entry)
     return 0; /* a run of which nothing but rows is known: nobody knows whose it was */
 }
 
-static int remember_large(struct applier *a, uint64_t file)
+int applier_remember_large(struct applier *a, uint64_t file)
 {
     if (a->settle_count == a->settle_cap) {
         size_t cap = a->settle_cap ? 2 * a->settle_cap : 64;
@@ -238,6 +239,17 @@ static int remember_large(struct applier *a, uint64_t file)
     }
     a->settle[a->settle_count++] = file;
     return 0;
+}
+
+int applier_free(struct journal *journal, const struct place *place, uint64_t size,
+                 uint32_t record_bytes, lsn_t lsn)
+{
+    struct applier *a = &journal->applier;
+
+    assert(!place_is_none(place));
+    if (place->volume == PLACE_LARGE)
+        return db_garbage_add(a->db, place->offset, lsn);
+    return applier_add_sums(a, place->volume, 0, -(int64_t)size, -(int64_t)record_bytes);
 }
 
 static int put_row(struct journal *journal, const struct entry *entry)
@@ -256,14 +268,10 @@ static int put_row(struct journal *journal, const struct entry *entry)
         rc = db_outbox_set(a->db, OUTBOX_REPLICA, &object->id, object->size,
                            hlc_wall_ms(entry->stamp), entry->wanted_after);
     if (rc == 0 && entry->place_taken && object->place.volume == PLACE_LARGE)
-        rc = remember_large(a, object->place.offset);
-    if (rc == 0 && entry->place_moved) {
-        if (entry->place_before.volume == PLACE_LARGE)
-            rc = db_garbage_add(a->db, entry->place_before.offset, entry->lsn);
-        else
-            rc = applier_add_sums(a, entry->place_before.volume, 0, -(int64_t)entry->size_before,
-                                  -(int64_t)entry->record_bytes_before);
-    }
+        rc = applier_remember_large(a, object->place.offset);
+    if (rc == 0 && entry->place_moved)
+        rc = applier_free(journal, &entry->place_before, entry->size_before,
+                          entry->record_bytes_before, entry->lsn);
     if (rc == 0 && entry->place_taken && object->place.volume != PLACE_LARGE)
         rc = applier_add_sums(a, object->place.volume, 0, (int64_t)object->size,
                               object->record_bytes);
@@ -288,6 +296,8 @@ int applier_put(struct journal *journal, const struct entry *entry)
         rc = put_row(journal, entry);
     if (rc == 0 && (added || entry->is_merge) && entry->also_put)
         rc = put_implied_hold(journal, entry);
+    if (rc == 0 && entry->object)
+        rc = applier_keep(journal, entry);
     if (rc == 0 && entry->inline_volume)
         rc = applier_add_sums(a, entry->inline_volume, entry->inline_bytes, 0, 0);
     if (rc)
@@ -355,6 +365,10 @@ int applier_commit(struct journal *journal, lsn_t position)
         rc = db_state_set(a->db, &a->state);
     if (rc == 0)
         rc = db_commit(a->db);
+    if (rc == 0) {
+        atomic_store(&journal->losers, a->losers);
+        atomic_store(&journal->loser_bytes, a->loser_bytes);
+    }
     return rc;
 }
 
@@ -369,6 +383,7 @@ static int read_back(struct journal *journal)
     int rc;
 
     if ((rc = db_settle(a->db)) != 0 || (rc = db_state_get(a->db, &state)) != 0 ||
+        (rc = applier_count_losers(journal)) != 0 ||
         (rc = db_origins(a->db, &origins, &origin_count)) != 0 ||
         (rc = db_segments(a->db, &segments, &count)) != 0) {
         free(origins);
@@ -600,9 +615,12 @@ static bool concerns_copies(const struct entry *entry)
 /* The same of copies, while the entries are still there. */
 static void tell_copies(struct journal *journal, const struct entry *first)
 {
+    bool merged = false;
+
     if (!journal->copies_listener)
         return;
     for (const struct entry *entry = first; entry; entry = entry->next) {
+        merged |= entry->is_merge;
         if (!concerns_copies(entry))
             continue;
         bool wanted = entry->wanted_changed && entry->wanted_after;
@@ -612,16 +630,25 @@ static void tell_copies(struct journal *journal, const struct entry *first)
 
         journal->copies_listener(journal->copies_arg, &news);
     }
+    if (merged)
+        journal->copies_listener(journal->copies_arg, &(struct journal_copy_news){.event = NULL});
 }
 
 static void applied(struct journal *journal, struct entry *first)
 {
+    bool lost = false;
+
     tell_copies(journal, first);
     for (struct entry *entry = first, *next; entry; entry = next) {
         next = entry->next;
+        lost |= entry->loser != NULL;
+        if (entry->conflict)
+            atomic_fetch_add(&journal->conflicts, 1);
         pending_remove(journal->pending, entry);
     }
     pthread_mutex_lock(&journal->lock);
+    if (lost)
+        pthread_cond_broadcast(&journal->upkeep); /* the janitor puts them again */
     journal->acked.position = journal->applier.state.position;
     journal->acked.event_bytes = journal->applier.state.event_bytes;
     if (journal->room_wanted)

@@ -14,6 +14,8 @@
  * restart has read what is really there.
  */
 #include "base/log.h"
+#include "journal/conflict.h"
+#include "journal/db_conflict.h"
 #include "journal/journal_internal.h"
 #include "journal/ulid.h"
 
@@ -79,7 +81,8 @@ int committer_row(void *arg, const struct id128 *id, struct object **out)
     return rc;
 }
 
-/* Give EVENT its place in this run's chain and encode it into c->event. */
+/* Give EVENT its place in this run's chain, and a stamp where it has none, and encode it into
+ * c->event. */
 static int seal_event(struct journal *journal, struct chain *chain, struct event *event,
                       hlc_time replaced)
 {
@@ -95,7 +98,8 @@ static int seal_event(struct journal *journal, struct chain *chain, struct event
     event->origin = chain->origin;
     event->seq = chain->seq + 1;
     event->node = journal->node;
-    event->stamp = hlc_stamp(&c->clock, env_wall_ms(journal->env), replaced);
+    if (event->stamp == 0)
+        event->stamp = hlc_stamp(&c->clock, env_wall_ms(journal->env), replaced);
     memcpy(event->prev, chain->hash, SHA256_BYTES);
     buf_reset(&c->event);
     event_encode(&c->event, event);
@@ -166,6 +170,7 @@ static int commit_event(struct journal *journal, struct change *change, struct d
     if ((rc = fold_event(&entry, before, &d->event, c->event.data, c->event.len, &header, &place,
                          &journal->node)) != 0)
         return rc;
+    assert(!entry->loser); /* decide refuses what would beat, or lose against, what is known */
     record.event = entry->event;
     if (entry->object && !(change->object = object_copy(entry->object))) {
         entry_destroy(entry);
@@ -219,6 +224,55 @@ static int commit_client_change(struct journal *journal, struct change *change)
     return rc;
 }
 
+/* Bytes that lost under change->lost get an id of their own, unless that one is deleted: then they
+ * are, too. */
+static int commit_reput(struct journal *journal, struct change *change)
+{
+    struct object *lost = NULL;
+    int rc = committer_row(journal, &change->lost, &lost);
+    bool deleted = lost && lost->flags & OBJECT_DELETED;
+
+    object_destroy(&lost);
+    if (rc)
+        return rc;
+    return deleted ? ERR_DELETED : commit_client_change(journal, change);
+}
+
+/* Whether the body of the record to be moved, to which ROW does not point, lost against what ROW
+ * names and is still to be put again. */
+static int is_kept(struct journal *journal, const struct change *change, const struct event *event,
+                   const struct object *row, bool *kept)
+{
+    const struct record_header *old = &change->move_header;
+    struct place place = change->move_from, lies = {0};
+    struct db_conflict known = {.loser = NULL};
+    struct event_item item;
+    int rc = 0;
+
+    *kept = false;
+    if (!(old->flags & (RECORD_HAS_BODY | RECORD_LARGE)) || !row || row->flags & OBJECT_DELETED)
+        return 0;
+    if (event_items(change->move_event, change->move_event_bytes, &item, 1) == 0)
+        memcpy(item.sha256, event->sha256, SHA256_BYTES);
+    if (old->flags & RECORD_LARGE) {
+        place.volume = PLACE_LARGE;
+        place.offset = old->file;
+    }
+    /* The order matters: what is not pending any more has been committed before it left. */
+    bool found = pending_find_loser(journal->pending, &old->id, item.sha256, &lies);
+
+    if (!found && atomic_load(&journal->losers) > 0) {
+        rc = db_reader_conflict(journal->committer.reader, &old->id, item.sha256, &known);
+        if (rc == 0)
+            lies = known.loser->place;
+        else if (rc == ERR_NOT_FOUND)
+            rc = 0;
+        object_destroy(&known.loser);
+    }
+    *kept = place_equal(&lies, &place);
+    return rc;
+}
+
 /* Cleaning: the record at move_from goes to the end of the log; its body too, if it still counts.
  */
 static int commit_move(struct journal *journal, struct change *change)
@@ -237,7 +291,20 @@ static int commit_move(struct journal *journal, struct change *change)
     bool live =
         before && (large ? before->place.volume == PLACE_LARGE && before->place.offset == old->file
                          : place_equal(&before->place, &change->move_from));
+    bool kept = false;
 
+    if (!live)
+        rc = is_kept(journal, change, &event, before, &kept);
+    if (rc == 0 && kept && change->move_rotten)
+        rc = ERR_CORRUPT;
+    else if (rc == 0 && kept && !conflict_loses(&event, before))
+        rc = ERR_AGAIN; /* its event would not bring it back after a rebuild: first it is put again
+                         */
+    if (rc) {
+        object_destroy(&before);
+        return rc;
+    }
+    live |= kept;
     if (!live && change->move_covered && fold_is_covered(&event)) {
         object_destroy(&before);
         change->verdict = VERDICT_UNCHANGED;
@@ -275,10 +342,13 @@ static int commit_move(struct journal *journal, struct change *change)
     entry->lsn = place.lsn;
     entry->adds_event = false;
     entry->delta.events = 0;
-    if (live && entry->object) {
-        entry->object->place.lsn = place.lsn;
+    assert(!kept || entry->loser);
+    struct object *moved = kept ? entry->loser : live ? entry->object : NULL;
+
+    if (moved) {
+        moved->place.lsn = place.lsn;
         if (!large)
-            entry->object->place = place;
+            moved->place = place;
     }
     if (header.flags & RECORD_HAS_BODY)
         entry->inline_volume = place.volume;
@@ -398,6 +468,7 @@ static int commit_fact(struct journal *journal, struct change *change)
 {
     struct decision d = {.event = *change->fact};
 
+    d.event.stamp = 0;
     assert(!fold_concerns_row(&d.event));
     return commit_event(journal, change, &d, NULL);
 }
@@ -416,6 +487,8 @@ static int commit_one(struct journal *journal, struct change *change)
         rc = commit_peer_events(journal, change);
     else if (change->request.kind == CHANGE_MERGE)
         rc = commit_merge(journal, change);
+    else if (change->request.kind == CHANGE_REPUT)
+        rc = commit_reput(journal, change);
     else if (change->request.kind == CHANGE_FACT)
         rc = commit_fact(journal, change);
     else

@@ -44,6 +44,12 @@ enum statement {
     STATEMENT_SEGMENT_REMOVE,
     STATEMENT_GARBAGE_ADD,
     STATEMENT_GARBAGE_REMOVE,
+    STATEMENT_CONFLICT_SET,
+    STATEMENT_CONFLICT_REMOVE,
+    STATEMENT_CONFLICT_SUMS,
+    STATEMENT_CONFLICT_OF,
+    STATEMENT_CONFLICT_FOR,
+    STATEMENT_CONFLICT,
     STATEMENT_OUTBOX_SINCE,
     STATEMENT_SNAPSHOT_SET,
     STATEMENT_SNAPSHOT_OLDER,
@@ -77,6 +83,7 @@ enum statement {
     STATEMENT_AUTHOR,
     STATEMENT_COPIES,
     STATEMENT_RUN,
+    STATEMENT_CONFLICTS,
     STATEMENT_FEATURE,
     STATEMENT_OWED_OTHERS,
     STATEMENT_RANGE,
@@ -144,6 +151,9 @@ bool event_key_fits(int64_t origin_no, uint64_t seq);
 #define EVENT_SEQ_BITS       40
 #define EVENT_SEQ_MAX        ((UINT64_C(1) << EVENT_SEQ_BITS) - 1)
 #define OBJECT_KEY_PARAMETER 27
+/* In the statements about conflicts; as a column it follows those of the row. */
+#define CONFLICT_TARGET_PARAMETER 27
+#define CONFLICT_TARGET_COLUMN    26
 
 /* A row of STATEMENT_EACH_HOLDER, and the holder's number. */
 struct snapshot_holder;

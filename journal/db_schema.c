@@ -62,6 +62,12 @@ static const char peer_schema[] =
     "held INTEGER NOT NULL, stamp INTEGER NOT NULL, origin BLOB NOT NULL, "
     "PRIMARY KEY (id, member, sha256)) WITHOUT ROWID;";
 
+/* Since version 4: bytes that lost against others under their id (db_conflict.h). */
+static const char conflict_schema[] =
+    "CREATE TABLE conflicts(id BLOB NOT NULL, " OBJECT_MEMBERS ", target BLOB NOT NULL, "
+    "PRIMARY KEY (id, sha256)) WITHOUT ROWID;"
+    "CREATE INDEX conflicts_by_target ON conflicts(target);";
+
 /* Since version 4: what the members have agreed on. */
 static const char cluster_schema[] =
     "CREATE TABLE cluster(one INTEGER PRIMARY KEY CHECK (one = 1), feature INTEGER NOT NULL);"
@@ -163,6 +169,17 @@ static const char *const texts[STATEMENT_COUNT] = {
     [STATEMENT_GARBAGE_ADD] = "INSERT OR IGNORE INTO garbage(freed_at, file) VALUES(?1, ?2)",
     [STATEMENT_GARBAGE_REMOVE] = "DELETE FROM garbage WHERE freed_at <= ?1",
 
+    [STATEMENT_CONFLICT_SET] = "INSERT OR REPLACE INTO conflicts(" OBJECT_COLUMNS
+                               ", target) VALUES(" OBJECT_PARAMETERS ", ?27)",
+    [STATEMENT_CONFLICT_REMOVE] = "DELETE FROM conflicts WHERE id = ?1 AND sha256 = ?2",
+    [STATEMENT_CONFLICT_SUMS] = "SELECT count(*), coalesce(sum(size), 0) FROM conflicts",
+    [STATEMENT_CONFLICT_OF] =
+        "SELECT " OBJECT_COLUMNS ", target FROM conflicts WHERE id = ?1 LIMIT 1",
+    [STATEMENT_CONFLICT_FOR] =
+        "SELECT " OBJECT_COLUMNS ", target FROM conflicts WHERE target = ?1 LIMIT 1",
+    [STATEMENT_CONFLICT] =
+        "SELECT " OBJECT_COLUMNS ", target FROM conflicts WHERE id = ?1 AND sha256 = ?2",
+
     [STATEMENT_OUTBOX_SINCE] = "UPDATE outbox SET since_ms = ?2 WHERE kind = 1 AND id = ?1",
     [STATEMENT_SNAPSHOT_SET] =
         "INSERT OR REPLACE INTO snapshots(id, position, chunks) VALUES(?1, ?2, ?3)",
@@ -215,8 +232,11 @@ static const char *const texts[STATEMENT_COUNT] = {
         "ON h.id = ?1 AND h.member = m.no AND h.sha256 = ?2 WHERE m.state = 1 OR m.node = ?3",
     [STATEMENT_AUTHOR] = "SELECT node FROM origins WHERE origin = ?1",
     [STATEMENT_RUN] = "SELECT no FROM origins WHERE origin = ?1",
+    [STATEMENT_CONFLICTS] = "SELECT " OBJECT_COLUMNS ", target FROM conflicts "
+                            "WHERE (id, sha256) > (?1, ?2) ORDER BY id, sha256 LIMIT ?3",
     [STATEMENT_FEATURE] = "SELECT feature FROM cluster",
-    [STATEMENT_OWED_OTHERS] = "SELECT count(*) FROM outbox WHERE kind > 2",
+    [STATEMENT_OWED_OTHERS] =
+        "SELECT (SELECT count(*) FROM outbox WHERE kind > 2) + (SELECT count(*) FROM conflicts)",
     [STATEMENT_RANGE] = "SELECT " OBJECT_COLUMNS " FROM objects WHERE key >= ?1 ORDER BY key",
     [STATEMENT_GARBAGE] = "SELECT file, freed_at FROM garbage WHERE freed_at > ?1 AND "
                           "freed_at < ?2 ORDER BY freed_at, file LIMIT ?3",
@@ -423,6 +443,8 @@ int conn_upgrade(struct conn *conn)
     if (!rc)
         rc = conn_exec(conn, cluster_schema);
     if (!rc)
+        rc = conn_exec(conn, conflict_schema);
+    if (!rc)
         rc = conn_exec(conn, version);
     if (!rc)
         rc = conn_exec(conn, "COMMIT");
@@ -443,6 +465,8 @@ int conn_create_schema(struct conn *conn, const struct id128 *node, const struct
     rc = conn_exec(conn, schema);
     if (!rc)
         rc = conn_exec(conn, peer_schema);
+    if (!rc)
+        rc = conn_exec(conn, conflict_schema);
     if (!rc)
         rc = conn_exec(conn, cluster_schema);
     if (!rc)

@@ -331,6 +331,7 @@ void journal_close(struct journal **journal_ptr)
     assert(!journal->threaded);
     scrub_release(&journal->scrub);
     compact_release(&journal->compactor);
+    reput_release(&journal->reput);
     committer_close(journal);
     db_reader_close(&journal->cleaner.reader);
     applier_close(journal);
@@ -668,6 +669,9 @@ void journal_stats(struct journal *journal, struct journal_stats *out)
     out->repaired = atomic_load(&journal->repaired);
     out->lost = atomic_load(&journal->lost);
     out->conflicts = atomic_load(&journal->conflicts);
+    out->losers = atomic_load(&journal->losers);
+    out->loser_bytes = atomic_load(&journal->loser_bytes);
+    out->reputs = atomic_load(&journal->reput.done);
     out->clock = atomic_load(&journal->clock_faults);
     out->refused = atomic_load(&journal->refused);
     out->scrub_done = atomic_load(&journal->scrub.objects);

@@ -46,6 +46,8 @@ struct change {
      * CHANGE_MERGE: chunks of a merge (merge_chunk.h), laid out likewise. */
     const uint8_t *events;
     size_t events_bytes;
+    /* CHANGE_REPUT: the id under which these bytes lost. */
+    struct id128 lost;
     /* CHANGE_FACT: kind and payload of an event without an object; lent until DONE. Its stamp,
      * where there is one, is the one that it replaces: what is journaled bears a later one. */
     const struct event *fact;
@@ -71,6 +73,7 @@ struct change {
     size_t events_done;        /* bytes of `events` that are in this batch or an earlier one */
     const uint8_t *move_event; /* or a snapshot's chunk */
     uint32_t move_event_bytes;
+    bool move_rotten;  /* its body does not verify, and no row pointed to it */
     bool move_covered; /* a snapshot covers the event: without a live body it need not move */
     struct place move_from;
     struct record_header move_header;
@@ -108,7 +111,8 @@ void journal_on_damage(struct journal *journal,
 /* One event that the applier has put into SQLite, and that may have changed who has copies of what
  * or who shall have. Lent for the call. */
 struct journal_copy_news {
-    const uint8_t *event; /* encoded: put, meta, hold, drop, delete */
+    const uint8_t *event; /* encoded: put, meta, hold, drop, delete; NULL: much may have changed, as
+                             rows of a merge are in SQLite */
     size_t len;
     const struct id128 *wanted; /* this node wants a copy of it from now on; NULL: none */
 };
@@ -164,6 +168,9 @@ struct journal_stats {
     uint64_t pending, pending_bytes;
     uint64_t segments, dead_bytes, cleaned_segments, moved_records;
     uint64_t bad_blocks, repaired, lost, conflicts, clock, refused;
+    uint64_t losers,
+        loser_bytes; /* bodies that lost under their id, still to get one of their own */
+    uint64_t reputs; /* that got it since the start */
     uint64_t scrub_done, scrub_total_bytes, scrub_errors, scrub_finished_ms;
     bool read_only;
     uint64_t recovered_records, rotten_bytes;

@@ -10,6 +10,7 @@
 #include "journal/merge.h"
 #include "journal/merge_chunk.h"
 #include "journal/pending.h"
+#include "journal/reput.h"
 #include "journal/scrub.h"
 
 #include <pthread.h>
@@ -72,7 +73,8 @@ struct applier {
     struct db_state state;     /* as of the open or last transaction */
     struct db_origin *origins; /* rows of the table of this name */
     size_t origin_count;
-    uint64_t *settle; /* large files named in this transaction */
+    uint64_t losers, loser_bytes; /* rows of the table conflicts, and of their bodies */
+    uint64_t *settle;             /* large files named in this transaction */
     size_t settle_count, settle_cap;
     pthread_mutex_t sums_lock; /* sums are read by the janitor */
     struct segment_sums *sums;
@@ -129,6 +131,7 @@ struct journal {
     struct cleaner cleaner;
     struct scrub scrub;
     struct compactor compactor;
+    struct reput reput;
 
     void (*listener)(void *arg, const struct journal_news *news);
     void *listener_arg;
@@ -172,6 +175,7 @@ struct journal {
     _Atomic bool trimming; /* events that the newest snapshot covers are still in the database */
     _Atomic uint64_t snapshot_count, compacted_events;
     _Atomic uint64_t bad_blocks, repaired, lost, conflicts, clock_faults, refused;
+    _Atomic uint64_t losers, loser_bytes; /* the applier's figures, as committed */
     _Atomic uint64_t cleaned_segments, moved_records;
     struct disk_room room_left;
 };
@@ -195,8 +199,8 @@ int fold_event(struct entry **out, const struct object *before, const struct eve
                const void *raw, size_t raw_bytes, const struct record_header *header,
                const struct place *place, const struct id128 *self) MUST_CHECK;
 /* What the step from BEFORE (NULL: unknown) to ENTRY's object, which is set, asks of the applier.
- */
-void fold_changes(struct entry *entry, const struct object *before);
+ * ERR_NO_MEMORY. */
+int fold_changes(struct entry *entry, const struct object *before) MUST_CHECK;
 /* What the step from BEFORE to AFTER (NULL: unknown) changes in counters and digest. */
 void fold_delta(struct delta *d, const struct object *before, const struct object *after);
 /* Whether an event of this kind can change the row of its id. */
@@ -253,6 +257,22 @@ int applier_add_sums(struct applier *applier, uint32_t volume, int64_t body, int
 
 /* The entry of a merge that is no row: holders, members, runs. */
 int applier_put_merge(struct journal *journal, const struct entry *entry) MUST_CHECK;
+
+/* ---- keep.c: the applier's side of conflicts ---- */
+
+/* Put what ENTRY says of bytes that lost into the open transaction: after its row. */
+int applier_keep(struct journal *journal, const struct entry *entry) MUST_CHECK;
+/* A row of the table as a snapshot has it, which may be older than the rows of objects are. */
+int applier_load_loser(struct journal *journal, const struct object *loser) MUST_CHECK;
+/* LOSER's bytes are gone: there is nothing left that could be put again. In a transaction. */
+int applier_forget_loser(struct journal *journal, const struct object *loser) MUST_CHECK;
+/* Read how many there are. */
+int applier_count_losers(struct journal *journal) MUST_CHECK;
+/* Nothing points to the bytes at PLACE any more since the record at LSN. */
+int applier_free(struct journal *journal, const struct place *place, uint64_t size,
+                 uint32_t record_bytes, lsn_t lsn) MUST_CHECK;
+/* A record of this transaction names this large file. */
+int applier_remember_large(struct applier *applier, uint64_t file) MUST_CHECK;
 
 /* ---- trim.c: the applier's side of snapshots ---- */
 

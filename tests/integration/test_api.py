@@ -585,6 +585,7 @@ STATS = {
     "objects": {"count", "deleted", "bytes"},
     "journal": {"events", "vector", "digest", "position", "durable_position"},
     "commit": {"batches", "records", "syncs", "pending"},
+    "conflicts": {"count", "bytes", "done"},
     "memory": {"limit_bytes", "used_bytes", "hits", "misses"},
     "http": {"requests", "connections", "in_flight"},
     "faults": {"bad_blocks", "repaired", "lost", "conflicts", "clock", "refused"},

@@ -530,6 +530,18 @@ static void each_put_of_the_same_bytes_is_a_copy(void **state)
     assert_int_equal(sync_to(b, a), 0);
     expect_copies(b, 3, 1, 2);
     expect_copies(a, 3, 1, 2);
+    /* So does that of the one whose put the row names. */
+    assert_int_equal(put(a, 4, 500), 0);
+    assert_int_equal(sync_to(b, a), 0);
+    expect_copies(b, 4, 1, 2);
+    assert_int_equal(find(a, 4, &object), 0);
+    drop.request.id = make_id(4);
+    drop.request.checked = object->place;
+    object_destroy(&object);
+    assert_int_equal(commit(a, &drop), 0);
+    assert_int_equal(sync_to(b, a), 0);
+    expect_copies(b, 4, 0, 2);
+    expect_copies(a, 4, 0, 2);
     expect_sound(a, NULL);
     expect_sound(b, NULL);
     node_close(b, true);
