@@ -10,10 +10,12 @@
  * which looks like an empty table. So nobody may pass over what these return. */
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wredundant-decls"
+/* NOLINTBEGIN(readability-redundant-declaration) */
 int sqlite3_bind_blob(sqlite3_stmt *, int, const void *, int, void (*)(void *)) MUST_CHECK;
 int sqlite3_bind_text(sqlite3_stmt *, int, const char *, int, void (*)(void *)) MUST_CHECK;
 int sqlite3_bind_int(sqlite3_stmt *, int, int) MUST_CHECK;
 int sqlite3_bind_int64(sqlite3_stmt *, int, sqlite3_int64) MUST_CHECK;
+/* NOLINTEND(readability-redundant-declaration) */
 #pragma GCC diagnostic pop
 
 #define DB_APPLICATION_ID 0x4F424A53 /* "OBJS" */
