@@ -16,11 +16,10 @@ import planting  # noqa: E402
 # (name, what is wrong, file, text, its replacement)
 MUTANTS = [
     ("hold-by-id", "a copy counts for whatever bytes are wanted under the id", "journal/decide.c",
-     "    if (memcmp(row->sha256, request->sha256, SHA256_BYTES) != 0 || row->size != request->size)\n"
-     "        return ERR_CONFLICT;\n    if (!place_is_none(&row->place))\n        return 0;\n"
-     "    start_event(out, request, EVENT_HOLD);",
-     "    if (!place_is_none(&row->place))\n        return 0;\n"
-     "    start_event(out, request, EVENT_HOLD);"),
+     "        return ERR_CONFLICT;\n"
+     "    if (!place_is_none(&row->place) && !(is_checked(row, request) && request->damaged))\n",
+     "        out->store_body = true;\n"
+     "    if (!place_is_none(&row->place) && !(is_checked(row, request) && request->damaged))\n"),
     ("hold-of-deleted", "a copy is committed without a look at the tombstone", "journal/decide.c",
      "    if (row->flags & OBJECT_DELETED)\n        return ERR_DELETED;\n"
      "    if (memcmp(row->sha256, request->sha256",
