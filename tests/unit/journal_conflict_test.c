@@ -3,6 +3,8 @@
  * they heard; and a delete takes it along. */
 #include "tests/unit/conflict_fixture.h"
 
+#include "journal/db_merge.h"
+
 static void both_bodies_stay(struct nodes *nodes, size_t size)
 {
     struct object *object, *lost;
@@ -341,6 +343,60 @@ static void an_id_that_is_taken_meanwhile_is_passed_over(void **state)
     a_taken_id_is_passed_over(*state, false);
 }
 
+/* TO takes over FROM's rows without the events that made them, as whoever was away for long does.
+ */
+static void merge_to(struct node *to, struct node *from)
+{
+    static const struct id128 first;
+    struct db_reader *reader;
+    struct id128 next;
+    struct buf data;
+
+    apply(from);
+    buf_init(&data, 0);
+    assert_int_equal(journal_reader_open(from->journal, &reader), 0);
+    assert_int_equal(db_merge_rows(reader, &first, &db_last_id, &data, &next), 0);
+    assert_true(id_equal(&next, &db_last_id)); /* all in one */
+    struct change change = {.request.kind = CHANGE_MERGE,
+                            .events = (const uint8_t *)data.data,
+                            .events_bytes = data.len,
+                            .done = done};
+
+    assert_int_equal(journal_submit(to->journal, &change), 0);
+    assert_int_equal(journal_commit_step(to->journal), 1);
+    assert_int_equal(change.rc, 0);
+    db_reader_close(&reader);
+    buf_release(&data);
+    apply(to);
+}
+
+static void what_loses_against_a_merged_row_stays(struct nodes *nodes, size_t size)
+{
+    put_both(nodes, size);
+    withhold(nodes->a, true);
+    merge_to(nodes->a, nodes->b);
+    expect_winner(nodes->a, 2, size, false);
+    assert_int_equal(losers(nodes->a), 1);
+    expect_sound(nodes->a, NULL);
+    rebuild(nodes->a);
+    assert_int_equal(losers(nodes->a), 1);
+    withhold(nodes->a, false);
+    converge(nodes);
+    expect_loser(nodes->a, 1, size, true);
+    expect_loser(nodes->b, 1, size, false);
+    expect_winner(nodes->b, 2, size, true);
+}
+
+static void what_loses_against_a_merged_row_stays_in_segments(void **state)
+{
+    what_loses_against_a_merged_row_stays(*state, SMALL);
+}
+
+static void what_loses_against_a_merged_row_stays_in_files(void **state)
+{
+    what_loses_against_a_merged_row_stays(*state, LARGE);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -358,6 +414,8 @@ int main(void)
         TEST(an_id_deleted_beforehand_gets_nothing),
         TEST(an_id_that_is_taken_is_passed_over),
         TEST(an_id_that_is_taken_meanwhile_is_passed_over),
+        TEST(what_loses_against_a_merged_row_stays_in_segments),
+        TEST(what_loses_against_a_merged_row_stays_in_files),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
