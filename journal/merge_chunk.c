@@ -110,6 +110,7 @@ static int fold_row(struct folding *f, struct object *row, merge_look_up *look_u
         entry->lsn = f->lsn++;
         entry->stamp = object_stamp(entry->object);
         rc = fold_changes(entry, before);
+        entry->conflict = entry->loser != NULL;
     }
     if (rc == 0 && entry && entry->is_merge) {
         append(f, entry);
