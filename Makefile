@@ -136,6 +136,24 @@ $(CLSIM): $(call OBJ,$(CLSIM_SRC) $(CLSIM_PARTS)) $(LIB)
 	@echo '  LINK  $@'
 	@$(CC) $(LINK) $(LDFLAGS) -o $@ $(filter %.o,$^) $(LIB) $(LIBS)
 
+# The node with a feature level and an event kind more, for a test of what differing nodes do
+# together: the few sources that speak of levels, compiled anew, before the library.
+FEATURE     := $(BUILD)/feature/objstore
+FEATURE_SRC := $(shell grep -lE 'FEATURE_LEVEL|OBJSTORE_FEATURE_BUILD' $(LIB_SRC))
+FEATURE_OBJ := $(patsubst %.c,$(BUILD)/feature/obj/%.o,$(FEATURE_SRC))
+
+$(BUILD)/feature/obj/%.o: %.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	@echo '  CC    $< (feature)'
+	@$(CC) $(ALL_CFLAGS) -DOBJSTORE_FEATURE_BUILD -MMD -MP -c -o $@ $<
+
+$(FEATURE): $(FEATURE_OBJ) $(call OBJ,$(NODE_SRC) $(BOTH_SRC)) $(LIB) $(BUILD)/sources
+	@echo '  LINK  $@'
+	@$(CC) $(LINK) $(LDFLAGS) -o $@ $(filter %.o,$^) $(LIB) $(LIBS)
+
+.PHONY: feature-build
+feature-build: $(FEATURE) ## build build/feature/objstore: this node with an event kind more
+
 .PHONY: FORCE units lib
 FORCE:
 units: $(UNITS)
@@ -197,7 +215,7 @@ build/mutants/ready: tests/requirements-mutants.txt
 	@$(PYTHON) -m venv build/mutants && build/mutants/bin/pip -q install -r $<
 	@touch $@
 
-integration: build $(VENV)/ready ## run the integration tests; ONE=expression picks some
+integration: build feature-build $(VENV)/ready ## run the integration tests; ONE=expression picks some
 	@scripts/run-integration.sh $(BUILD) $(VENV) $(if $(ONE),-k '$(ONE)')
 
 test: ## set up, build, run every test

@@ -195,10 +195,10 @@ int cache_source_create(struct http_source **out, struct store *store, struct di
     return 0;
 }
 
-int cache_source_start(struct http_source *it, struct http_request *http,
+int cache_source_start(struct http_source *http_source, struct http_request *http,
                        void (*run)(struct http_request *http))
 {
-    struct cache_source *source = (struct cache_source *)it;
+    struct cache_source *source = (struct cache_source *)http_source;
     uint64_t index = source->layout.ranges[0].first / BLOCK_BYTES;
     uint8_t block[BLOCK_BYTES];
     size_t len;
@@ -209,9 +209,9 @@ int cache_source_start(struct http_source *it, struct http_request *http,
     return run ? disk_copy_read(source->copy, index, block, &len, false) : 0;
 }
 
-const struct store_origin *cache_source_origin(struct http_source *it)
+const struct store_origin *cache_source_origin(struct http_source *http_source)
 {
-    struct cache_source *source = (struct cache_source *)it;
+    struct cache_source *source = (struct cache_source *)http_source;
 
     return source->fill ? peer_fill_origin(source->fill) : NULL;
 }

@@ -21,11 +21,11 @@ int cache_source_create(struct http_source **out, struct store *store, struct di
  * RUN is posted when that is known, and the caller touches neither any more. To be called again in
  * RUN, with RUN NULL: never ERR_AGAIN then. Blocks, where RUN is not NULL.
  */
-int cache_source_start(struct http_source *source, struct http_request *http,
+int cache_source_start(struct http_source *http_source, struct http_request *http,
                        void (*run)(struct http_request *http)) MUST_CHECK;
 
 /* What it takes part in; NULL: the copy was complete. Lent until it is closed. */
-const struct store_origin *cache_source_origin(struct http_source *source);
+const struct store_origin *cache_source_origin(struct http_source *http_source);
 
 /* Close a source that was not handed to the core. */
 void cache_source_close(struct http_source **source);

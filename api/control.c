@@ -151,9 +151,11 @@ static void finished(struct http_request *http)
         const struct journal_compact_result *c = &task->compacted;
 
         buf_format(&out,
-                   "{\"events\":%llu,\"event_bytes\":%llu,\"chunks\":%llu,\"snapshot_bytes\":%llu",
+                   "{\"events\":%llu,\"event_bytes\":%llu,\"chunks\":%llu,\"snapshot_bytes\":%llu,"
+                   "\"waiting\":%s",
                    (unsigned long long)c->events, (unsigned long long)c->event_bytes,
-                   (unsigned long long)c->chunks, (unsigned long long)c->snapshot_bytes);
+                   (unsigned long long)c->chunks, (unsigned long long)c->snapshot_bytes,
+                   c->waiting ? "true" : "false");
     } else {
         const struct journal_verify_result *v = &task->verified;
 

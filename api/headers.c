@@ -325,7 +325,8 @@ static bool parse_seconds_ms(uint32_t *out, struct slice value)
     size_t rest = dot ? value.len - whole_len - 1 : 0;
     uint64_t whole = 0, ms = 0;
 
-    if (parse_u64(&whole, value.ptr, whole_len, LIMIT_ACK_TIMEOUT_MS / 1000) != 0 || (dot && rest == 0))
+    if (parse_u64(&whole, value.ptr, whole_len, LIMIT_ACK_TIMEOUT_MS / 1000) != 0 ||
+        (dot && rest == 0))
         return false;
     for (size_t i = 0; i < (rest > 3 ? rest : 3); i++) {
         char digit = i < rest ? dot[1 + i] : '0';

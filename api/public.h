@@ -22,7 +22,7 @@ struct public_config {
     struct stats_source stats; /* operations may be left out: public_operations */
     enum anonymous anonymous;
     bool refuse_isolated; /* serve no objects while this node hears less than half of its cluster */
-    unsigned loops; /* the server's workers */
+    unsigned loops;       /* the server's workers */
 };
 
 int public_create(struct public_api **out, const struct public_config *config) MUST_CHECK;

@@ -176,6 +176,14 @@ struct peer_bodies *store_peer_bodies(struct store *store)
     return store->peer_bodies;
 }
 
+bool store_give_way(struct store *store)
+{
+    if (!store->disk_cache || !disk_cache_shrink(store->disk_cache))
+        return false;
+    journal_freed(store->journal);
+    return true;
+}
+
 struct peer_fills *store_peer_fills(struct store *store)
 {
     return store->peer_fills;

@@ -33,6 +33,8 @@ struct store {
     unsigned idle_count;
 };
 
+/* The disk is full: the disk cache gives its room back. True: there was some. */
+bool store_give_way(struct store *store);
 /* Free the idle puts. */
 void store_put_drain(struct store *store);
 

@@ -193,9 +193,12 @@ int store_put_begin(struct store_put **out, struct store *store,
     *out = NULL;
     if (store->max_body_bytes && known && options->length > store->max_body_bytes)
         return ERR_TOO_BIG;
+    uint64_t length = known ? options->length : 0;
     int rc = store->cluster ? cluster_write_refusal(store->cluster) : 0;
     if (rc == 0)
-        rc = journal_room(store->journal, known ? options->length : 0);
+        rc = journal_room(store->journal, length);
+    if (rc == ERR_NO_SPACE && store_give_way(store)) /* copies of what others have come second */
+        rc = journal_room(store->journal, length);
     if (rc)
         return rc;
     struct store_put *put = take_idle(store);
@@ -336,6 +339,8 @@ int store_put_write(struct store_put *put, const void *data, size_t len)
     if (max && len > max - put->received)
         return ERR_TOO_BIG;
     rc = journal_claim(put->store->journal, len, put->received == 0);
+    if (rc == ERR_NO_SPACE && store_give_way(put->store))
+        rc = journal_claim(put->store->journal, len, put->received == 0);
     if (rc)
         return rc;
     bool large = put->length == UINT64_MAX ? put->received + len > LIMIT_INLINE_BODY_BYTES

@@ -67,6 +67,9 @@
 #define LIMIT_WIRE_EVENT_BYTES (256 * KIB) /* of events in one message, at least one event */
 #define LIMIT_WIRE_CHUNK_BYTES (256 * KIB) /* of a body in one message */
 #define LIMIT_WIRE_NOTE_BYTES  (8 * KIB)
+#define LIMIT_WIRE_MERGE_RUNS  2048        /* with their hashes, in one message */
+#define LIMIT_WIRE_MERGE_BYTES (264 * KIB) /* of chunks in one message: two of them */
+#define LIMIT_WIRE_FENCES      1024        /* in one question */
 #define LIMIT_WIRE_PACK_BYTES  (128 * KIB) /* of small messages that travel as one */
 #define PACK_MESSAGE_BYTES     (16 * KIB)  /* larger ones travel alone */
 #define LIMIT_VECTOR_RUNS      1000000     /* a run is one life of one process, which wrote */
@@ -95,7 +98,9 @@
 #define LIMIT_SERVED_BACKGROUND           192
 #define LIMIT_SERVED_PER_PEER             32
 #define LIMIT_SERVED_PER_PEER_BACKGROUND  24
-#define LIMIT_ASKED_LARGE_BACKGROUND      18 /* of one peer: a small body never waits for large ones */
+#define LIMIT_PEER_WINDOWS                (8 * MIB) /* of one peer's transfers: no more than … */
+#define LIMIT_PEER_WINDOWS_BACKGROUND     (6 * MIB) /* … the link takes, LIMIT_LINK_BYTES_OUT */
+#define LIMIT_ASKED_LARGE_BACKGROUND      8 /* of one peer: a small body never waits for large ones */
 #define LIMIT_SERVE_READS                 64 /* under way to the disk: so many, … */
 #define LIMIT_SERVE_READS_BACKGROUND      48
 #define LIMIT_SERVE_READ_BYTES            (4 * MIB) /* … and so much; each is at most a chunk */
@@ -159,6 +164,30 @@
 #define SYNC_BACKOFF_MAX_MS       8000
 #define SYNC_REPAIR_MS            30000 /* a random peer that differs is asked, news or not */
 #define SYNC_REFUSED_MS           60000 /* events that do not fit are not tried again */
+
+/* Merging with another node's rows. Times in milliseconds. */
+#define LIMIT_SHARED_EVENT_BYTES                                                                   \
+    (1 * GIB)                  /* of events, that are kept for live members who lack some */
+#define LIMIT_MERGE_SERVED   4 /* sessions in which this node is asked, at once */
+#define LIMIT_MERGE_GUESTS   LIMIT_MEMBERS
+#define LIMIT_MERGE_FLIGHTS  64         /* chunks on their way into the log */
+#define LIMIT_MERGE_RANGES   4096       /* found to differ, and not looked at yet */
+#define LIMIT_MERGE_OUTPUTS  32         /* of one step */
+#define MERGE_CREDIT_BYTES   (1 * MIB)  /* of chunks under way to an asker */
+#define MERGE_LEAST_CHARGE   (16 * KIB) /* what a small chunk uses up of it */
+#define MERGE_DEADLINE_MS    10000      /* without progress of a session that we asked for … */
+#define MERGE_SERVE_MS       30000      /* … that somebody asked us for */
+#define MERGE_GUEST_MS       600000     /* events stay for whoever was silent no longer than this */
+#define MERGE_BACKOFF_MS     500        /* after a session that failed, doubled up to … */
+#define MERGE_BACKOFF_MAX_MS 8000
+#define MERGE_TRIES          8     /* in a row that brought nothing: given up */
+#define MERGE_SAME_PEER      3     /* … with one peer, while there are others */
+#define MERGE_CALM_MS        10000 /* after one was adopted: what sync says is of before */
+#define MERGE_DIFFERS_MS     3000  /* unequal at equal vectors for so long, before …*/
+#define MERGE_AGAIN_MS       10000 /* between two repairs, doubled up to … */
+#define MERGE_AGAIN_MAX_MS   600000
+#define MERGE_LEAF_ROWS      32    /* ranges of so few rows are sent whole */
+#define MERGE_FENCE_ROWS     50000 /* ranges that are compared have at most so many */
 
 /* Notes to all nodes. Times in milliseconds. A note is taken while it is young, and remembered for
  * much longer; so it is not taken twice. */

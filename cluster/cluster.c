@@ -93,6 +93,8 @@ static void tick(struct cluster *cluster)
 
         cluster->sync_tick_ms = now_ms;
         cluster_sync(cluster, &input);
+        cluster_merge(cluster, &(struct merge_input){.kind = MERGE_TICK});
+        cluster_cut_tick(cluster, now_ms);
         fetch_tick(cluster->fetches, now_ms);
         serve_tick(cluster->serve, now_ms);
         orders_tick(cluster, now_ms);
@@ -289,7 +291,13 @@ static int open_cores(struct cluster *cluster)
         .tag = {cluster->tag, (uint32_t)strlen(cluster->tag)},
         .version = {OBJSTORE_VERSION, (uint32_t)strlen(OBJSTORE_VERSION)},
         .address = {cluster->advertise, (uint32_t)strlen(cluster->advertise)}};
-    if ((rc = sync_create(&cluster->sync, &sync)) == 0 &&
+    if ((rc = sync_create(&cluster->sync, &sync)) == 0) {
+        struct merge_config merge = {
+            .self = cluster->self, .seed = seeds[2], .vector = sync_vector(cluster->sync)};
+
+        rc = merge_create(&cluster->merge, &merge);
+    }
+    if (rc == 0 && (rc = cut_create(&cluster->cut, seeds[3])) == 0 &&
         (rc = probe_create(&cluster->probe, &probe, cluster_now(cluster))) == 0 &&
         (rc = members_create(&cluster->members)) == 0 && (rc = orders_open(cluster, seeds[3])) == 0)
         rc = bodies_open(cluster);
@@ -411,6 +419,8 @@ void cluster_close(struct cluster **cluster_ptr)
     pool_stop(&cluster->pool);
     take_deliveries(cluster);
     probe_destroy(&cluster->probe);
+    merge_destroy(&cluster->merge);
+    cut_destroy(&cluster->cut);
     sync_destroy(&cluster->sync);
     fetch_destroy(&cluster->fetches);
     serve_destroy(&cluster->serve);
@@ -450,6 +460,9 @@ void cluster_stats(struct cluster *cluster, struct cluster_stats *out)
     out->wanted_bytes = replicator.wanted_bytes;
     out->replicated = replicator.done;
     copies_stats(cluster->copies, &out->acks);
+    /* What doors act on already. */
+    out->health = cluster_health(cluster);
+    out->clock_is_skewed = cluster_clock_is_skewed(cluster);
 }
 
 size_t cluster_members(struct cluster *cluster, struct cluster_member *out, size_t max)
@@ -469,11 +482,7 @@ struct drainer *cluster_drainer(struct cluster *cluster)
 
 bool cluster_is_alone(struct cluster *cluster)
 {
-    pthread_mutex_lock(&cluster->lock);
-    bool alone = cluster->alone;
-
-    pthread_mutex_unlock(&cluster->lock);
-    return alone;
+    return atomic_load_explicit(&cluster->alone, memory_order_relaxed);
 }
 
 struct copies *cluster_copies(struct cluster *cluster)

@@ -6,10 +6,12 @@
 #include "base/container.h"
 #include "base/pool.h"
 #include "cluster/cluster.h"
+#include "cluster/cut.h"
 #include "cluster/drainer.h"
 #include "cluster/fetch.h"
 #include "cluster/lag.h"
 #include "cluster/link.h"
+#include "cluster/merge.h"
 #include "cluster/notes.h"
 #include "cluster/places.h"
 #include "cluster/replicator.h"
@@ -55,7 +57,14 @@ struct news {
     bool own;
 };
 
-struct commit_job;
+/* A change for the committer, which may have to wait here until it has room: in their order. */
+struct commit_job {
+    struct change change; /* first: the committer hands it back */
+    struct commit_job *next;
+    struct delivery delivery; /* `run` is set by who makes it */
+    struct cluster *cluster;
+};
+
 struct cluster_order;
 
 /* A question of another thread's, which waits for the answer. */
@@ -83,6 +92,8 @@ struct cluster {
     struct sync *sync;
     struct fetches *fetches;
     struct serve *serve;
+    struct merge *merge;
+    struct cut *cut;
     struct notes *notes;
     struct members *members;
     struct places *places;
@@ -91,7 +102,10 @@ struct cluster {
     const struct link_from *current; /* whose frame is being looked at */
     struct buf frame, pack_frame;
     struct hash128 digest; /* of the rows that the journal told of last */
-    uint64_t events;
+    uint64_t events, event_bytes, rows;
+    bool merge_holds; /* somebody is about to adopt a vector of ours */
+    bool cut_reading;
+    uint64_t cut_ms;
     bool fact_under_way; /* our own member event */
     bool leaving;
     bool local_due; /* what this node says of itself has changed */
@@ -151,7 +165,7 @@ struct cluster {
     bool news_members; /* a member event was among them */
     bool news_lost;    /* for want of memory: read all of it again */
     struct hash128 news_digest;
-    uint64_t news_events;
+    uint64_t news_events, news_event_bytes, news_rows;
     unsigned under_way; /* jobs and commits that will come back as deliveries */
     bool asks_closed;
     struct inquiry *inquiries;
@@ -160,7 +174,7 @@ struct cluster {
     struct cluster_stats stats;
     struct cluster_member view[LIMIT_MEMBERS + 1];
     size_t view_count;
-    bool alone;
+    _Atomic bool alone;
 };
 
 /* ---- cluster.c ---- */
@@ -221,12 +235,22 @@ void cluster_listen_copies(void *arg, const struct journal_copy_news *news);
 int cluster_load(struct cluster *cluster) MUST_CHECK;
 /* Tell the cores what the journal said since the last call. */
 void cluster_news(struct cluster *cluster);
-/* Events of peers to the committer, as many as it has room for. */
+/* JOB, whose change and delivery are set, to the committer. Its delivery frees it. */
+void cluster_commit(struct cluster *cluster, struct commit_job *job);
+/* What waits for the committer, as much as it has room for. */
 void cluster_submit(struct cluster *cluster);
 /* Tell sync of what could not be begun. */
 void cluster_failed(struct cluster *cluster);
 /* One input for the sync core, and what comes of it. */
 void cluster_sync(struct cluster *cluster, struct sync_input *input);
+
+/* ---- cluster_merge.c ---- */
+
+/* One input for the merge core, and what comes of it. */
+void cluster_merge(struct cluster *cluster, struct merge_input *input);
+void cluster_cut_message(struct cluster *cluster, const struct wire_message *message);
+/* Ask, and let go what may go. */
+void cluster_cut_tick(struct cluster *cluster, uint64_t now_ms);
 
 /* ---- cluster_inquiry.c ---- */
 

@@ -66,6 +66,8 @@ void cluster_listen(void *arg, const struct journal_news *news)
         cluster->news_whole = true;
         cluster->news_digest = news->digest;
         cluster->news_events = news->events;
+        cluster->news_event_bytes = news->event_bytes;
+        cluster->news_rows = news->rows;
         cluster->news_members |= news->members;
     }
     bool whole = cluster->news_whole;
@@ -91,6 +93,8 @@ static void tell_run(struct cluster *cluster, const struct vector_run *run, bool
 {
     struct sync_input input = {.kind = SYNC_LOCAL, .local = {.run = *run, .own = own}};
 
+    if (own)
+        cluster_merge(cluster, &(struct merge_input){.kind = MERGE_OWN, .own = run->origin});
     if (run->seq > 0) /* else it is known by name alone, as one that another follows */
         cluster_sync(cluster, &input);
 }
@@ -135,6 +139,8 @@ int cluster_load(struct cluster *cluster)
         }
         cluster->digest = state.digest;
         cluster->events = state.events;
+        cluster->event_bytes = state.event_bytes;
+        cluster->rows = state.objects + state.deleted;
         peer_local(cluster);
     }
     free(origins);
@@ -215,6 +221,8 @@ void cluster_news(struct cluster *cluster)
     cluster->news_whole = cluster->news_members = cluster->news_lost = false;
     cluster->digest = cluster->news_digest;
     cluster->events = cluster->news_events;
+    cluster->event_bytes = cluster->news_event_bytes;
+    cluster->rows = cluster->news_rows;
     pthread_mutex_unlock(&cluster->lock);
 
     for (size_t i = 0; i < count; i++)
@@ -320,18 +328,15 @@ static void ask_events(struct cluster *cluster, const struct sync_read *read)
  * credit for: a refusal would cost the peer its session, and the order of a run its sense.
  */
 
-struct commit_job {
-    struct change change; /* first: the committer hands it back */
-    struct commit_job *next;
-    struct delivery delivery;
-    struct cluster *cluster;
+struct events_commit {
+    struct commit_job job; /* first */
     struct sync_commit commit;
     uint8_t data[];
 };
 
 static void events_committed(struct cluster *cluster, struct delivery *delivery)
 {
-    struct commit_job *job = container_of(delivery, struct commit_job, delivery);
+    struct events_commit *job = container_of(delivery, struct events_commit, job.delivery);
     const struct sync_commit *commit = &job->commit;
     struct sync_input input = {.kind = SYNC_COMMITTED,
                                .committed = {.peer = commit->peer,
@@ -340,10 +345,10 @@ static void events_committed(struct cluster *cluster, struct delivery *delivery)
                                              .first = commit->first,
                                              .count = commit->count,
                                              .bytes = commit->data.len,
-                                             .rc = job->change.rc}};
+                                             .rc = job->job.change.rc}};
 
     cluster_sync(cluster, &input);
-    object_destroy(&job->change.object);
+    object_destroy(&job->job.change.object);
     free(job);
     cluster_end(cluster);
 }
@@ -358,7 +363,7 @@ static void committed(struct change *change)
 
 static void commit_events(struct cluster *cluster, const struct sync_commit *commit)
 {
-    struct commit_job *job = malloc(sizeof *job + commit->data.len);
+    struct events_commit *job = malloc(sizeof *job + commit->data.len);
 
     if (!job) {
         fail(cluster, &(struct sync_input){.kind = SYNC_COMMITTED,
@@ -371,13 +376,20 @@ static void commit_events(struct cluster *cluster, const struct sync_commit *com
                                                          .rc = ERR_NO_MEMORY}});
         return;
     }
-    *job = (struct commit_job){.change = {.request.kind = CHANGE_PEER, .done = committed},
-                               .delivery.run = events_committed,
-                               .cluster = cluster,
-                               .commit = *commit};
+    *job = (struct events_commit){
+        .job = {.change = {.request.kind = CHANGE_PEER}, .delivery.run = events_committed},
+        .commit = *commit};
     memcpy(job->data, commit->data.ptr, commit->data.len);
-    job->change.events = job->data;
-    job->change.events_bytes = commit->data.len;
+    job->job.change.events = job->data;
+    job->job.change.events_bytes = commit->data.len;
+    cluster_commit(cluster, &job->job);
+}
+
+void cluster_commit(struct cluster *cluster, struct commit_job *job)
+{
+    job->change.done = committed;
+    job->cluster = cluster;
+    job->next = NULL;
     cluster_begin(cluster);
     if (cluster->waiting_last)
         cluster->waiting_last->next = job;
@@ -439,8 +451,8 @@ static void perform(struct cluster *cluster, const struct sync_output *output)
                  "sends events that contradict those that are here: its copy of a run is another");
         return;
     case SYNC_BEHIND:
-        complain(cluster, &output->behind.peer,
-                 "has compacted events that this node lacks; it cannot catch up from there");
+        cluster_merge(cluster,
+                      &(struct merge_input){.kind = MERGE_BEHIND, .behind = output->behind.peer});
         return;
     }
 }

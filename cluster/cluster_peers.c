@@ -164,6 +164,8 @@ static void set_alive(struct cluster *cluster, struct peer *peer, bool alive)
         return;
     peer->alive = alive;
     cluster_sync(cluster, &input);
+    cluster_merge(cluster, &(struct merge_input){.kind = MERGE_PEER,
+                                                 .peer = {.node = peer->node, .alive = alive}});
     fetch_peer(cluster->fetches, &peer->node, alive, cluster_now(cluster));
     notes_peer(cluster->notes, &peer->node, alive);
     if (alive)
@@ -184,7 +186,7 @@ static struct peer *peer_need(struct cluster *cluster, const struct id128 *node)
     peer = &cluster->peers[cluster->peer_count++];
     *peer = (struct peer){.node = *node, .heard_ms = cluster_now(cluster)};
     buf_init(&peer->pack, LIMIT_WIRE_PACK_BYTES);
-    journal_keep_events(cluster->journal);
+    journal_share_events(cluster->journal);
     pthread_mutex_lock(&cluster->lock);
     cluster->alone = false;
     pthread_mutex_unlock(&cluster->lock);
@@ -408,6 +410,13 @@ static void summary_came(struct cluster *cluster, const struct probe_output *out
     struct sync_input input = {.kind = SYNC_PEER_SUMMARY,
                                .summary = {.node = output->node, .summary = *theirs}};
 
+    if (peer && hash128_equal(&own.hash, &theirs->vector))
+        cluster_merge(cluster,
+                      &(struct merge_input){
+                          .kind = MERGE_COMPARE,
+                          .compare = {.node = output->node,
+                                      .equal = hash128_equal(&cluster->digest, &theirs->digest),
+                                      .rows = cluster->rows}});
     if (peer)
         peer->digest_equal = hash128_equal(&own.hash, &theirs->vector) &&
                              hash128_equal(&cluster->digest, &theirs->digest);
@@ -556,6 +565,22 @@ static void dispatch(struct cluster *cluster, const struct link_from *from,
             serve_message(cluster->serve, message, now_ms);
         else
             fetch_message(cluster->fetches, message, now_ms);
+        return;
+    case WIRE_MERGE_ASK:
+    case WIRE_MERGE_VECTOR:
+    case WIRE_MERGE_CHUNK:
+    case WIRE_MERGE_CREDIT:
+    case WIRE_MERGE_SUMS_ASK:
+    case WIRE_MERGE_SUMS:
+    case WIRE_MERGE_END: {
+        struct merge_input input = {.kind = MERGE_MESSAGE, .message = *message};
+
+        cluster_merge(cluster, &input);
+        return;
+    }
+    case WIRE_MERGE_CUT_ASK:
+    case WIRE_MERGE_CUT_KNOWN:
+        cluster_cut_message(cluster, message);
         return;
     case WIRE_NOTE:
     case WIRE_NOTE_IDS:

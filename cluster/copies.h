@@ -68,8 +68,8 @@ void copies_cancel(struct copies *copies, struct copies_wait *wait);
 
 /* ---- News. Any thread; they do not block. ---- */
 
-/* A put, hold, drop or delete, LEN bytes, encoded, is in SQLite. */
-void copies_news(struct copies *copies, const uint8_t *event, size_t len);
+/* An event about copies, encoded, is in SQLite. */
+void copies_news(struct copies *copies, const uint8_t *data, size_t len);
 /* Who belongs to the cluster has changed, in SQLite. */
 void copies_members(struct copies *copies);
 /* COUNT other members answer now. */

@@ -1,6 +1,6 @@
 /*
- * A plain table. Targets take turns, so that the copies spread; an object whose time is up goes to
- * the one after the one that had it.
+ * A plain table. Targets take turns, so that the copies spread; an object whose time is up, or
+ * whose target is none any more, goes to the next one.
  *
  * Failure: no memory at the creation; nothing else.
  */
@@ -14,8 +14,9 @@
 struct handing {
     struct event_item item;
     uint64_t size;
-    uint64_t until_ms; /* 0: not asked of anybody yet */
-    size_t turn;       /* the target that is next */
+    struct id128 asked; /* of whom it was asked last */
+    uint64_t until_ms;  /* 0: of nobody yet */
+    size_t turn;        /* the target that is next */
 };
 
 struct drain {
@@ -60,6 +61,14 @@ static uint64_t patience_ms(const struct drain *drain)
     return DRAIN_PATIENCE_MS + drain->bytes / (DRAIN_SPEED_BYTES / 1000);
 }
 
+static bool is_among(const struct id128 *node, const struct id128 *nodes, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (id_equal(&nodes[i], node))
+            return true;
+    return false;
+}
+
 size_t drain_next(struct drain *drain, const struct id128 *targets, size_t count, uint64_t now_ms,
                   struct id128 *node, struct event_item *out, size_t max)
 {
@@ -70,7 +79,7 @@ size_t drain_next(struct drain *drain, const struct id128 *targets, size_t count
     for (size_t i = 0; i < drain->count && taken < max; i++) {
         struct handing *h = &drain->table[i];
 
-        if (h->until_ms > now_ms)
+        if (h->until_ms > now_ms && is_among(&h->asked, targets, count))
             continue;
         if (taken == 0)
             target = h->turn % count;
@@ -79,6 +88,7 @@ size_t drain_next(struct drain *drain, const struct id128 *targets, size_t count
         drain->figures.again += h->until_ms > 0;
         h->until_ms = now_ms + patience_ms(drain);
         h->turn++;
+        h->asked = targets[target];
         out[taken++] = h->item;
     }
     *node = targets[target];

@@ -30,8 +30,9 @@ bool drain_has_room(const struct drain *drain);
 /* ITEM, of SIZE bytes, is here alone; one that is known already is passed over. There is room. */
 void drain_add(struct drain *drain, const struct event_item *item, uint64_t size);
 
-/* What to ask of one of TARGETS now, at most MAX items into OUT and who in *NODE; their count, 0:
- * nothing for now. Call it until it says 0. */
+/* What to ask of one of TARGETS now (what was asked of somebody who is none of them is due at
+ * once), at most MAX items into OUT and who in *NODE; their count, 0: nothing for now. Call it
+ * until it says 0. */
 size_t drain_next(struct drain *drain, const struct id128 *targets, size_t count, uint64_t now_ms,
                   struct id128 *node, struct event_item *out, size_t max);
 

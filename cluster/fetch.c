@@ -7,8 +7,9 @@
  *   ASKED     chunks; or, without credit, the reader                 done, or WAITING
  *   RESTING   the next round's time                                  WAITING
  *
- * A place: we ask one node for no more at once than it is willing to serve (LIMIT_SERVED_PER_PEER),
- * so that a crowd of fetches queues here instead of being refused there.
+ * A place: we ask one node for no more at once than it is willing to serve (LIMIT_SERVED_PER_PEER
+ * transfers whose windows are LIMIT_PEER_WINDOWS together), so that a crowd of fetches queues here
+ * instead of being refused there, or lost on the way.
  *
  * Failure: a holder whose bytes or messages are wrong, or that lacks the body, is not asked again
  * by this fetch. One that was silent or busy, or on whose way something got lost, is asked again
@@ -55,6 +56,7 @@ struct fetch {
     uint64_t transfer;
     uint64_t began;  /* its first byte */
     uint64_t credit; /* granted, and not yet arrived */
+    uint64_t share;  /* of the holder's windows */
     size_t current;  /* of holders */
     size_t holder_count;
     struct holder holders[LIMIT_FETCH_HOLDERS];
@@ -64,6 +66,7 @@ struct fetch {
 struct places {
     struct id128 node;
     unsigned used, background, large; /* large: of the background's */
+    uint64_t bytes, background_bytes; /* that may be under way from there at once */
 };
 
 TAILQ_HEAD(fetch_list, fetch);
@@ -155,19 +158,28 @@ static struct places *places_at(struct fetches *fetches, const struct id128 *nod
     return NULL;
 }
 
+/* What a try that begins now may have under way. */
+static uint64_t share_of(const struct fetch *fetch)
+{
+    return smaller(window_of(fetch), fetch->end - fetch->at);
+}
+
 static bool place_free(struct fetches *fetches, const struct id128 *node, const struct fetch *fetch)
 {
     const struct places *places = places_at(fetches, node);
+    uint64_t share = share_of(fetch);
 
     if (!places)
         return true;
     if (fetch->large && places->large >= LIMIT_ASKED_LARGE_BACKGROUND)
         return false;
-    return places->used < LIMIT_SERVED_PER_PEER &&
-           (!fetch->background || places->background < LIMIT_SERVED_PER_PEER_BACKGROUND);
+    return places->used < LIMIT_SERVED_PER_PEER && places->bytes + share <= LIMIT_PEER_WINDOWS &&
+           (!fetch->background ||
+            (places->background < LIMIT_SERVED_PER_PEER_BACKGROUND &&
+             places->background_bytes + share <= LIMIT_PEER_WINDOWS_BACKGROUND));
 }
 
-static void place_take(struct fetches *fetches, const struct id128 *node, const struct fetch *fetch)
+static void place_take(struct fetches *fetches, const struct id128 *node, struct fetch *fetch)
 {
     struct places *places = places_at(fetches, node);
 
@@ -176,9 +188,12 @@ static void place_take(struct fetches *fetches, const struct id128 *node, const 
         places = &fetches->places[fetches->places_count++];
         *places = (struct places){.node = *node};
     }
+    fetch->share = share_of(fetch);
     places->used++;
     places->background += fetch->background;
     places->large += fetch->large;
+    places->bytes += fetch->share;
+    places->background_bytes += fetch->background ? fetch->share : 0;
 }
 
 static void place_give_back(struct fetches *fetches, const struct id128 *node,
@@ -190,6 +205,9 @@ static void place_give_back(struct fetches *fetches, const struct id128 *node,
     places->used--;
     places->background -= fetch->background;
     places->large -= fetch->large;
+    assert(places->bytes >= fetch->share);
+    places->bytes -= fetch->share;
+    places->background_bytes -= fetch->background ? fetch->share : 0;
     if (places->used == 0)
         *places = fetches->places[--fetches->places_count];
     fetches->place_freed = true;

@@ -41,6 +41,7 @@ struct transfer {
     uint64_t credit;  /* not used up by what was sent or is being read */
     uint32_t reading; /* bytes; 0: no read under way */
     uint64_t spend;   /* what it has been given by the hand */
+    uint64_t share;   /* of its peer's windows */
     uint64_t active_ms;
 };
 
@@ -227,10 +228,12 @@ void serve_destroy(struct serve **serve)
 }
 
 /* A slot for a transfer to PEER, or NULL where it or all take too much already. */
-static struct transfer *free_slot(struct serve *serve, const struct id128 *peer, bool background)
+static struct transfer *free_slot(struct serve *serve, const struct id128 *peer, bool background,
+                                  uint64_t share)
 {
     struct transfer *slot = NULL;
     unsigned all = 0, all_background = 0, its = 0, its_background = 0;
+    uint64_t windows = share, windows_background = share;
 
     for (size_t i = 0; i < LIMIT_SERVED; i++) {
         struct transfer *t = &serve->transfers[i];
@@ -246,10 +249,13 @@ static struct transfer *free_slot(struct serve *serve, const struct id128 *peer,
         all_background += t->background;
         its += same;
         its_background += same && t->background;
+        windows += same ? t->share : 0;
+        windows_background += same && t->background ? t->share : 0;
     }
     assert(all == LIMIT_SERVED || slot); /* the lowest, so that `top` stays low */
-    if (its >= LIMIT_SERVED_PER_PEER ||
-        (background && its_background >= LIMIT_SERVED_PER_PEER_BACKGROUND))
+    if (its >= LIMIT_SERVED_PER_PEER || windows > LIMIT_PEER_WINDOWS ||
+        (background && (its_background >= LIMIT_SERVED_PER_PEER_BACKGROUND ||
+                        windows_background > LIMIT_PEER_WINDOWS_BACKGROUND)))
         return NULL;
     return background && all_background >= LIMIT_SERVED_BACKGROUND ? NULL : slot;
 }
@@ -263,7 +269,9 @@ static void on_ask(struct serve *serve, const struct id128 *from, const struct w
         send_end(serve, from, ask->transfer, WIRE_END_DONE);
         return;
     }
-    struct transfer *t = free_slot(serve, from, ask->background != 0);
+    uint64_t share =
+        smaller(ask->length, ask->background ? BODY_BACKGROUND_WINDOW_BYTES : BODY_WINDOW_BYTES);
+    struct transfer *t = free_slot(serve, from, ask->background != 0, share);
     if (!t) {
         serve->stats.busy++;
         send_end(serve, from, ask->transfer, WIRE_END_BUSY);
@@ -279,6 +287,7 @@ static void on_ask(struct serve *serve, const struct id128 *from, const struct w
         .at = ask->offset,
         .end = ask->length > UINT64_MAX - ask->offset ? UINT64_MAX : ask->offset + ask->length,
         .size = UINT64_MAX,
+        .share = share,
         .credit = smaller(ask->credit_bytes, BODY_WINDOW_BYTES),
         .active_ms = now_ms};
     memcpy(t->sha256, ask->sha256, SHA256_BYTES);

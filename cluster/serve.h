@@ -2,11 +2,11 @@
  * Giving bodies to other nodes: the giving side of cluster/fetch.h. Pure: peers' messages, results
  * of reads and the time come in; reads to be made and messages go out through the sink's calls.
  *
- * Bounded whatever peers ask: LIMIT_SERVED transfers (LIMIT_SERVED_PER_PEER for one peer; beyond,
- * it is told to come back later), LIMIT_SERVE_READS reads of a chunk at most and all of them
- * LIMIT_SERVE_READ_BYTES, BODY_WINDOW_BYTES of credit for a transfer. What clients wait for goes
- * before background transfers; within each of the two, transfers take turns by bytes (deficit round
- * robin: Shreedhar and Varghese, SIGCOMM 1995).
+ * Bounded whatever peers ask: LIMIT_SERVED transfers (LIMIT_SERVED_PER_PEER and LIMIT_PEER_WINDOWS
+ * for one peer; beyond, it is told to come back later), LIMIT_SERVE_READS reads of a chunk at most
+ * and all of them LIMIT_SERVE_READ_BYTES, BODY_WINDOW_BYTES of credit for a transfer. What clients
+ * wait for goes before background transfers; within each of the two, transfers take turns by bytes
+ * (deficit round robin: Shreedhar and Varghese, SIGCOMM 1995).
  *
  * Nothing here blocks or allocates after create. Not thread-safe. The sink's functions must not
  * call back into the same struct serve.

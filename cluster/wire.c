@@ -17,6 +17,7 @@
 
 #include "base/bytes.h"
 #include "base/text.h"
+#include "cluster/wire_merge.h"
 #include "journal/pack.h"
 #include "journal/unpack.h"
 
@@ -32,6 +33,8 @@ _Static_assert(LIMIT_WIRE_EVENT_BYTES + REST_BYTES <= LIMIT_WIRE_BYTES &&
                    LIMIT_WIRE_CHUNK_BYTES + REST_BYTES <= LIMIT_WIRE_BYTES &&
                    LIMIT_WIRE_RUNS * WIRE_RUN_BYTES + REST_BYTES <= LIMIT_WIRE_BYTES &&
                    LIMIT_WIRE_NOTE_BYTES + REST_BYTES <= LIMIT_WIRE_BYTES &&
+                   LIMIT_WIRE_MERGE_RUNS * WIRE_MERGE_RUN_BYTES + REST_BYTES <= LIMIT_WIRE_BYTES &&
+                   LIMIT_WIRE_MERGE_BYTES + REST_BYTES <= LIMIT_WIRE_BYTES &&
                    LIMIT_WIRE_PACK_BYTES + REST_BYTES <= LIMIT_WIRE_BYTES &&
                    3 * LIMIT_WIRE_NOTE_IDS * sizeof(struct id128) + REST_BYTES <=
                        LIMIT_WIRE_BYTES &&
@@ -118,7 +121,7 @@ static bool address_ok(struct text address)
     return true;
 }
 
-static bool runs_ok(struct text runs)
+bool wire_runs_ok(struct text runs)
 {
     struct wire_run before, run;
 
@@ -151,12 +154,12 @@ static bool probe_ack_ok(const struct wire_message *message)
 
 static bool sync_ask_ok(const struct wire_message *message)
 {
-    return message->sync_ask.session != 0 && runs_ok(message->sync_ask.runs);
+    return message->sync_ask.session != 0 && wire_runs_ok(message->sync_ask.runs);
 }
 
 static bool sync_vector_ok(const struct wire_message *message)
 {
-    return message->sync_vector.session != 0 && runs_ok(message->sync_vector.runs);
+    return message->sync_vector.session != 0 && wire_runs_ok(message->sync_vector.runs);
 }
 
 static bool sync_events_ok(const struct wire_message *message)
@@ -248,7 +251,7 @@ static bool adopt_ok(const struct wire_message *message)
 
 static bool known_ask_ok(const struct wire_message *message)
 {
-    return runs_ok(message->inquiry.runs);
+    return wire_runs_ok(message->inquiry.runs);
 }
 
 static bool range_ask_ok(const struct wire_message *message)
@@ -467,12 +470,12 @@ static void read_sync_events(struct unpack *in, struct wire_message *out)
 
 static bool has_credit(enum wire_type type)
 {
-    return type == WIRE_SYNC_CREDIT || type == WIRE_BODY_CREDIT;
+    return type == WIRE_SYNC_CREDIT || type == WIRE_BODY_CREDIT || type == WIRE_MERGE_CREDIT;
 }
 
 static bool has_end(enum wire_type type)
 {
-    return type == WIRE_SYNC_END || type == WIRE_BODY_END;
+    return type == WIRE_SYNC_END || type == WIRE_BODY_END || type == WIRE_MERGE_END;
 }
 
 static void write_flow(struct buf *out, const struct wire_message *message)
@@ -717,6 +720,22 @@ static const struct {
     [WIRE_RANGE] = {"range", 6, write_finding, read_finding, range_ok, 0, NULL, NULL},
     [WIRE_ROW_ASK] = {"row-ask", 2, write_inquiry, read_inquiry, is_fine, 0, NULL, NULL},
     [WIRE_ROW] = {"row", 2, write_finding, read_finding, row_ok, 0, NULL, NULL},
+    [WIRE_MERGE_ASK] = {"merge-ask", 5, write_merge_ask, read_merge_ask, merge_ask_ok, 0, NULL,
+                        NULL},
+    [WIRE_MERGE_VECTOR] = {"merge-vector", 4, write_merge_vector, read_merge_vector,
+                           merge_vector_ok, 0, NULL, NULL},
+    [WIRE_MERGE_CHUNK] = {"merge-chunk", 5, write_merge_chunk, read_merge_chunk, merge_chunk_ok, 0,
+                          NULL, NULL},
+    [WIRE_MERGE_CREDIT] = {"merge-credit", 2, write_flow, read_flow, is_fine, 0, NULL, NULL},
+    [WIRE_MERGE_SUMS_ASK] = {"merge-sums-ask", 3, write_merge_sums_ask, read_merge_sums_ask,
+                             merge_sums_ask_ok, 0, NULL, NULL},
+    [WIRE_MERGE_SUMS] = {"merge-sums", 3, write_merge_sums, read_merge_sums, merge_sums_ok, 0, NULL,
+                         NULL},
+    [WIRE_MERGE_END] = {"merge-end", 2, write_flow, read_flow, end_ok, 0, NULL, NULL},
+    [WIRE_MERGE_CUT_ASK] = {"merge-cut-ask", 2, write_merge_cut, read_merge_cut, merge_cut_ok, 0,
+                            NULL, NULL},
+    [WIRE_MERGE_CUT_KNOWN] = {"merge-cut-known", 2, write_merge_cut, read_merge_cut, merge_cut_ok,
+                              0, NULL, NULL},
 };
 
 static bool is_known(uint64_t type)

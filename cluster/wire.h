@@ -9,6 +9,8 @@
  * - probe: is anybody there, and what do you know? From every node to every member, each second.
  * - sync: which events do you have that I lack? The one that lacks asks.
  * - body: the bytes of one object from an offset on. The one that lacks asks.
+ * - merge: what your rows say, of ranges of ids; for whoever lacks what was compacted, and where
+ * two nodes know the same events and yet differ. The one that lacks asks.
  * - pack: several small messages, which travel as one.
  * - note: a message that reaches every live node once. Gossip, never an event.
  *
@@ -51,6 +53,16 @@ enum wire_type {
 
     WIRE_NOTE = 30,     /* somebody says something to all */
     WIRE_NOTE_IDS = 31, /* which of such I offer you, have seen, want of you */
+
+    WIRE_MERGE_ASK = 40,       /* send me what you know of these ids */
+    WIRE_MERGE_VECTOR = 41,    /* … and how far you know each run: one page */
+    WIRE_MERGE_CHUNK = 42,     /* rows, holders, members */
+    WIRE_MERGE_CREDIT = 43,    /* so many more bytes of chunks may be under way to me */
+    WIRE_MERGE_SUMS_ASK = 44,  /* what are the sums of your rows between these ids? */
+    WIRE_MERGE_SUMS = 45,      /* … these */
+    WIRE_MERGE_END = 46,       /* no more, and why; from the asker: it has all (done), or stop */
+    WIRE_MERGE_CUT_ASK = 47,   /* do you know all of these runs up to here? */
+    WIRE_MERGE_CUT_KNOWN = 48, /* … yes or no */
 
     WIRE_ADOPT = 60,     /* this node is about to leave: make durable copies of these */
     WIRE_KNOWN_ASK = 61, /* do you know all of this? */
@@ -140,7 +152,8 @@ enum wire_end {
     WIRE_END_CANCEL = 6,  /* body, from the asker */
 };
 
-/* WIRE_SYNC_MORE, WIRE_SYNC_CREDIT, WIRE_SYNC_END; WIRE_BODY_CREDIT, WIRE_BODY_END. */
+/* WIRE_SYNC_MORE, WIRE_SYNC_CREDIT, WIRE_SYNC_END; WIRE_BODY_CREDIT, WIRE_BODY_END;
+ * WIRE_MERGE_CREDIT, WIRE_MERGE_END. */
 struct wire_flow {
     uint64_t session; /* or transfer; 0 in SYNC_CREDIT and SYNC_END: about pushes */
     uint64_t bytes;   /* CREDIT only */
@@ -173,6 +186,70 @@ struct wire_note {
     struct text data;    /* at most LIMIT_WIRE_NOTE_BYTES */
     struct id128 author; /* never zero */
     uint32_t age_ms;     /* since it was said, without its time on the way */
+};
+
+/* WIRE_MERGE_ASK: what is known of ids in (after, through]. */
+struct wire_merge_ask {
+    uint64_t session; /* drawn by the asker, never 0 */
+    uint8_t whole;    /* the vector, too, before all chunks; members where AFTER is zero */
+    struct id128 after, through; /* AFTER is below THROUGH */
+    uint64_t credit_bytes;
+};
+
+/* How far one run is known, with what the next event of it follows. */
+struct wire_merge_run {
+    struct id128 origin, node;
+    uint64_t seq; /* 1 to WIRE_SEQ_MAX */
+    uint8_t hash[SHA256_BYTES];
+    uint8_t ended;
+};
+
+#define WIRE_MERGE_RUN_BYTES 73 /* on the wire */
+
+/* WIRE_MERGE_VECTOR: a page of all runs, by origin. */
+struct wire_merge_vector {
+    uint64_t session;
+    uint32_t page; /* from 0 */
+    uint8_t last;
+    struct text
+        runs; /* WIRE_MERGE_RUN_BYTES each, at most LIMIT_WIRE_MERGE_RUNS, strictly sorted */
+};
+
+/* WIRE_MERGE_CHUNK: all there is of ids behind the chunk before, up to THROUGH. */
+struct wire_merge_chunk {
+    uint64_t session, number; /* from 0, without a gap */
+    struct id128 through;     /* zero: members; none of the ids yet */
+    uint8_t last;
+    struct text data; /* chunks of a snapshot (journal/snapshot.h), laid out as events are; at most
+                         LIMIT_WIRE_MERGE_BYTES; may be empty */
+};
+
+/* WIRE_MERGE_SUMS_ASK. */
+struct wire_merge_sums_ask {
+    uint64_t session;
+    struct id128 after;
+    struct text fences; /* ids, strictly ascending from AFTER, 1 to LIMIT_WIRE_FENCES */
+};
+
+struct wire_sum {
+    struct hash128 sum;
+    uint64_t count; /* of rows; UINT64_MAX: more than were worth counting, without a sum */
+};
+
+#define WIRE_SUM_BYTES 24
+
+/* WIRE_MERGE_SUMS: of the rows between a fence and the one before it. */
+struct wire_merge_sums {
+    uint64_t session;
+    uint32_t first;   /* which fence the first one is about */
+    struct text sums; /* WIRE_SUM_BYTES each, at least one */
+};
+
+/* WIRE_MERGE_CUT_ASK, WIRE_MERGE_CUT_KNOWN. */
+struct wire_merge_cut {
+    uint64_t nonce;
+    struct text runs; /* ASK only: as in a question of sync */
+    uint8_t known;    /* KNOWN only */
 };
 
 /* WIRE_NOTE_IDS: at most LIMIT_WIRE_NOTE_IDS ids in each list, 16 bytes each. */
@@ -229,6 +306,12 @@ struct wire_message {
         struct wire_body_ask body_ask;
         struct wire_body_data body_data;
         struct wire_note note;
+        struct wire_merge_ask merge_ask;
+        struct wire_merge_vector merge_vector;
+        struct wire_merge_chunk merge_chunk;
+        struct wire_merge_sums_ask merge_sums_ask;
+        struct wire_merge_sums merge_sums;
+        struct wire_merge_cut merge_cut;
         struct wire_pack pack;
         struct wire_note_ids note_ids;
         struct wire_adopt adopt;
@@ -263,6 +346,16 @@ void wire_run_add(struct buf *out, const struct wire_run *run);
 bool wire_next_event(struct text data, size_t *offset, struct text *event);
 /* LEN: 1 to LIMIT_EVENT_BYTES. Whole, or (see OUT's error) not at all. */
 void wire_event_add(struct buf *out, const void *event, size_t len);
+
+/* Lists inside messages of merging (AT below the count). */
+size_t wire_merge_run_count(struct text runs);
+struct wire_merge_run wire_merge_run_at(struct text runs, size_t at);
+void wire_merge_run_add(struct buf *out, const struct wire_merge_run *run);
+size_t wire_fence_count(struct text fences);
+struct id128 wire_fence_at(struct text fences, size_t at);
+size_t wire_sum_count(struct text sums);
+struct wire_sum wire_sum_at(struct text sums, size_t at);
+void wire_sum_add(struct buf *out, const struct wire_sum *sum);
 
 /* "probe", "sync-ask", … or "unknown". */
 const char *wire_type_name(uint32_t type);

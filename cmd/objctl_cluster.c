@@ -77,7 +77,7 @@ static void print_members(const json_t *cluster)
 
         width = len > width ? len : width;
     }
-    (void)printf("health %s; %llu belong to it, %llu answer; feature level %llu\n\n",
+    (void)printf("health %s; %llu belong to it, %llu answer\nfeature level %llu\n\n",
                  text(cluster, "health"), (unsigned long long)number(cluster, "joined"),
                  (unsigned long long)number(cluster, "alive"),
                  (unsigned long long)number(cluster, "feature"));

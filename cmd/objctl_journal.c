@@ -107,10 +107,13 @@ static int verify(const struct ctl *ctl)
     return code == CTL_NO_NODE ? verify_stopped(ctl) : code;
 }
 
-static void say_compacted(const struct ctl *ctl, uint64_t events, uint64_t snapshot_bytes)
+static void say_compacted(const struct ctl *ctl, uint64_t events, uint64_t snapshot_bytes,
+                          bool waiting)
 {
     ctl_say(ctl, "%llu events left the database; the snapshot that covers them takes %llu bytes",
             (unsigned long long)events, (unsigned long long)snapshot_bytes);
+    if (waiting)
+        ctl_say(ctl, "others leave it once every live member has them, too");
 }
 
 /* CTL_NO_NODE, or an exit code. */
@@ -128,7 +131,8 @@ static int compact_running(const struct ctl *ctl)
     if (code == CTL_OK) {
         json_t *json = json_loadb(call.text.data, call.text.len, 0, NULL);
 
-        say_compacted(ctl, number(json, "events"), number(json, "snapshot_bytes"));
+        say_compacted(ctl, number(json, "events"), number(json, "snapshot_bytes"),
+                      json_is_true(json_object_get(json, "waiting")));
         json_decref(json);
     }
     call_release(&call);
@@ -164,7 +168,7 @@ static int compact_stopped(const struct ctl *ctl)
     store_dirs_close(&dirs);
     if (rc)
         return ctl_fail(ctl_exit_of(rc), "%s", *message ? message : err_text(rc));
-    say_compacted(ctl, result.events, result.snapshot_bytes);
+    say_compacted(ctl, result.events, result.snapshot_bytes, result.waiting);
     return CTL_OK;
 }
 

@@ -98,9 +98,8 @@ int applier_add_sums(struct applier *a, uint32_t volume, int64_t body, int64_t l
     return sums ? 0 : ERR_NO_MEMORY;
 }
 
-/* The row of ORIGIN, a run of NODE, made where it is missing. */
-static int origin_of(struct applier *a, const struct id128 *origin, const struct id128 *node,
-                     struct db_origin **out)
+int applier_origin(struct applier *a, const struct id128 *origin, const struct id128 *node,
+                   struct db_origin **out)
 {
     for (size_t i = a->origin_count; i-- > 0;)
         if (id_equal(&a->origins[i].origin, origin)) {
@@ -153,9 +152,9 @@ static int put_event(struct journal *journal, const struct entry *entry, bool *a
     *added = false;
     if (!entry->adds_event)
         return 0;
-    if ((rc = origin_of(a, &entry->origin, &entry->node, &origin)) != 0)
+    if ((rc = applier_origin(a, &entry->origin, &entry->node, &origin)) != 0)
         return rc;
-    /* A move, or a replay, of what was compacted; kinds that change no row never are. */
+    /* A move, or a replay, of what was compacted; kinds that no snapshot carries never are. */
     if (entry->is_covered && entry->seq <= origin->anchor_seq)
         return 0;
     rc = db_event_add(a->db, origin->no, entry->seq, entry->event, entry->event_bytes);
@@ -174,17 +173,11 @@ static int put_event(struct journal *journal, const struct entry *entry, bool *a
     if (!entry->ends_origin)
         return 0;
     /* Cleaning may have moved the run's own events behind this one: then its row comes first. */
-    if ((rc = origin_of(a, &entry->ended, &entry->node, &origin)) != 0 || origin->ended)
+    if ((rc = applier_origin(a, &entry->ended, &entry->node, &origin)) != 0 || origin->ended)
         return rc;
     origin->ended = true;
     origin->changed = true;
     return db_origin_set(a->db, origin);
-}
-
-static bool is_peer_fact(uint32_t kind)
-{
-    return kind == EVENT_HOLD || kind == EVENT_DROP || kind == EVENT_MEMBER ||
-           kind == EVENT_FEATURE;
 }
 
 /* What an event says of nodes: who belongs to us, who has copies of what. */
@@ -265,7 +258,8 @@ static int put_row(struct journal *journal, const struct entry *entry)
     const struct object *object = entry->object;
     int rc = db_object_set(a->db, object);
 
-    if (rc == 0 && object->flags & OBJECT_DELETED && entry->kind == EVENT_DELETE)
+    if (rc == 0 && object->flags & OBJECT_DELETED &&
+        (entry->is_merge || entry->kind == EVENT_DELETE))
         rc = db_holders_remove(a->db, &object->id);
     if (rc == 0 && entry->owed_before != entry->owed_after)
         rc = db_outbox_set(a->db, OUTBOX_UPLOAD, &object->id, object->size,
@@ -293,12 +287,14 @@ int applier_put(struct journal *journal, const struct entry *entry)
 
     if (entry->is_snapshot)
         return applier_put_snapshot(journal, entry);
+    if (entry->is_merge && !entry->object)
+        return applier_put_merge(journal, entry);
     rc = put_event(journal, entry, &added);
-    if (rc == 0 && added && is_peer_fact(entry->kind))
+    if (rc == 0 && added && fold_is_peer_fact(entry->kind))
         rc = put_peer_fact(journal, entry);
     if (rc == 0 && entry->object)
         rc = put_row(journal, entry);
-    if (rc == 0 && added && entry->also_put)
+    if (rc == 0 && (added || entry->is_merge) && entry->also_put)
         rc = put_implied_hold(journal, entry);
     if (rc == 0 && entry->object)
         rc = applier_keep(journal, entry);
@@ -571,11 +567,14 @@ static void give_back(struct journal *journal, struct entry *first, struct entry
     pthread_mutex_unlock(&journal->lock);
 }
 
-/* Tell who listens which runs have come how far; what it hears is in SQLite. */
-static void tell(struct journal *journal)
+/* What it hears is in SQLite. */
+void applier_tell(struct journal *journal)
 {
     struct applier *a = &journal->applier;
-    struct journal_news news = {.digest = a->state.digest, .events = a->state.events};
+    struct journal_news news = {.digest = a->state.digest,
+                                .events = a->state.events,
+                                .event_bytes = a->state.event_bytes,
+                                .rows = a->state.objects + a->state.deleted};
 
     if (!journal->listener)
         return;
@@ -650,7 +649,7 @@ static void applied(struct journal *journal, struct entry *first)
     if (journal->room_wanted)
         pthread_cond_signal(&journal->room);
     pthread_mutex_unlock(&journal->lock);
-    tell(journal);
+    applier_tell(journal);
     if (journal->applier.snapshots_changed && applier_load_snapshots(journal) != 0)
         return; /* logged; tried again at the next step */
 }

@@ -95,9 +95,11 @@ static int submit_move(void *arg, const struct record_view *view, const struct p
 
     if (cleaner->batch_moves >= STEP_MOVES || cleaner->batch_bytes >= STEP_BYTES)
         return 1; /* enough for this step: this record is visited again in the next */
-    bool chunk = header->type == RECORD_SNAPSHOT;
+    bool merged = header->type == RECORD_MERGE || header->type == RECORD_VECTOR;
+    bool chunk = merged || header->type == RECORD_SNAPSHOT;
 
-    if (chunk && !is_wanted_chunk(journal, view))
+    if (merged ? place->lsn < atomic_load(&journal->covered)
+               : chunk && !is_wanted_chunk(journal, view))
         return 0;
     bool rotten = body && record_verify_body(view) != 0;
     if (rotten && (rc = check_unwanted(journal, view, place)) != 0)

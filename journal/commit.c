@@ -67,9 +67,9 @@ void committer_close(struct journal *journal)
     buf_release(&c->event);
 }
 
-/* The newest row of ID, this batch's decisions included; *OUT is NULL where there is none. */
-static int newest_row(struct journal *journal, const struct id128 *id, struct object **out)
+int committer_row(void *arg, const struct id128 *id, struct object **out)
 {
+    struct journal *journal = arg;
     int rc = pending_find(journal->pending, id, true, out);
 
     if (rc == ERR_NOT_FOUND)
@@ -132,7 +132,7 @@ static void describe(const struct change *change, bool store_body, const void *r
     }
 }
 
-static void add_entry(struct journal *journal, struct entry *entry)
+void committer_add(struct journal *journal, struct entry *entry)
 {
     struct committer *c = &journal->committer;
 
@@ -197,7 +197,7 @@ static int commit_event(struct journal *journal, struct change *change, struct d
     chain.seq = d->event.seq;
     c->chain = chain;
     change->lsn = place.lsn;
-    add_entry(journal, entry);
+    committer_add(journal, entry);
     return 0;
 }
 
@@ -207,7 +207,7 @@ static int commit_client_change(struct journal *journal, struct change *change)
     struct decision d;
     int rc;
 
-    if (!change->fresh && (rc = newest_row(journal, &change->request.id, &before)) != 0)
+    if (!change->fresh && (rc = committer_row(journal, &change->request.id, &before)) != 0)
         return rc;
     change->first = !before;
     rc = decide(&d, before, &change->request);
@@ -229,7 +229,7 @@ static int commit_client_change(struct journal *journal, struct change *change)
 static int commit_reput(struct journal *journal, struct change *change)
 {
     struct object *lost = NULL;
-    int rc = newest_row(journal, &change->lost, &lost);
+    int rc = committer_row(journal, &change->lost, &lost);
     bool deleted = lost && lost->flags & OBJECT_DELETED;
 
     object_destroy(&lost);
@@ -285,7 +285,7 @@ static int commit_move(struct journal *journal, struct change *change)
     struct event event;
     int rc = event_decode(&event, change->move_event, change->move_event_bytes);
 
-    if (rc || (rc = newest_row(journal, &old->id, &before)) != 0)
+    if (rc || (rc = committer_row(journal, &old->id, &before)) != 0)
         return rc;
     bool large = old->flags & RECORD_LARGE;
     bool live =
@@ -354,21 +354,28 @@ static int commit_move(struct journal *journal, struct change *change)
         entry->inline_volume = place.volume;
     change->stored = live;
     change->lsn = place.lsn;
-    add_entry(journal, entry);
+    committer_add(journal, entry);
     return 0;
 }
 
-/* A chunk of a snapshot is a record like any other; what it says is the applier's business. */
+/* A chunk of a snapshot is a record like any other; what it says is the applier's business. So is
+ * one of a merge that cleaning moves. */
 static int commit_chunk(struct journal *journal, struct change *change)
 {
-    struct log_record record = {.type = RECORD_SNAPSHOT,
+    struct log_record record = {.type = (uint8_t)change->move_header.type,
                                 .event = change->move_event,
                                 .event_bytes = change->move_event_bytes,
                                 .from = change->move_from.lsn};
     struct entry *entry;
     struct place place;
-    int rc = fold_snapshot(&entry, change->move_event, change->move_event_bytes, 0);
+    int rc;
 
+    if (record.type == 0)
+        record.type = RECORD_SNAPSHOT;
+    if (record.type == RECORD_SNAPSHOT)
+        rc = fold_snapshot(&entry, change->move_event, change->move_event_bytes, 0);
+    else if ((rc = (entry = entry_create(NULL, 0)) ? 0 : ERR_NO_MEMORY) == 0)
+        entry->is_snapshot = true; /* of a merge, on its way: what it says is known already */
     if (rc)
         return rc;
     if ((rc = log_add(journal->log, &record, &place)) != 0) {
@@ -376,7 +383,7 @@ static int commit_chunk(struct journal *journal, struct change *change)
         return rc;
     }
     entry->lsn = change->lsn = place.lsn;
-    add_entry(journal, entry);
+    committer_add(journal, entry);
     return 0;
 }
 
@@ -414,7 +421,7 @@ static int commit_peer_event(struct journal *journal, struct change *change, con
     if ((rc = fits_chain(c, head, &event)) != 0)
         return rc == ERR_EXISTS ? 0 : rc;
     if (fold_needs_row(&event, &journal->node) &&
-        (rc = newest_row(journal, &event.id, &before)) != 0)
+        (rc = committer_row(journal, &event.id, &before)) != 0)
         return rc;
     header.id = event.id;
     rc = fold_event(&entry, before, &event, raw, len, &header, &place, &journal->node);
@@ -431,7 +438,7 @@ static int commit_peer_event(struct journal *journal, struct change *change, con
     heads_set(&c->heads, head, event.seq, entry->hash);
     if (!hlc_observe(&c->clock, env_wall_ms(journal->env), event.stamp))
         atomic_fetch_add(&journal->clock_faults, 1);
-    add_entry(journal, entry);
+    committer_add(journal, entry);
     return 0;
 }
 
@@ -480,6 +487,8 @@ static int commit_one(struct journal *journal, struct change *change)
         rc = commit_peer_events(journal, change);
     else if (change->request.kind == CHANGE_REPUT)
         rc = commit_reput(journal, change);
+    else if (change->request.kind == CHANGE_MERGE)
+        rc = commit_merge(journal, change);
     else if (change->request.kind == CHANGE_FACT)
         rc = commit_fact(journal, change);
     else

@@ -2,12 +2,14 @@
  * Writing a snapshot, and when.
  *
  * Happy path: state, vector and position of one read transaction → chunks with the vector, then all
- * rows in id order, the outbox, the garbage, each read in transactions of its own and each
- * committed as a record of the log → once all are durable the end chunk → the applier takes note,
- * and removes what is covered (trim.c). Rows that are read late know more than the position says;
- * the records from the position on are merged into them, and merge does not mind.
+ * rows in id order, holders, members, feature level, the outbox, the garbage, each read in
+ * transactions of its own and each committed as a record of the log → once all are durable the end
+ * chunk → the applier takes note, and removes what is covered (trim.c). Rows that are read late
+ * know more than the position says; the records from the position on are merged into them, and
+ * merge does not mind.
  *
- *   idle ─► origins ─► rows ─► losers ─► outbox ─► garbage ─► end ─► wait ─► idle
+ *   idle ─► origins ─► rows ─► losers ─► holders ─► members ─► feature ─► outbox ─► garbage ─► end
+ *   ─► wait ─► idle
  *
  * When: once the events in the database take more than the last snapshot did and at least a
  * minimum, so that all snapshots together cost no more than the events they replace; or when
@@ -20,6 +22,7 @@
 #include "journal/compact.h"
 
 #include "base/log.h"
+#include "journal/db_cluster.h"
 #include "journal/journal_internal.h"
 #include "journal/ulid.h"
 
@@ -31,7 +34,8 @@
 #define CHUNKS_PER_STEP 4
 #define RETRY_MS        60000
 #define STEP_WAIT_MS    20
-#define MAX_IDLE_STEPS  1000 /* of a caller that takes all steps itself, until it gives up */
+#define HELD_WAIT_MS    10000 /* for others to have the events that are to go */
+#define MAX_IDLE_STEPS  1000  /* of a caller that takes all steps itself, until it gives up */
 
 /* One chunk on its way. */
 struct chunk {
@@ -53,7 +57,9 @@ void compact_release(struct compactor *compactor)
         snapshot_writer_release(&compactor->writer);
     digest_destroy(&compactor->digest);
     free(compactor->origins);
+    free(compactor->members);
     compactor->origins = NULL;
+    compactor->members = NULL;
     compactor->ready = false;
 }
 
@@ -87,7 +93,9 @@ static void end(struct journal *journal, int rc)
     }
     c->phase = COMPACT_IDLE;
     free(c->origins);
+    free(c->members);
     c->origins = NULL;
+    c->members = NULL;
     atomic_store(&c->last_rc, rc);
     atomic_store(&c->ended, atomic_load(&c->begun));
 }
@@ -173,6 +181,13 @@ static int add_loser(void *arg, const struct db_conflict *conflict)
     return full_is_one(snapshot_add_loser(&c->writer, conflict->loser));
 }
 
+static int add_holder(void *arg, const struct snapshot_holder *holder)
+{
+    struct compactor *c = arg;
+
+    return full_is_one(snapshot_add_holder(&c->writer, holder));
+}
+
 static int add_owed(void *arg, const struct id128 *id, uint64_t since_ms)
 {
     struct snapshot_owed owed = {.id = *id, .since_ms = since_ms};
@@ -226,7 +241,51 @@ static int fill_losers(struct compactor *c, struct db_reader *reader)
     int rc = db_each_conflict(reader, &c->loser, ITEMS_PER_CHUNK, add_loser, c, &count);
 
     if (rc == 0 && count == 0)
-        c->phase = COMPACT_OUTBOX;
+        c->phase = COMPACT_HOLDERS;
+    return rc;
+}
+
+static int fill_holders(struct compactor *c, struct db_reader *reader)
+{
+    int rc = db_each_holder(reader, &c->holder, ITEMS_PER_CHUNK, add_holder, c);
+
+    if (rc == 0 && c->holder.done)
+        c->phase = COMPACT_MEMBERS;
+    return rc;
+}
+
+static int fill_members(struct compactor *c, struct db_reader *reader)
+{
+    if (!c->members) {
+        int rc = db_reader_members(reader, &c->members, &c->member_count);
+
+        if (rc)
+            return rc;
+    }
+    for (; c->member_next < c->member_count; c->member_next++) {
+        const struct db_member *m = &c->members[c->member_next];
+        const struct snapshot_member member = {
+            .node = m->node,
+            .state = m->state,
+            .at = m->at,
+            .address = {m->address, (uint32_t)strlen(m->address)}};
+        int rc = snapshot_add_member(&c->writer, &member);
+
+        if (rc)
+            return rc == ERR_FULL ? 0 : rc;
+    }
+    c->phase = COMPACT_FEATURE;
+    return 0;
+}
+
+static int fill_feature(struct compactor *c, struct db_reader *reader)
+{
+    uint32_t feature;
+    int rc = db_reader_feature(reader, &feature);
+
+    if (rc == 0)
+        rc = snapshot_add_feature(&c->writer, feature);
+    c->phase = COMPACT_OUTBOX;
     return rc;
 }
 
@@ -288,6 +347,18 @@ static int write_chunk(struct journal *journal)
         snapshot_begin_chunk(&c->writer, SNAPSHOT_LOSERS);
         rc = fill_losers(c, reader);
         break;
+    case COMPACT_HOLDERS:
+        snapshot_begin_chunk(&c->writer, SNAPSHOT_HOLDERS);
+        rc = fill_holders(c, reader);
+        break;
+    case COMPACT_MEMBERS:
+        snapshot_begin_chunk(&c->writer, SNAPSHOT_MEMBERS);
+        rc = fill_members(c, reader);
+        break;
+    case COMPACT_FEATURE:
+        snapshot_begin_chunk(&c->writer, SNAPSHOT_FEATURE);
+        rc = fill_feature(c, reader);
+        break;
     case COMPACT_OUTBOX:
         snapshot_begin_chunk(&c->writer, SNAPSHOT_OUTBOX);
         rc = fill_outbox(c, reader);
@@ -337,6 +408,8 @@ static int begin(struct journal *journal)
     c->origin_next = 0;
     c->row = (struct db_cursor){.begun = false};
     c->loser = (struct db_conflict_cursor){{{0}}, {0}};
+    c->holder = (struct db_holder_cursor){.begun = false};
+    c->member_count = c->member_next = 0;
     c->owed = (struct id128){{0}};
     c->garbage = 0;
     c->chunks = 0;
@@ -354,7 +427,7 @@ static bool is_due(struct journal *journal)
     uint64_t least = journal->config.compact_bytes ? journal->config.compact_bytes : COMPACT_BYTES;
     uint64_t last = 0;
 
-    if (atomic_load(&journal->read_only) || atomic_load(&journal->keeps_events))
+    if (atomic_load(&journal->read_only))
         return false;
     if (atomic_load(&c->wanted))
         return true;
@@ -422,7 +495,20 @@ static bool is_over(struct journal *journal, uint64_t number)
     struct compactor *c = &journal->compactor;
 
     return atomic_load(&c->ended) >= number &&
-           (atomic_load(&c->last_rc) != 0 || !atomic_load(&journal->trimming));
+           (atomic_load(&c->last_rc) != 0 || !atomic_load(&journal->trimming) ||
+            (!journal->threaded && atomic_load(&journal->held_back)));
+}
+
+/* Whether to wait on: for company to have the events, not for long. *HELD_MS: since when. */
+static bool is_patient(struct journal *journal, uint64_t number, uint64_t *held_ms)
+{
+    uint64_t now_ms = env_mono_ms(journal->env);
+
+    if (atomic_load(&journal->compactor.ended) < number || !atomic_load(&journal->held_back))
+        return true;
+    if (!*held_ms)
+        *held_ms = now_ms;
+    return now_ms - *held_ms < HELD_WAIT_MS;
 }
 
 /* The steps of all threads, where there are none. */
@@ -446,22 +532,46 @@ static int take_steps(struct journal *journal, uint64_t number)
     return 0;
 }
 
-void journal_keep_events(struct journal *journal)
+void journal_share_events(struct journal *journal)
 {
-    atomic_store(&journal->keeps_events, true);
+    pthread_mutex_lock(&journal->lock);
+    if (!atomic_exchange(&journal->shares_events, true))
+        atomic_store(&journal->held_back, true); /* also what an earlier run left */
+    pthread_mutex_unlock(&journal->lock);
+}
+
+bool journal_waits(struct journal *journal, struct id128 *snapshot)
+{
+    pthread_mutex_lock(&journal->lock);
+    bool waits = atomic_load(&journal->held_back) && atomic_load(&journal->trimming) &&
+                 journal->snapshots_known > 0;
+
+    if (waits)
+        *snapshot = journal->snapshots[0].id;
+    pthread_mutex_unlock(&journal->lock);
+    return waits;
+}
+
+void journal_let_go(struct journal *journal, const struct id128 *snapshot)
+{
+    pthread_mutex_lock(&journal->lock);
+    if (journal->snapshots_known && id_equal(&journal->snapshots[0].id, snapshot)) {
+        atomic_store(&journal->held_back, false);
+        pthread_cond_signal(&journal->work);
+    }
+    pthread_mutex_unlock(&journal->lock);
 }
 
 int journal_compact(struct journal *journal, struct journal_compact_result *out)
 {
     struct compactor *c = &journal->compactor;
     uint64_t number = atomic_load(&c->begun) + 1, before = atomic_load(&journal->compacted_events);
+    uint64_t held_ms = 0;
     int rc = 0;
 
     memset(out, 0, sizeof *out);
     if (atomic_load(&journal->read_only))
         return ERR_READ_ONLY;
-    if (atomic_load(&journal->keeps_events))
-        return ERR_UNSUPPORTED;
     atomic_store(&c->wanted, true);
     if (!journal->threaded)
         rc = take_steps(journal, number);
@@ -471,11 +581,12 @@ int journal_compact(struct journal *journal, struct journal_compact_result *out)
             rc = ERR_CLOSED;
         else if (atomic_load(&journal->read_only))
             rc = ERR_READ_ONLY;
-        else if (atomic_load(&journal->keeps_events) && atomic_load(&c->begun) < number)
-            rc = ERR_UNSUPPORTED; /* company came in between */
-        else
+        else if (is_patient(journal, number, &held_ms))
             journal_wait(journal, &journal->upkeep, STEP_WAIT_MS);
+        else
+            break;
     }
+    out->waiting = atomic_load(&journal->held_back) && atomic_load(&journal->trimming);
     out->event_bytes = journal->acked.event_bytes;
     pthread_mutex_unlock(&journal->lock);
     if (rc == 0)

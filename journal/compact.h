@@ -6,6 +6,7 @@
 #define JOURNAL_COMPACT_H
 
 #include "journal/db_conflict.h"
+#include "journal/db_peers.h"
 #include "journal/db_snapshot.h"
 #include "journal/snapshot.h"
 
@@ -18,6 +19,9 @@ enum compact_phase {
     COMPACT_ORIGINS,
     COMPACT_ROWS,
     COMPACT_LOSERS,
+    COMPACT_HOLDERS,
+    COMPACT_MEMBERS,
+    COMPACT_FEATURE,
     COMPACT_OUTBOX,
     COMPACT_GARBAGE,
     COMPACT_END,
@@ -36,6 +40,9 @@ struct compactor {
     size_t origin_count, origin_next;
     struct db_cursor row;
     struct db_conflict_cursor loser;
+    struct db_holder_cursor holder;
+    struct db_member *members; /* NULL: not read yet */
+    size_t member_count, member_next;
     struct id128 owed;
     lsn_t garbage;
     uint32_t chunks;

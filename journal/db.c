@@ -249,6 +249,26 @@ int db_event_add(struct db *db, int64_t origin_no, uint64_t seq, const void *raw
     return code == SQLITE_OK ? conn_run(&db->conn, add) : ERR_NO_MEMORY;
 }
 
+int db_event_there(struct db *db, int64_t origin_no, uint64_t seq, bool *there)
+{
+    sqlite3_stmt *select;
+    int rc = conn_statement(&db->conn, STATEMENT_EVENTS, &select);
+
+    *there = false;
+    if (rc)
+        return rc;
+    if (!event_key_fits(origin_no, seq))
+        return 0;
+    int code = sqlite3_bind_int64(select, 1, event_key(origin_no, seq));
+    code |= sqlite3_bind_int64(select, 2, event_key(origin_no, seq));
+    if (code != SQLITE_OK)
+        return ERR_NO_MEMORY;
+    rc = conn_step(&db->conn, select);
+    *there = rc == 1;
+    sqlite3_reset(select);
+    return rc < 0 ? rc : 0;
+}
+
 int db_object_set(struct db *db, const struct object *object)
 {
     sqlite3_stmt *set;

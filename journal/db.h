@@ -49,7 +49,8 @@ struct db_origin {
     uint64_t anchor_seq;        /* verification starts above this one */
     uint8_t anchor_hash[SHA256_BYTES];
     bool ended;
-    bool changed; /* the applier's own: not said to the listener yet */
+    bool changed;     /* the applier's own: not said to the listener yet */
+    uint64_t trimmed; /* … compaction has looked at all events up to here since the start */
 };
 
 struct db_segment {
@@ -86,6 +87,8 @@ int db_origin_set(struct db *db, struct db_origin *origin) MUST_CHECK;
 /* ERR_EXISTS where (origin, seq) is there already: nothing is changed then. */
 int db_event_add(struct db *db, int64_t origin_no, uint64_t seq, const void *raw,
                  size_t len) MUST_CHECK;
+/* Whether event (origin, seq) is in the table. */
+int db_event_there(struct db *db, int64_t origin_no, uint64_t seq, bool *there) MUST_CHECK;
 int db_object_set(struct db *db, const struct object *object) MUST_CHECK;
 /* What this node owes, or lacks: kinds of rows in the table outbox. */
 enum outbox_kind {

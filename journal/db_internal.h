@@ -79,6 +79,7 @@ enum statement {
     STATEMENT_WANTED,
     STATEMENT_MEMBERS,
     STATEMENT_HOLDERS,
+    STATEMENT_EACH_HOLDER,
     STATEMENT_AUTHOR,
     STATEMENT_COPIES,
     STATEMENT_RUN,
@@ -153,6 +154,10 @@ bool event_key_fits(int64_t origin_no, uint64_t seq);
 /* In the statements about conflicts; as a column it follows those of the row. */
 #define CONFLICT_TARGET_PARAMETER 27
 #define CONFLICT_TARGET_COLUMN    26
+
+/* A row of STATEMENT_EACH_HOLDER, and the holder's number. */
+struct snapshot_holder;
+int holder_from_row(sqlite3_stmt *row, struct snapshot_holder *out, int64_t *member) MUST_CHECK;
 
 int find_object(struct conn *conn, const struct id128 *id, struct object **out) MUST_CHECK;
 int read_state(struct conn *conn, struct db_state *out) MUST_CHECK;

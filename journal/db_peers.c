@@ -50,41 +50,62 @@ static int member_no(struct db *db, const struct id128 *node, int64_t *no)
 
 int db_member_fold(struct db *db, const struct event *event)
 {
-    sqlite3_stmt *set;
-    int64_t no;
-    int rc = member_no(db, &event->subject, &no);
+    const struct snapshot_member member = {.node = event->subject,
+                                           .state = (enum member_state)event->member_state,
+                                           .at = {event->stamp, event->origin},
+                                           .address = event->address};
 
     assert(event->kind == EVENT_MEMBER);
+    return db_member_join(db, &member);
+}
+
+int db_member_join(struct db *db, const struct snapshot_member *member)
+{
+    sqlite3_stmt *set;
+    int64_t no;
+    int rc = member_no(db, &member->node, &no);
+
     if (rc == 0)
         rc = conn_statement(&db->conn, STATEMENT_MEMBER_SET, &set);
     if (rc)
         return rc;
     int code = sqlite3_bind_int64(set, 1, no);
-    code |= sqlite3_bind_text(set, 2, event->address.len ? event->address.ptr : "",
-                              (int)event->address.len, SQLITE_STATIC);
-    code |= sqlite3_bind_int64(set, 3, event->member_state);
-    code |= sqlite3_bind_int64(set, 4, (sqlite3_int64)event->stamp);
-    code |= bind_id(set, 5, &event->origin);
+    code |= sqlite3_bind_text(set, 2, member->address.len ? member->address.ptr : "",
+                              (int)member->address.len, SQLITE_STATIC);
+    code |= sqlite3_bind_int64(set, 3, member->state);
+    code |= sqlite3_bind_int64(set, 4, (sqlite3_int64)member->at.stamp);
+    code |= bind_id(set, 5, &member->at.origin);
     return code == SQLITE_OK ? conn_run(&db->conn, set) : ERR_NO_MEMORY;
 }
 
 int db_holder_fold(struct db *db, const struct event *event, const struct event_item *item)
 {
-    sqlite3_stmt *set;
-    int64_t no;
-    int rc = member_no(db, &event->node, &no);
+    struct snapshot_holder holder = {.id = item->id,
+                                     .node = event->node,
+                                     .held = event->kind == EVENT_HOLD,
+                                     .at = {event->stamp, event->origin}};
 
     assert(event->kind == EVENT_HOLD || event->kind == EVENT_DROP);
+    memcpy(holder.sha256, item->sha256, SHA256_BYTES);
+    return db_holder_join(db, &holder);
+}
+
+int db_holder_join(struct db *db, const struct snapshot_holder *holder)
+{
+    sqlite3_stmt *set;
+    int64_t no;
+    int rc = member_no(db, &holder->node, &no);
+
     if (rc == 0)
         rc = conn_statement(&db->conn, STATEMENT_HOLDER_SET, &set);
     if (rc)
         return rc;
-    int code = bind_id(set, 1, &item->id);
+    int code = bind_id(set, 1, &holder->id);
     code |= sqlite3_bind_int64(set, 2, no);
-    code |= sqlite3_bind_blob(set, 3, item->sha256, SHA256_BYTES, SQLITE_STATIC);
-    code |= sqlite3_bind_int64(set, 4, event->kind == EVENT_HOLD);
-    code |= sqlite3_bind_int64(set, 5, (sqlite3_int64)event->stamp);
-    code |= bind_id(set, 6, &event->origin);
+    code |= sqlite3_bind_blob(set, 3, holder->sha256, SHA256_BYTES, SQLITE_STATIC);
+    code |= sqlite3_bind_int64(set, 4, holder->held);
+    code |= sqlite3_bind_int64(set, 5, (sqlite3_int64)holder->at.stamp);
+    code |= bind_id(set, 6, &holder->at.origin);
     return code == SQLITE_OK ? conn_run(&db->conn, set) : ERR_NO_MEMORY;
 }
 
@@ -163,6 +184,57 @@ int db_reader_members(struct db_reader *reader, struct db_member **out, size_t *
     }
     *out = members;
     return 0;
+}
+
+int holder_from_row(sqlite3_stmt *row, struct snapshot_holder *out, int64_t *member)
+{
+    const void *sha256 = sqlite3_column_blob(row, 2);
+
+    *out = (struct snapshot_holder){.held = sqlite3_column_int64(row, 3) != 0,
+                                    .at.stamp = (hlc_time)sqlite3_column_int64(row, 4)};
+    *member = sqlite3_column_int64(row, 6);
+    if (!sha256 || sqlite3_column_bytes(row, 2) != SHA256_BYTES || !column_id(row, 0, &out->id) ||
+        !column_id(row, 1, &out->node) || !column_id(row, 5, &out->at.origin))
+        return ERR_CORRUPT;
+    memcpy(out->sha256, sha256, SHA256_BYTES);
+    return 0;
+}
+
+int db_each_holder(struct db_reader *reader, struct db_holder_cursor *cursor, unsigned max,
+                   int (*each)(void *arg, const struct snapshot_holder *holder), void *arg)
+{
+    sqlite3_stmt *select;
+    int rc = conn_statement(&reader->conn, STATEMENT_EACH_HOLDER, &select);
+
+    if (rc)
+        return rc;
+    int code =
+        sqlite3_bind_blob(select, 1, cursor->id.bytes, sizeof cursor->id.bytes, SQLITE_TRANSIENT);
+    code |= sqlite3_bind_int64(select, 2, cursor->begun ? cursor->member : -1);
+    code |= sqlite3_bind_blob(select, 3, cursor->sha256, SHA256_BYTES, SQLITE_TRANSIENT);
+    if (code != SQLITE_OK)
+        return ERR_NO_MEMORY;
+    for (; max > 0; max--) {
+        struct snapshot_holder holder;
+        int64_t member;
+
+        rc = conn_step(&reader->conn, select);
+        if (rc != 1) {
+            cursor->done = rc == 0;
+            break;
+        }
+        rc = holder_from_row(select, &holder, &member);
+        if (rc == 0)
+            rc = each(arg, &holder);
+        if (rc)
+            break;
+        cursor->begun = true;
+        cursor->id = holder.id;
+        cursor->member = member;
+        memcpy(cursor->sha256, holder.sha256, SHA256_BYTES);
+    }
+    sqlite3_reset(select);
+    return rc == 1 ? 0 : rc;
 }
 
 static int run_no(struct conn *conn, const struct id128 *origin, int64_t *no)

@@ -10,6 +10,7 @@
 
 #include "base/buf.h"
 #include "journal/db.h"
+#include "journal/snapshot.h"
 
 /* ---- The applier, inside a transaction ---- */
 
@@ -18,6 +19,9 @@ int db_member_fold(struct db *db, const struct event *event) MUST_CHECK;
 /* A hold or drop event's statement about one item. */
 int db_holder_fold(struct db *db, const struct event *event,
                    const struct event_item *item) MUST_CHECK;
+/* The same for what a snapshot says. */
+int db_member_join(struct db *db, const struct snapshot_member *member) MUST_CHECK;
+int db_holder_join(struct db *db, const struct snapshot_holder *holder) MUST_CHECK;
 /* A deleted object has no holders. */
 int db_holders_remove(struct db *db, const struct id128 *id) MUST_CHECK;
 
@@ -32,6 +36,21 @@ struct db_member {
 
 /* Every node that a member event is known of; the caller frees *OUT. */
 int db_reader_members(struct db_reader *reader, struct db_member **out, size_t *count) MUST_CHECK;
+
+/* Where a walk over all holders stands; zero: at the start. */
+struct db_holder_cursor {
+    struct id128 id;
+    int64_t member;
+    uint8_t sha256[SHA256_BYTES];
+    bool begun, done;
+};
+
+/* What nodes said about copies, from CURSOR on, in the order of object ids, at most MAX rows in one
+ * read transaction, until EACH returns non-zero: that row comes again in the next call, and the
+ * result is returned; but 1 becomes 0. cursor->done: that was all. */
+int db_each_holder(struct db_reader *reader, struct db_holder_cursor *cursor, unsigned max,
+                   int (*each)(void *arg, const struct snapshot_holder *holder),
+                   void *arg) MUST_CHECK;
 
 /* Events of ORIGIN from number FIRST on without a gap, each with its length before it (4 bytes,
  * little-endian), appended to OUT: at least one, then as many as fit into MAX_BYTES. *COUNT: how

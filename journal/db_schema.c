@@ -121,6 +121,10 @@ static const char want_replicas[] =
             "objects_more") "UPDATE state SET (wanted, wanted_bytes) = "
                             "(SELECT count(*), coalesce(sum(size), 0) FROM outbox WHERE kind = 2);";
 
+/* To version 4: the snapshots of version 3 lack holders and members, so they cover no hold, drop or
+ * member event: the next ones do. */
+static const char forget_snapshots[] = "DELETE FROM snapshots; DELETE FROM cuts;";
+
 static const char *const texts[STATEMENT_COUNT] = {
     [STATEMENT_FIND] = "SELECT " OBJECT_COLUMNS " FROM objects WHERE key = ?1",
     [STATEMENT_FIND_MORE] = "SELECT " OBJECT_COLUMNS " FROM objects_more WHERE id = ?1",
@@ -219,6 +223,10 @@ static const char *const texts[STATEMENT_COUNT] = {
     [STATEMENT_HOLDERS] =
         "SELECT m.node, h.held, h.stamp, h.origin FROM holders h JOIN members m ON m.no = h.member "
         "WHERE h.id = ?1 AND h.sha256 = ?2",
+    [STATEMENT_EACH_HOLDER] =
+        "SELECT h.id, m.node, h.sha256, h.held, h.stamp, h.origin, h.member FROM holders h "
+        "CROSS JOIN members m ON m.no = h.member "
+        "WHERE (h.id, h.member, h.sha256) > (?1, ?2, ?3) ORDER BY h.id, h.member, h.sha256",
     [STATEMENT_COPIES] =
         "SELECT m.node, m.state, h.held, h.stamp FROM members m LEFT JOIN holders h "
         "ON h.id = ?1 AND h.member = m.no AND h.sha256 = ?2 WHERE m.state = 1 OR m.node = ?3",
@@ -430,6 +438,8 @@ int conn_upgrade(struct conn *conn)
         if (!rc)
             rc = conn_exec(conn, want_replicas);
     }
+    if (!rc && from < 4)
+        rc = conn_exec(conn, forget_snapshots);
     if (!rc)
         rc = conn_exec(conn, cluster_schema);
     if (!rc)

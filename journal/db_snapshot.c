@@ -233,12 +233,13 @@ int db_cut_add(struct db *db, const struct id128 *snapshot, const struct db_cut 
     return code == SQLITE_OK ? conn_run(&db->conn, add) : ERR_NO_MEMORY;
 }
 
-int db_cuts(struct db *db, const struct id128 *snapshot, struct db_cut **out, size_t *count)
+static int read_cuts(struct conn *conn, const struct id128 *snapshot, struct db_cut **out,
+                     size_t *count)
 {
     struct db_cut *cuts = NULL;
     size_t used = 0, cap = 0;
     sqlite3_stmt *select;
-    int rc = conn_statement(&db->conn, STATEMENT_CUTS, &select);
+    int rc = conn_statement(conn, STATEMENT_CUTS, &select);
 
     *out = NULL;
     *count = 0;
@@ -247,7 +248,7 @@ int db_cuts(struct db *db, const struct id128 *snapshot, struct db_cut **out, si
     if (sqlite3_bind_blob(select, 1, snapshot->bytes, sizeof snapshot->bytes, SQLITE_TRANSIENT) !=
         SQLITE_OK)
         return ERR_NO_MEMORY;
-    while ((rc = conn_step(&db->conn, select)) == 1) {
+    while ((rc = conn_step(conn, select)) == 1) {
         if (used == cap) {
             cap = cap ? 2 * cap : 16;
             struct db_cut *grown = reallocarray(cuts, cap, sizeof *grown);
@@ -274,6 +275,17 @@ int db_cuts(struct db *db, const struct id128 *snapshot, struct db_cut **out, si
     *out = cuts;
     *count = used;
     return 0;
+}
+
+int db_cuts(struct db *db, const struct id128 *snapshot, struct db_cut **out, size_t *count)
+{
+    return read_cuts(&db->conn, snapshot, out, count);
+}
+
+int db_reader_cuts(struct db_reader *reader, const struct id128 *snapshot, struct db_cut **out,
+                   size_t *count)
+{
+    return read_cuts(&reader->conn, snapshot, out, count);
 }
 
 int db_owed_since(struct db *db, const struct id128 *id, uint64_t since_ms)

@@ -64,6 +64,10 @@ int db_cut_add(struct db *db, const struct id128 *snapshot, const struct db_cut 
 int db_cuts(struct db *db, const struct id128 *snapshot, struct db_cut **out,
             size_t *count) MUST_CHECK;
 
+/* The same for a reader. */
+int db_reader_cuts(struct db_reader *reader, const struct id128 *snapshot, struct db_cut **out,
+                   size_t *count) MUST_CHECK;
+
 /* Since when an upload is owed, where it is. */
 int db_owed_since(struct db *db, const struct id128 *id, uint64_t since_ms) MUST_CHECK;
 

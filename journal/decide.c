@@ -244,6 +244,7 @@ int decide(struct decision *out, const struct object *row, const struct request 
         return decide_reput(out, row, request);
     case CHANGE_SNAPSHOT:
     case CHANGE_PEER:
+    case CHANGE_MERGE:
     case CHANGE_FACT:
         break;
     }

@@ -17,6 +17,7 @@ enum change_kind {
     CHANGE_MOVE,     /* cleaning: a record goes to a new place */
     CHANGE_SNAPSHOT, /* a chunk of a snapshot, new or on its way to a new place: never decided */
     CHANGE_PEER,     /* events of other nodes: never decided */
+    CHANGE_MERGE,    /* chunks of a merge with a peer: never decided */
     CHANGE_FACT,     /* an event of ours that concerns no object: never decided */
     CHANGE_REPUT,    /* bytes that lost under another id, put under this one (conflict.h) */
 };

@@ -159,8 +159,18 @@ static bool member_ok(const struct event *event)
            printable_ok(event->address, ADDRESS_MAX);
 }
 
+bool event_address_ok(struct text address)
+{
+    return printable_ok(address, ADDRESS_MAX);
+}
+
+bool event_seq_ok(uint64_t seq)
+{
+    return seq > 0 && seq <= LARGEST;
+}
+
 /* The members that are present have values they may have. */
-static bool values_ok(const struct event *event)
+bool event_says_ok(const struct event *event)
 {
     uint32_t has = event->fields;
 
@@ -209,7 +219,7 @@ static int event_error(const struct event *event)
         return ERR_INVALID;
     if (is_about_an_object(event->kind) && id_is_zero(&event->id))
         return ERR_INVALID;
-    return values_ok(event) ? 0 : ERR_INVALID;
+    return event_says_ok(event) ? 0 : ERR_INVALID;
 }
 
 /* ---- Writing ---- */

@@ -117,6 +117,12 @@ void event_encode(struct buf *out, const struct event *event);
  */
 int event_decode(struct event *out, const uint8_t *data, size_t len) MUST_CHECK;
 
+/* Whether the members that `fields` names have values that an event may have; what other nodes say
+ * in another form (journal/merge_chunk.h) is held to the same. */
+bool event_says_ok(const struct event *event);
+bool event_address_ok(struct text address);
+bool event_seq_ok(uint64_t seq);
+
 /* The items of a decoded hold or drop: up to MAX into OUT; their count. DATA, LEN as decoded. */
 size_t event_items(const uint8_t *data, size_t len, struct event_item *out, size_t max);
 

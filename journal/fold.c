@@ -151,6 +151,12 @@ bool fold_concerns_row(const struct event *event)
     }
 }
 
+bool fold_is_peer_fact(uint32_t kind)
+{
+    return kind == EVENT_HOLD || kind == EVENT_DROP || kind == EVENT_MEMBER ||
+           kind == EVENT_FEATURE;
+}
+
 bool fold_needs_row(const struct event *event, const struct id128 *self)
 {
     bool copies = event->kind == EVENT_HOLD || event->kind == EVENT_DROP;
@@ -160,22 +166,16 @@ bool fold_needs_row(const struct event *event, const struct id128 *self)
 
 bool fold_is_covered(const struct event *event)
 {
-    /* Who holds what is in no snapshot. */
-    return event->kind != EVENT_HOLD && event->kind != EVENT_DROP && fold_concerns_row(event);
+    return fold_is_peer_fact(event->kind) || fold_concerns_row(event);
 }
 
-/* Bytes that are here and lost: those that the row pointed to, or those that the record bears. */
-static int fold_loser(struct entry *entry, const struct object *before, const struct event *event,
+/* Bytes that the record bears and that have lost already. */
+static int fold_loser(struct entry *entry, const struct event *event,
                       const struct record_header *header, const struct place *place)
 {
     bool has = header->flags & (RECORD_LARGE | RECORD_HAS_BODY);
     uint32_t bytes;
 
-    entry->conflict = header->type != RECORD_MOVE && conflict_is(before, event);
-    if (conflict_beats(before, entry->object)) {
-        entry->loser = object_copy(before);
-        return entry->loser ? 0 : ERR_NO_MEMORY;
-    }
     if (!has || event->size != header->size || !conflict_loses(event, entry->object))
         return 0;
     entry->loser_taken = true;
@@ -214,10 +214,17 @@ static int fold_row(struct entry *entry, const struct object *before, const stru
     note_also_put(entry, before, event);
     drop_body(entry->object, event, raw, raw_bytes, header, place, self);
     take_body(entry->object, before, event, raw, raw_bytes, header, place);
-    rc = fold_loser(entry, before, event, header, place);
-    if (rc)
-        return rc;
-    bool kept = entry->loser && !entry->loser_taken;
+    entry->conflict = header->type != RECORD_MOVE && conflict_is(before, event);
+    rc = fold_loser(entry, event, header, place);
+    return rc ? rc : fold_changes(entry, before);
+}
+
+int fold_changes(struct entry *entry, const struct object *before)
+{
+    bool kept = conflict_beats(before, entry->object);
+
+    if (kept && !(entry->loser = object_copy(before)))
+        return ERR_NO_MEMORY;
     if (before && !kept && !place_is_none(&before->place) &&
         !place_equal(&before->place, &entry->object->place)) {
         entry->place_moved = true;

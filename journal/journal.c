@@ -430,7 +430,8 @@ static void *apply_thread(void *arg)
     for (;;) {
         pthread_mutex_lock(&journal->lock);
         bool ended = atomic_load(&journal->committed);
-        bool trimming = atomic_load(&journal->trimming) && !journal->applier.trim.after_ms;
+        bool trimming = atomic_load(&journal->trimming) && !journal->applier.trim.after_ms &&
+                        !atomic_load(&journal->held_back);
 
         if (ended && (!journal->apply_first || journal->applier.failures > 3)) {
             pthread_mutex_unlock(&journal->lock);

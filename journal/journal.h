@@ -42,7 +42,8 @@ struct change {
 
     /* CHANGE_PEER: events of other nodes as one wants them from a peer, each with its length before
      * it (4 bytes, little-endian); lent until DONE. In order of each origin. What is committed
-     * already is passed over. */
+     * already is passed over.
+     * CHANGE_MERGE: chunks of a merge (merge_chunk.h), laid out likewise. */
     const uint8_t *events;
     size_t events_bytes;
     /* CHANGE_REPUT: the id under which these bytes lost. */
@@ -58,8 +59,9 @@ struct change {
     int rc;                /* PEER: ERR_AGAIN, events before one of them are missing here;
                               ERR_CONFLICT, one does not fit its origin's chain (a fork, our own
                               current run): in both cases those before it are committed;
-                              ERR_INVALID: it is none. Else 0, decide()'s refusals, ERR_READ_ONLY, ERR_NO_SPACE,
-                              ERR_NO_MEMORY */
+                              ERR_INVALID: it is none; MERGE likewise, ERR_CONFLICT where it would
+                              adopt more of our own run than we wrote. Else 0, decide()'s refusals, ERR_READ_ONLY,
+                              ERR_NO_SPACE,                ERR_NO_MEMORY */
     enum verdict verdict;  /* where rc is 0 */
     lsn_t lsn;             /* of the record written, the last of several; 0: none */
     bool stored;           /* the body given was taken: a large file belongs to the store now */
@@ -94,7 +96,7 @@ struct journal_news {
     bool own;                       /* the run is this process's */
     bool members;                   /* at the end: a member event was among them */
     struct hash128 digest;
-    uint64_t events;
+    uint64_t events, event_bytes, rows; /* rows: objects and tombstones */
 };
 /* Have LISTENER called from the applier's thread after each transaction that added events. Before
  * journal_start; it must not block. */
@@ -200,17 +202,23 @@ unsigned journal_apply_step(struct journal *journal);
  * True where there is more to do at once. */
 bool journal_upkeep_step(struct journal *journal);
 
-/* From now on no event leaves the database or the log: a node with company gives them to whoever
- * lacks them. Any thread; for this run. */
-void journal_keep_events(struct journal *journal);
+/* This node has company, which may lack events: from now on what a snapshot covers leaves the
+ * database only once journal_let_go says so of that snapshot. Any thread; for this run. */
+void journal_share_events(struct journal *journal);
+/* Whether a snapshot's events wait for that; *SNAPSHOT is the newest one. Any thread. */
+bool journal_waits(struct journal *journal, struct id128 *snapshot);
+/* Nobody needs the events that SNAPSHOT covers any more. Without effect where a newer one is there.
+ * Any thread. */
+void journal_let_go(struct journal *journal, const struct id128 *snapshot);
 
 struct journal_compact_result {
     uint64_t chunks, snapshot_bytes;
     uint64_t events, event_bytes; /* that left the database; that are still in it */
+    bool waiting;                 /* covered events stay until company has them, too */
 };
 /* Write a snapshot now and remove the events that it covers, and wait for it. With threads: from
- * any other thread; without: takes all steps itself. ERR_CLOSED: the journal is stopping;
- * ERR_UNSUPPORTED: journal_keep_events. */
+ * any other thread; without: takes all steps itself. In company it waits for a while that the
+ * others have the events, too. ERR_CLOSED: the journal is stopping. */
 int journal_compact(struct journal *journal, struct journal_compact_result *out) MUST_CHECK;
 
 /* ---- Offline ---- */

@@ -8,6 +8,7 @@
 #include "journal/db_snapshot.h"
 #include "journal/journal.h"
 #include "journal/merge.h"
+#include "journal/merge_chunk.h"
 #include "journal/pending.h"
 #include "journal/reput.h"
 #include "journal/scrub.h"
@@ -169,7 +170,8 @@ struct journal {
     int rotated;                /* how that went; to be read once `rotate` is false again */
     _Atomic uint32_t holds;     /* backups under way: nothing is removed */
     _Atomic lsn_t covered;      /* events below need not stay in the log: the older snapshot's */
-    _Atomic bool keeps_events;  /* nothing new is compacted */
+    _Atomic bool shares_events; /* covered events leave only once they are let go */
+    _Atomic bool held_back;     /* … and those of the newest snapshot are not yet */
     _Atomic bool trimming; /* events that the newest snapshot covers are still in the database */
     _Atomic uint64_t snapshot_count, compacted_events;
     _Atomic uint64_t bad_blocks, repaired, lost, conflicts, clock_faults, refused;
@@ -196,15 +198,20 @@ void journal_wait(struct journal *journal, pthread_cond_t *condition, uint64_t t
 int fold_event(struct entry **out, const struct object *before, const struct event *event,
                const void *raw, size_t raw_bytes, const struct record_header *header,
                const struct place *place, const struct id128 *self) MUST_CHECK;
+/* What the step from BEFORE (NULL: unknown) to ENTRY's object, which is set, asks of the applier;
+ * bytes that are here and lose in it become ENTRY's loser. */
+int fold_changes(struct entry *entry, const struct object *before) MUST_CHECK;
 /* What the step from BEFORE to AFTER (NULL: unknown) changes in counters and digest. */
 void fold_delta(struct delta *d, const struct object *before, const struct object *after);
 /* Whether an event of this kind can change the row of its id. */
 bool fold_concerns_row(const struct event *event);
 /* … and whether it can change that row on node SELF: what others hold of it does not. */
 bool fold_needs_row(const struct event *event, const struct id128 *self);
-/* Whether all that it says is in the rows, so that a snapshot of them covers it. Others are never
+/* Whether all that it says is in what a snapshot carries, so that one covers it. Others are never
  * compacted. */
 bool fold_is_covered(const struct event *event);
+/* Of these, what it says of other nodes: who holds what, who is a member, the feature level. */
+bool fold_is_peer_fact(uint32_t kind);
 /* Add B to A. */
 void delta_add(struct delta *a, const struct delta *b);
 /* Add D to the counters of STATE. */
@@ -214,6 +221,11 @@ void state_add(struct db_state *state, const struct delta *d);
 
 int applier_open(struct journal *journal) MUST_CHECK;
 void applier_close(struct journal *journal);
+/* The row of ORIGIN, a run of NODE, made where it is missing. Lent until the next call. */
+int applier_origin(struct applier *a, const struct id128 *origin, const struct id128 *node,
+                   struct db_origin **out) MUST_CHECK;
+/* Tell who listens what has become of the runs since the last call. */
+void applier_tell(struct journal *journal);
 /* Put one entry into the open transaction. */
 int applier_put(struct journal *journal, const struct entry *entry) MUST_CHECK;
 /* Settle large files, write counters and POSITION, commit. On an error nothing happened. */
@@ -257,6 +269,11 @@ int applier_free(struct journal *journal, const struct place *place, uint64_t si
 /* A record of this transaction names this large file. */
 int applier_remember_large(struct applier *applier, uint64_t file) MUST_CHECK;
 
+/* ---- apply_merge.c ---- */
+
+/* The entry of a merge that is no row: holders, members, runs. */
+int applier_put_merge(struct journal *journal, const struct entry *entry) MUST_CHECK;
+
 /* ---- trim.c: the applier's side of snapshots ---- */
 
 /* The entry for a record of CHUNK at LSN. ERR_INVALID: not a chunk; ERR_FORMAT. */
@@ -276,7 +293,8 @@ struct replay {
     struct journal *journal;
     lsn_t previous_end; /* of the record before */
     unsigned in_transaction;
-    lsn_t covered; /* rebuild: the rows know all records below */
+    lsn_t covered;      /* rebuild: the rows know all records below … */
+    bool without_peers; /* … but holds, drops and members */
     /* Rebuild: whether this snapshot is whole; NULL: all that end are. */
     bool (*is_whole)(void *arg, const struct id128 *snapshot);
     void *arg;
@@ -299,10 +317,11 @@ struct snapshot_found;
 int snapshot_note(struct snapshot_found **found, const struct record_view *view,
                   const struct place *place) MUST_CHECK;
 /* Read all that were noted, load the newest whole one into the fresh database, and say in *COVERED
- * below which position the rows know all records (0: there is no whole one). ERR_CORRUPT with
+ * below which position the rows know all records (0: there is no whole one), and in *WITHOUT_PEERS
+ * whether it is of an old version, which lacks who holds what and who is a member. ERR_CORRUPT with
  * MESSAGE: what is whole is too old to go on from. */
 int snapshot_load(struct journal *journal, struct snapshot_found *found, lsn_t *covered,
-                  char *message, size_t cap) MUST_CHECK;
+                  bool *without_peers, char *message, size_t cap) MUST_CHECK;
 bool snapshot_is_whole(void *found, const struct id128 *snapshot);
 void snapshot_found_destroy(struct snapshot_found **found);
 
@@ -313,6 +332,17 @@ void committer_close(struct journal *journal);
 bool committer_holds(const struct journal *journal);
 /* When idle: an empty batch that carries synced_through, once. */
 void committer_mark(struct journal *journal);
+
+/* The newest row of ID, this batch's decisions included; *OUT is NULL where there is none. ARG: the
+ * journal. */
+int committer_row(void *arg, const struct id128 *id, struct object **out) MUST_CHECK;
+/* ENTRY, whose LSN is known, is part of this batch. */
+void committer_add(struct journal *journal, struct entry *entry);
+
+/* ---- commit_merge.c ---- */
+
+/* As many of CHANGE's chunks as the batch has room for; ERR_FULL where some are left. */
+int commit_merge(struct journal *journal, struct change *change) MUST_CHECK;
 
 /* ---- reconcile.c ---- */
 

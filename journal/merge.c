@@ -189,6 +189,123 @@ static void settle(struct object *row, const struct object *before)
     }
 }
 
+/* ---- Rows of another node ---- */
+
+static bool raise_reg_text(struct reg *reg, struct text *text, const struct reg *at,
+                           struct text value)
+{
+    int order = reg_compare(at, reg);
+
+    if (order == 0)
+        order = text_compare(value, *text);
+    if (order <= 0)
+        return false;
+    *reg = *at;
+    *text = value;
+    return true;
+}
+
+static bool join_put(struct draft *draft, const struct object *other)
+{
+    struct object *row = &draft->row;
+    int order = reg_compare(&other->put_at, &row->put_at);
+
+    if (!(other->flags & OBJECT_PUT))
+        return false;
+    if (order == 0)
+        order = memcmp(other->sha256, row->sha256, SHA256_BYTES);
+    if (order == 0)
+        order = number_compare(other->size, row->size);
+    if (order == 0)
+        order = text_compare(object_type(other), draft->type);
+    if (order <= 0)
+        return false;
+    row->flags |= OBJECT_PUT;
+    row->put_at = other->put_at;
+    memcpy(row->sha256, other->sha256, SHA256_BYTES);
+    row->size = other->size;
+    draft->type = object_type(other);
+    return true;
+}
+
+static bool join_uploaded(struct object *row, const struct object *other)
+{
+    int order = reg_compare(&other->uploaded_at, &row->uploaded_at);
+
+    if (order == 0)
+        order = memcmp(other->uploaded_sha256, row->uploaded_sha256, SHA256_BYTES);
+    if (order <= 0)
+        return false;
+    row->uploaded_at = other->uploaded_at;
+    memcpy(row->uploaded_sha256, other->uploaded_sha256, SHA256_BYTES);
+    return true;
+}
+
+static bool join_expires(struct object *row, const struct object *other)
+{
+    int order = reg_compare(&other->expires_at, &row->expires_at);
+
+    if (order == 0)
+        order = number_compare(other->expires_ms, row->expires_ms);
+    if (order <= 0)
+        return false;
+    row->expires_at = other->expires_at;
+    row->expires_ms = other->expires_ms;
+    return true;
+}
+
+/* Neither is deleted. */
+static bool join_live(struct draft *draft, const struct object *other)
+{
+    struct object *row = &draft->row;
+    bool changed = join_put(draft, other);
+
+    if (other->level > row->level) {
+        row->level = other->level;
+        changed = true;
+    }
+    changed |= raise_reg_text(&row->name_at, &draft->name, &other->name_at, object_name(other));
+    changed |= raise_reg_text(&row->user_meta_at, &draft->user_meta, &other->user_meta_at,
+                              object_user_meta(other));
+    changed |= join_expires(row, other);
+    changed |= join_uploaded(row, other);
+    return changed;
+}
+
+static bool join(struct draft *draft, const struct object *other)
+{
+    struct object *row = &draft->row;
+    bool changed = other->flags & ~row->flags & OBJECT_CLOUD;
+    struct event end = {.stamp = other->deleted_at};
+
+    row->flags |= other->flags & OBJECT_CLOUD;
+    if (other->flags & OBJECT_DELETED)
+        return fold_delete(draft, &end) || changed;
+    if (row->flags & OBJECT_DELETED)
+        return changed;
+    return join_live(draft, other) || changed;
+}
+
+int merge_rows(struct object **after, const struct object *before, const struct object *other,
+               bool *changed)
+{
+    struct draft draft = {.row = {.id = other->id}};
+
+    assert(!before || id_equal(&before->id, &other->id));
+    *after = NULL;
+    if (before) {
+        draft.row = *before;
+        draft.name = object_name(before);
+        draft.type = object_type(before);
+        draft.user_meta = object_user_meta(before);
+    }
+    *changed = join(&draft, other);
+    if (*changed)
+        settle(&draft.row, before);
+    *after = object_create(&draft.row, draft.name, draft.type, draft.user_meta);
+    return *after ? 0 : ERR_NO_MEMORY;
+}
+
 int merge_event(struct object **after, const struct object *before, const struct event *event)
 {
     struct draft draft = {.row = {.id = event->id}};

@@ -26,6 +26,16 @@
 int merge_event(struct object **after, const struct object *before,
                 const struct event *event) MUST_CHECK;
 
+/*
+ * Join what another node's row OTHER says into BEFORE (NULL: nothing known): *AFTER is the row of
+ * all events that either has seen; commutative, associative and idempotent, and equal to folding
+ * those events one by one. Of OTHER only facts count, never its place or OBJECT_PLAIN; *AFTER's
+ * place is as merge_event says. *CHANGED: whether *AFTER says anything that BEFORE does not.
+ * ERR_NO_MEMORY.
+ */
+int merge_rows(struct object **after, const struct object *before, const struct object *other,
+               bool *changed) MUST_CHECK;
+
 /* -1, 0, 1: which of two writes is later. */
 int reg_compare(const struct reg *a, const struct reg *b);
 

@@ -32,6 +32,7 @@ struct entry {
     lsn_t batch_end; /* where the next batch begins; set on a batch's last entry, else 0 */
 
     bool is_snapshot; /* a chunk of a snapshot: `event` is the chunk, where the applier needs it */
+    bool is_merge;    /* of a merge: a row, or a chunk of what is no row (`event`) */
     bool adds_event;  /* false for moves */
     uint32_t kind;    /* of the event */
     bool is_covered;  /* by a snapshot that comes after it: fold_is_covered */

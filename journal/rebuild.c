@@ -166,7 +166,8 @@ static int replay_log(struct journal *journal, char *message, size_t cap)
         .journal = journal, .is_whole = snapshot_is_whole, .arg = reading.found};
 
     if (rc == 0)
-        rc = snapshot_load(journal, reading.found, &replay.covered, message, cap);
+        rc = snapshot_load(journal, reading.found, &replay.covered, &replay.without_peers, message,
+                           cap);
     if (rc == 0) {
         rc = replay_segments(journal, &replay, &rotten);
         if (rc == 0) {

@@ -68,7 +68,9 @@ static int replay_record(struct replay *replay, const struct record_view *view,
                  (unsigned long long)view->lsn, err_text(rc));
         return 0;
     }
-    if (view->lsn < replay->covered && fold_is_covered(&event)) {
+    bool is_late = replay->without_peers && fold_is_peer_fact(event.kind);
+
+    if (view->lsn < replay->covered && fold_is_covered(&event) && !is_late) {
         /* Its row is there already; its body counts as what the segment holds. */
         return view->header.flags & RECORD_HAS_BODY
                    ? applier_add_sums(&journal->applier, place->volume, view->header.body_bytes, 0,
@@ -80,10 +82,44 @@ static int replay_record(struct replay *replay, const struct record_view *view,
         return rc;
     rc = fold_event(&entry, before, &event, view->event, view->header.event_bytes, &view->header,
                     place, &journal->node);
-    if (rc == 0)
+    if (rc == 0) {
+        entry->is_covered &= !is_late;
         rc = applier_put(journal, entry);
+    }
     object_destroy(&before);
     entry_destroy(entry);
+    return rc;
+}
+
+static int row_of(void *arg, const struct id128 *id, struct object **out)
+{
+    const struct replay *replay = arg;
+    int rc = db_find_writing(replay->journal->applier.db, id, out);
+
+    return rc == ERR_NOT_FOUND ? 0 : rc;
+}
+
+static int replay_merge(struct replay *replay, const struct record_view *view)
+{
+    struct entry *first;
+    enum record_type type;
+    hlc_time stamp;
+
+    if (view->lsn < replay->covered)
+        return 0;
+    int rc = merge_chunk_fold(&first, &type, &stamp, view->event, view->header.event_bytes,
+                              view->lsn, row_of, replay);
+    if (rc == ERR_INVALID) {
+        atomic_fetch_add(&replay->journal->refused, 1);
+        log_warn("journal: record at %llu holds nothing that was merged",
+                 (unsigned long long)view->lsn);
+        return 0;
+    }
+    for (const struct entry *entry = first; rc == 0 && entry; entry = entry->next) {
+        rc = applier_put(replay->journal, entry);
+        replay->in_transaction++;
+    }
+    merge_entries_destroy(first);
     return rc;
 }
 
@@ -101,6 +137,8 @@ int replay_visit(void *arg, const struct record_view *view, const struct place *
     replay->previous_end = view->lsn + record_bytes(&view->header);
     if (view->header.type == RECORD_SNAPSHOT)
         return replay_chunk(replay, view);
+    if (view->header.type == RECORD_MERGE || view->header.type == RECORD_VECTOR)
+        return replay_merge(replay, view);
     if (view->header.type != RECORD_EVENT && view->header.type != RECORD_MOVE) {
         log_error("journal: record type %u at %llu is of a newer version", view->header.type,
                   (unsigned long long)view->lsn);

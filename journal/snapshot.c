@@ -17,7 +17,7 @@
 #include <msgpack/pack.h>
 #include <string.h>
 
-#define VERSION    1
+#define VERSION    2
 #define HEAD_BYTES 64 /* more than the array head, version, … items' head take */
 #define LARGEST    ((uint64_t)INT64_MAX) /* SQLite's integers */
 #define MAX_CHUNKS (UINT32_C(1) << 26)
@@ -176,6 +176,40 @@ int snapshot_add_garbage(struct snapshot_writer *writer, const struct snapshot_g
     return end_item(writer, before);
 }
 
+int snapshot_add_holder(struct snapshot_writer *writer, const struct snapshot_holder *holder)
+{
+    msgpack_packer pk;
+    size_t before = start_item(writer, SNAPSHOT_HOLDERS, &pk, 6);
+
+    pack_id(&pk, &holder->id);
+    pack_id(&pk, &holder->node);
+    pack_bin(&pk, holder->sha256, SHA256_BYTES);
+    pack_uint(&pk, holder->held);
+    pack_reg(&pk, &holder->at);
+    return end_item(writer, before);
+}
+
+int snapshot_add_member(struct snapshot_writer *writer, const struct snapshot_member *member)
+{
+    msgpack_packer pk;
+    size_t before = start_item(writer, SNAPSHOT_MEMBERS, &pk, 5);
+
+    pack_id(&pk, &member->node);
+    pack_uint(&pk, member->state);
+    pack_reg(&pk, &member->at);
+    pack_text(&pk, member->address);
+    return end_item(writer, before);
+}
+
+int snapshot_add_feature(struct snapshot_writer *writer, uint32_t feature)
+{
+    msgpack_packer pk;
+    size_t before = start_item(writer, SNAPSHOT_FEATURE, &pk, 1);
+
+    pack_uint(&pk, feature);
+    return end_item(writer, before);
+}
+
 int snapshot_add_end(struct snapshot_writer *writer, const struct snapshot_end *end)
 {
     msgpack_packer pk;
@@ -322,8 +356,9 @@ int snapshot_open(struct snapshot_reader *reader, const void *data, size_t len)
 
     if (reader->in.failed || members < 5 || version == 0)
         return ERR_INVALID;
-    if (version != VERSION || members != 5)
+    if (version > VERSION || members != 5)
         return ERR_FORMAT;
+    reader->version = (uint32_t)version;
     unpack_bytes(&reader->in, reader->snapshot.bytes, sizeof reader->snapshot.bytes);
     reader->index = (uint32_t)unpack_uint(&reader->in, MAX_CHUNKS - 1);
     reader->kind = (uint32_t)unpack_uint(&reader->in, UINT32_MAX);
@@ -362,6 +397,16 @@ static struct reg take_reg(struct unpack *in)
 
     take_id(in, &reg.origin);
     return reg;
+}
+
+static struct text take_text(struct unpack *in, size_t limit)
+{
+    struct text text = {0};
+
+    text.ptr = unpack_str(in, &text.len);
+    if (text.len > limit)
+        unpack_fail(in);
+    return text;
 }
 
 int snapshot_next_begin(struct snapshot_reader *reader, struct snapshot_begin *out)
@@ -426,6 +471,52 @@ int snapshot_next_garbage(struct snapshot_reader *reader, struct snapshot_garbag
     return whole_item(reader, members, 2);
 }
 
+int snapshot_next_holder(struct snapshot_reader *reader, struct snapshot_holder *out)
+{
+    struct unpack *in = &reader->in;
+    uint32_t members;
+    int rc = next_item(reader, SNAPSHOT_HOLDERS, &members);
+
+    if (rc != 1)
+        return rc;
+    take_id(in, &out->id);
+    take_id(in, &out->node);
+    unpack_bytes(in, out->sha256, SHA256_BYTES);
+    out->held = unpack_uint(in, 1);
+    out->at = take_reg(in);
+    return whole_item(reader, members, 6);
+}
+
+int snapshot_next_member(struct snapshot_reader *reader, struct snapshot_member *out)
+{
+    struct unpack *in = &reader->in;
+    uint32_t members;
+    int rc = next_item(reader, SNAPSHOT_MEMBERS, &members);
+
+    if (rc != 1)
+        return rc;
+    take_id(in, &out->node);
+    out->state = (enum member_state)unpack_uint(in, MEMBER_FORGOTTEN);
+    out->at = take_reg(in);
+    out->address = take_text(in, LIMIT_WIRE_ADDR_BYTES);
+    if (out->state < MEMBER_JOINED)
+        unpack_fail(in);
+    return whole_item(reader, members, 5);
+}
+
+int snapshot_next_feature(struct snapshot_reader *reader, uint32_t *out)
+{
+    uint32_t members;
+    int rc = next_item(reader, SNAPSHOT_FEATURE, &members);
+
+    if (rc != 1)
+        return rc;
+    *out = (uint32_t)unpack_uint(&reader->in, UINT32_MAX);
+    if (*out < 1)
+        unpack_fail(&reader->in);
+    return whole_item(reader, members, 1);
+}
+
 int snapshot_next_end(struct snapshot_reader *reader, struct snapshot_end *out)
 {
     struct unpack *in = &reader->in;
@@ -439,16 +530,6 @@ int snapshot_next_end(struct snapshot_reader *reader, struct snapshot_end *out)
     out->chunks = (uint32_t)unpack_uint(in, MAX_CHUNKS);
     unpack_bytes(in, out->hash, sizeof out->hash);
     return whole_item(reader, members, 4);
-}
-
-static struct text take_text(struct unpack *in, size_t limit)
-{
-    struct text text = {0};
-
-    text.ptr = unpack_str(in, &text.len);
-    if (text.len > limit)
-        unpack_fail(in);
-    return text;
 }
 
 static void take_place(struct unpack *in, struct object *o)

@@ -2,10 +2,11 @@
  * Snapshots as bytes: everything this node knows, in chunks that are log records of their own, so
  * that the events below need not be kept. docs/JOURNAL.md has the format. Pure.
  *
- * A chunk is one msgpack array [1, snapshot bin16, index, kind, [item, …]]; the kinds say what the
- * items are. Chunks are numbered from 0 without gaps; the end chunk names their count and a hash
- * over all of them, and a snapshot that lacks one of them does not count. The order in which they
- * are met says nothing, since cleaning may have moved some.
+ * A chunk is one msgpack array [2, snapshot bin16, index, kind, [item, …]]; the kinds say what the
+ * items are (a snapshot of version 1 has no holders and members). Chunks are numbered from 0
+ * without gaps; the end chunk names their count and a hash over all of them, and a snapshot that
+ * lacks one of them does not count. The order in which they are met says nothing, since cleaning
+ * may have moved some.
  */
 #ifndef JOURNAL_SNAPSHOT_H
 #define JOURNAL_SNAPSHOT_H
@@ -24,7 +25,10 @@ enum snapshot_kind {
     SNAPSHOT_ROWS = 2,    /* struct object */
     SNAPSHOT_OUTBOX = 3,  /* struct snapshot_owed */
     SNAPSHOT_GARBAGE = 4, /* struct snapshot_garbage */
-    SNAPSHOT_LOSERS = 5,  /* struct object: bytes that lost under their id and are kept */
+    SNAPSHOT_HOLDERS = 5, /* struct snapshot_holder */
+    SNAPSHOT_MEMBERS = 6, /* struct snapshot_member */
+    SNAPSHOT_FEATURE = 7, /* the cluster's feature level */
+    SNAPSHOT_LOSERS = 8,  /* struct object: bytes that lost under their id and are kept */
     SNAPSHOT_END = 255,   /* one struct snapshot_end */
 };
 
@@ -54,6 +58,21 @@ struct snapshot_owed { /* an upload */
 struct snapshot_garbage { /* a large file to be unlinked */
     lsn_t freed_at;
     uint64_t file;
+};
+
+/* What NODE said last about its copy of (id, sha256). */
+struct snapshot_holder {
+    struct id128 id, node;
+    uint8_t sha256[SHA256_BYTES];
+    bool held;
+    struct reg at;
+};
+
+struct snapshot_member {
+    struct id128 node;
+    enum member_state state;
+    struct reg at;
+    struct text address; /* reading: inside the chunk */
 };
 
 struct snapshot_end {
@@ -87,6 +106,11 @@ int snapshot_add_loser(struct snapshot_writer *writer, const struct object *lose
 int snapshot_add_owed(struct snapshot_writer *writer, const struct snapshot_owed *owed) MUST_CHECK;
 int snapshot_add_garbage(struct snapshot_writer *writer,
                          const struct snapshot_garbage *garbage) MUST_CHECK;
+int snapshot_add_holder(struct snapshot_writer *writer,
+                        const struct snapshot_holder *holder) MUST_CHECK;
+int snapshot_add_member(struct snapshot_writer *writer,
+                        const struct snapshot_member *member) MUST_CHECK;
+int snapshot_add_feature(struct snapshot_writer *writer, uint32_t feature) MUST_CHECK;
 int snapshot_add_end(struct snapshot_writer *writer, const struct snapshot_end *end) MUST_CHECK;
 /* Append the finished chunk to OUT: at most SNAPSHOT_CHUNK_BYTES; OUT's error is sticky. */
 void snapshot_end_chunk(struct snapshot_writer *writer, const struct id128 *snapshot,
@@ -97,7 +121,7 @@ void snapshot_end_chunk(struct snapshot_writer *writer, const struct id128 *snap
 struct snapshot_reader {
     struct unpack in;
     struct id128 snapshot;
-    uint32_t index, kind;
+    uint32_t version, index, kind;
     uint32_t left; /* items still to come */
 };
 
@@ -114,6 +138,9 @@ int snapshot_next_row(struct snapshot_reader *reader, struct object **out) MUST_
 int snapshot_next_loser(struct snapshot_reader *reader, struct object **out) MUST_CHECK;
 int snapshot_next_owed(struct snapshot_reader *reader, struct snapshot_owed *out) MUST_CHECK;
 int snapshot_next_garbage(struct snapshot_reader *reader, struct snapshot_garbage *out) MUST_CHECK;
+int snapshot_next_holder(struct snapshot_reader *reader, struct snapshot_holder *out) MUST_CHECK;
+int snapshot_next_member(struct snapshot_reader *reader, struct snapshot_member *out) MUST_CHECK;
+int snapshot_next_feature(struct snapshot_reader *reader, uint32_t *out) MUST_CHECK;
 int snapshot_next_end(struct snapshot_reader *reader, struct snapshot_end *out) MUST_CHECK;
 
 #endif

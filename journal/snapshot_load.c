@@ -13,6 +13,8 @@
  * vector becomes the runs' anchors, so that the covered events need not be there.
  */
 #include "base/log.h"
+#include "journal/db_cluster.h"
+#include "journal/db_peers.h"
 #include "journal/journal_internal.h"
 #include "journal/snapshot.h"
 
@@ -34,6 +36,7 @@ struct noted {
     struct noted_chunk *chunks;
     size_t count, cap;
     bool has_end, whole;
+    uint32_t version;
     struct snapshot_end end;
 };
 
@@ -86,6 +89,7 @@ int snapshot_note(struct snapshot_found **found, const struct record_view *view,
 
     if (!noted)
         return ERR_NO_MEMORY;
+    noted->version = reader.version;
     if (noted->count == noted->cap) {
         size_t cap = noted->cap ? 2 * noted->cap : 64;
         struct noted_chunk *grown = reallocarray(noted->chunks, cap, sizeof *grown);
@@ -311,6 +315,34 @@ static int load_rest(struct db *db, struct snapshot_reader *reader)
     return rc;
 }
 
+static int load_peer_facts(struct loading *loading, struct snapshot_reader *reader)
+{
+    struct db *db = loading->journal->applier.db;
+    struct snapshot_holder holder;
+    struct snapshot_member member;
+    uint32_t feature;
+    int rc;
+
+    if (reader->kind == SNAPSHOT_FEATURE) {
+        while ((rc = snapshot_next_feature(reader, &feature)) == 1)
+            if ((rc = db_feature_raise(db, feature)) != 0)
+                break;
+        return rc;
+    }
+    if (reader->kind == SNAPSHOT_MEMBERS) {
+        while ((rc = snapshot_next_member(reader, &member)) == 1)
+            if ((rc = db_member_join(db, &member)) != 0)
+                break;
+        return rc;
+    }
+    while ((rc = snapshot_next_holder(reader, &holder)) == 1) {
+        if ((rc = db_holder_join(db, &holder)) != 0)
+            break;
+        loading->rows++;
+    }
+    return rc;
+}
+
 static int load_chunk(void *arg, const uint8_t *chunk, size_t len)
 {
     struct loading *loading = arg;
@@ -330,6 +362,11 @@ static int load_chunk(void *arg, const uint8_t *chunk, size_t len)
         break;
     case SNAPSHOT_LOSERS:
         return load_losers(journal, &reader);
+    case SNAPSHOT_HOLDERS:
+    case SNAPSHOT_MEMBERS:
+    case SNAPSHOT_FEATURE:
+        rc = load_peer_facts(loading, &reader);
+        break;
     case SNAPSHOT_OUTBOX:
     case SNAPSHOT_GARBAGE:
         return load_rest(journal->applier.db, &reader);
@@ -366,13 +403,14 @@ static int load(struct journal *journal, const struct noted *noted)
 }
 
 int snapshot_load(struct journal *journal, struct snapshot_found *found, lsn_t *covered,
-                  char *message, size_t cap)
+                  bool *without_peers, char *message, size_t cap)
 {
     struct noted *best = NULL;
     lsn_t needed = 0;
     int rc;
 
     *covered = 0;
+    *without_peers = false;
     for (size_t i = 0; found && i < found->count; i++) {
         struct noted *noted = &found->snapshots[i];
 
@@ -398,6 +436,7 @@ int snapshot_load(struct journal *journal, struct snapshot_found *found, lsn_t *
     if (!best)
         return 0;
     *covered = best->end.position;
+    *without_peers = best->version < 2;
     rc = load(journal, best);
     if (rc == 0)
         log_info("rebuild: from the snapshot of position %llu, %llu objects",

@@ -6,8 +6,9 @@
  * The chunks that list the runs (origins) put a snapshot's cuts into the database; its end chunk
  * makes it the newest. Both happen in the transaction of their batch, so a replay comes to the
  * same. From then on the events up to each cut are removed, oldest first, and the anchor of their
- * run moves along in the same transaction: verification starts above it. Kinds of events that
- * change no row are kept: no snapshot has them.
+ * run moves along in the same transaction: verification starts above it. Kinds of events that no
+ * snapshot carries are kept. Where a vector was adopted, events lie below the anchor that were not
+ * looked at yet: so each run is looked through from its first event, once after each start.
  *
  * Failure: a transaction that fails is rolled back and tried again later; the events were merely
  * not removed yet.
@@ -115,10 +116,12 @@ int applier_load_snapshots(struct journal *journal)
     a->snapshots_changed = a->snapshots_failed = false;
     free(a->trim.cuts);
     a->trim = (struct trim){.cuts = NULL};
-    atomic_store(&journal->trimming, count > 0); /* before anybody hears of the snapshot */
     pthread_mutex_lock(&journal->lock);
+    if (count && !(journal->snapshots_known && id_equal(&journal->snapshots[0].id, &found[0].id)))
+        atomic_store(&journal->held_back, atomic_load(&journal->shares_events));
     memcpy(journal->snapshots, found, sizeof found);
     journal->snapshots_known = count;
+    atomic_store(&journal->trimming, count > 0);
     pthread_mutex_unlock(&journal->lock);
     /* Two of them hold what is below: should one rot, the other and what follows it tell all. */
     atomic_store(&journal->covered, count == DB_SNAPSHOTS ? found[count - 1].position : 0);
@@ -147,7 +150,7 @@ static struct db_origin *next_origin(struct applier *a, const struct db_cut **cu
         struct db_origin *origin = origin_named(a, &a->trim.cuts[a->trim.next].origin);
 
         *cut = &a->trim.cuts[a->trim.next];
-        if (origin && origin->anchor_seq < (*cut)->seq)
+        if (origin && origin->trimmed < (*cut)->seq)
             return origin;
     }
     return NULL;
@@ -159,14 +162,18 @@ static int trim_origin(struct journal *journal, struct db_origin *origin, const 
 {
     struct applier *a = &journal->applier;
     int rc =
-        db_events_trim(a->db, origin->no, origin->anchor_seq + 1, cut->seq, TRIM_EVENTS, keep, out);
+        db_events_trim(a->db, origin->no, origin->trimmed + 1, cut->seq, TRIM_EVENTS, keep, out);
 
     if (rc == 0) {
         bool all = out->last_seq == 0; /* none was left */
 
-        origin->anchor_seq = all ? cut->seq : out->last_seq;
-        memcpy(origin->anchor_hash, all ? cut->hash : out->last_hash, SHA256_BYTES);
-        rc = db_origin_set(a->db, origin);
+        origin->trimmed = all ? cut->seq : out->last_seq;
+        if (origin->trimmed > origin->anchor_seq) {
+            origin->anchor_seq = origin->trimmed;
+            memcpy(origin->anchor_hash, all ? cut->hash : out->last_hash, SHA256_BYTES);
+            origin->changed = true; /* whoever gives events to others has to know */
+            rc = db_origin_set(a->db, origin);
+        }
     }
     if (rc == 0) {
         assert(a->state.events >= out->removed && a->state.event_bytes >= out->removed_bytes);
@@ -202,6 +209,7 @@ static int trim_some(struct journal *journal)
         applier_rollback(journal);
         return rc;
     }
+    applier_tell(journal);
     atomic_fetch_add(&journal->compacted_events, trimmed.removed);
     pthread_mutex_lock(&journal->lock);
     journal->acked.events -= trimmed.removed;
@@ -216,7 +224,8 @@ bool applier_trim(struct journal *journal)
     uint64_t now_ms = env_mono_ms(journal->env);
     int rc;
 
-    if (!atomic_load(&journal->trimming) || a->failures || now_ms < a->trim.after_ms)
+    if (!atomic_load(&journal->trimming) || atomic_load(&journal->held_back) || a->failures ||
+        now_ms < a->trim.after_ms)
         return false;
     assert(journal->snapshots_known > 0);
     rc = trim_some(journal);

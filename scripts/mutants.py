@@ -25,8 +25,11 @@ import time
 # Which tests see a file, the quick ones first.
 JOURNAL = ["journal_test", "journal_upkeep_test", "journal_fault_test", "compact_test"]
 TESTS = {
+    "api/peer_fill.c": ["peer_fill_test"],
+    "api/cache_source.c": ["peer_fill_test"],
     "cluster/wire.c": ["wire_test", "wire_refusal_test"],
     "cluster/members.c": ["members_test"],
+    "cluster/notes.c": ["notes_test"],
     "cluster/probe.c": ["probe_test", "probe_sim_test"],
     "cluster/probe_hear.c": ["probe_test", "probe_sim_test"],
     "cluster/probe_say.c": ["probe_test", "probe_sim_test"],
@@ -45,6 +48,7 @@ TESTS = {
     "journal/usermeta.c": ["usermeta_test"],
     "journal/condition.c": ["condition_test", "decide_test"],
     "storage/segment.c": ["segment_test", "log_test", "log_recover_test"],
+    "storage/disk_cache.c": ["disk_cache_test", "peer_fill_test"],
     "storage/log_scan.c": ["log_scan_test", "log_recover_test"],
     "storage/log_recover.c": ["log_recover_test"],
     "storage/log_clean.c": ["log_clean_test", "log_recover_test"],

@@ -149,14 +149,24 @@ static void queue_push(struct disk_cache *cache, struct disk_copy *copy)
 {
     copy->newer = NULL;
     copy->older = cache->newest;
-    *(cache->newest ? &cache->newest->newer : &cache->oldest) = copy;
+    if (cache->newest)
+        cache->newest->newer = copy;
+    else
+        cache->oldest = copy;
     cache->newest = copy;
 }
 
 static void queue_remove(struct disk_cache *cache, struct disk_copy *copy)
 {
-    *(copy->older ? &copy->older->newer : &cache->oldest) = copy->newer;
-    *(copy->newer ? &copy->newer->older : &cache->newest) = copy->older;
+    assert(copy->newer != copy && copy->older != copy);
+    if (cache->oldest == copy)
+        cache->oldest = copy->newer;
+    else
+        copy->older->newer = copy->newer;
+    if (cache->newest == copy)
+        cache->newest = copy->older;
+    else
+        copy->newer->older = copy->older;
 }
 
 static void free_copy(struct disk_copy *copy)
@@ -196,6 +206,8 @@ static bool evict(struct disk_cache *cache)
     for (uint64_t rest = 2 * cache->stats.copies; rest > 0; rest--) {
         struct disk_copy *copy = cache->oldest;
 
+        /* What was freed has left the queue. NOLINTNEXTLINE(clang-analyzer-unix.Malloc) */
+        assert(copy->complete && copy->listed);
         if (copy->references == 0 && !copy->asked) {
             cache->stats.evicted++;
             unlist(copy);

@@ -18,10 +18,13 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 #define MAX_SLEEP_MS 60000
+#define SLICE_NS     100000
 
 uint64_t clock_us(void)
 {
@@ -263,6 +266,28 @@ static void wait_for_events(struct loop *loop, struct epoll_event *events)
     }
 }
 
+/*
+ * Ask for short slices: where processors are busy, with other threads of this node above all, a
+ * thread that wakes up is let in at once if its slice is the shorter one. Beside three busy
+ * processes the p99 of hot GETs was a third of what it was. Linux before 6.12 pays no heed, and
+ * where it is forbidden we are no worse off.
+ */
+static void ask_for_short_slices(void)
+{
+    struct {
+        uint32_t size, policy;
+        uint64_t flags;
+        int32_t nice;
+        uint32_t priority;
+        uint64_t runtime, deadline, period;
+    } attributes = {.size = sizeof attributes, .nice = getpriority(PRIO_PROCESS, 0)};
+
+    if (sched_getscheduler(0) != SCHED_OTHER)
+        return; /* somebody has chosen */
+    attributes.runtime = SLICE_NS;
+    (void)syscall(SYS_sched_setattr, 0, &attributes, 0);
+}
+
 static void *run(void *arg)
 {
     struct loop *loop = arg;
@@ -271,6 +296,7 @@ static void *run(void *arg)
 
     snprintf(name, sizeof name, "http-%u", loop->index);
     pthread_setname_np(pthread_self(), name);
+    ask_for_short_slices();
     while (!(loop->orders_done & LOOP_STOP) || atomic_load(&loop->mailbox)) {
         wait_for_events(loop, events);
         deliver_mail(loop);

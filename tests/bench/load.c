@@ -29,6 +29,7 @@
 #include <sys/epoll.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
@@ -244,6 +245,8 @@ static void send_more(struct load *load, struct connection *c)
             return;
         }
         c->sent += (size_t)n;
+        if (waited)
+            load->heard_ns = now_ns(); /* it takes a large body, if slowly */
     }
     if (waited)
         watch(load, c, EPOLLIN);
@@ -419,6 +422,21 @@ static void report(const struct load *load)
            (double)h->largest / 1000);
 }
 
+/* A short slice: on busy processors whoever wakes up with one is let in at once (Linux 6.12;
+ * before, this does nothing), so that what is measured is the server's waiting and not our own. */
+static void run_when_due(void)
+{
+    struct {
+        uint32_t size, policy;
+        uint64_t flags;
+        int32_t nice;
+        uint32_t priority;
+        uint64_t runtime, deadline, period;
+    } attributes = {.size = sizeof attributes, .runtime = 100000};
+
+    (void)syscall(SYS_sched_setattr, 0, &attributes, 0);
+}
+
 static void prepare(struct load *load)
 {
     if (load->connections == 0 || load->connections > MAX_CONNECTIONS || load->port == 0 ||
@@ -443,6 +461,7 @@ static void prepare(struct load *load)
         load->idle[load->idle_count++] = &load->all[i];
     }
     (void)prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0); /* else due requests leave 50 µs late */
+    run_when_due();
 }
 
 static void parse(struct load *load, int argc, char **argv)

@@ -20,6 +20,7 @@ import case_replicate
 import case_crowd
 import case_get
 import case_memory
+import case_probe
 import case_put
 import case_scale
 import machine
@@ -42,6 +43,7 @@ CASES = {
     "cluster-visible": case_cluster.visible,
     "cluster-body": case_cluster.body,
     "cluster-replicate": case_replicate.replicate,
+    "cluster-probes": case_probe.probes,
 }
 DATA = tools.TOP / "build/bench-data"
 

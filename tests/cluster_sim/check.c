@@ -79,7 +79,8 @@ static bool copies_are_made(void)
         for (unsigned i = 0; i < NODES; i++) {
             struct object *row = row_of(&world.nodes[i], &world.keys[k]);
 
-            if (row && row->level == 2 && (row->flags & (OBJECT_PUT | OBJECT_DELETED)) == OBJECT_PUT) {
+            if (row && row->level == 2 &&
+                (row->flags & (OBJECT_PUT | OBJECT_DELETED)) == OBJECT_PUT) {
                 have += !place_is_none(&row->place);
                 want += place_is_none(&row->place);
             }
@@ -307,6 +308,8 @@ void check_cluster(void)
     if (world.now >= before + AGREE_WITHIN)
         report_disagreement();
     world.doing = "the check";
+    for (unsigned i = 0; i < NODES; i++)
+        world.nodes[i].fresh_disk = false;
     check_keys();
     pass(world.now + 3 * SECOND, NULL);
     check_views();

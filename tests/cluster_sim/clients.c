@@ -252,7 +252,7 @@ static void meta(struct node *node, struct key *key)
     submit(asked);
 }
 
-static void delete(struct node *node, struct key *key)
+static void delete (struct node *node, struct key *key)
 {
     key->delete_submitted = true;
     atomic_fetch_add(&world.counts->deletes, 1);
@@ -390,6 +390,27 @@ static void read_some(struct node *node, struct key *key)
 
 /* ---- Load ---- */
 
+/* Two nodes are given different bytes for one id before either hears of the other; and whoever
+ * reads it next may still believe the one or the other. */
+static struct key *raced;
+static unsigned race_reads;
+
+static void race(struct node *node)
+{
+    struct node *other = some_node();
+    unsigned level = (unsigned)roll(3);
+
+    raced = key_new();
+    race_reads = 4 + (unsigned)roll(8);
+    put(node, raced, 0, level);
+    if (!other || node->sim.disk->dead || other == node)
+        return;
+    world.at = other;
+    put(other, raced, 1 + (unsigned)roll(VARIANTS - 1), roll(2) ? level : (unsigned)roll(3));
+    if (other->sim.disk->dead)
+        node_bury(other);
+}
+
 static void request(void)
 {
     struct node *node = some_node();
@@ -398,7 +419,12 @@ static void request(void)
     if (!node)
         return;
     world.at = node;
-    if (what < 35) {
+    if (race_reads) {
+        race_reads--;
+        read_some(node, raced);
+    } else if (what < 6) {
+        race(node);
+    } else if (what < 35) {
         put(node, key_new(), 0, (unsigned)roll(3));
     } else if (what < 50) { /* the same id again: the same bytes, or others, from wherever */
         put(node, some_key(), roll(3) ? 0 : (unsigned)roll(VARIANTS), (unsigned)roll(3));
@@ -421,9 +447,11 @@ uint64_t clients_next(void)
 void clients_step(void)
 {
     request();
-    if (world.now >= world.burst_until) {
+    if (world.now >= world.burst_until && !race_reads) {
         world.next_request_at = world.now + BURST_EVERY / 4 + roll(3 * BURST_EVERY / 2);
         world.burst_until = world.next_request_at + SECOND + roll(20 * SECOND);
+    } else if (race_reads) {
+        world.next_request_at = world.now + roll(15 * MS);
     } else {
         world.next_request_at = world.now + roll(roll(4) ? 100 * MS : 2 * SECOND);
     }

@@ -23,7 +23,7 @@ struct key {
     struct reg put_at[8];      /* what decided when that node acknowledged a put last */
     uint8_t backup[5];         /* of the nodes' last backups: exists, bodies, deleted */
     uint8_t backup_level[3];
-    uint64_t random;                  /* what its bodies are drawn from */
+    uint64_t random; /* what its bodies are drawn from */
     uint32_t size[VARIANTS];
     uint8_t sha256[VARIANTS][SHA256_BYTES];
 };

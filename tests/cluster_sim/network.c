@@ -69,8 +69,7 @@ static struct frame *pop(void)
 
         if (child >= world.frame_count)
             break;
-        if (child + 1 < world.frame_count &&
-            earlier(world.heap[child + 1], world.heap[child]))
+        if (child + 1 < world.frame_count && earlier(world.heap[child + 1], world.heap[child]))
             child++;
         if (!earlier(world.heap[child], last))
             break;
@@ -247,9 +246,8 @@ int link_peer_open(struct link *link, const char *address, link_peer *peer)
     }
     if (!free_one)
         return ERR_FULL;
-    *free_one = (struct connection){.handle = ++link->last,
-                                    .to = to,
-                                    .retry_at = world.now + 2 * MS + dice(5 * MS)};
+    *free_one = (struct connection){
+        .handle = ++link->last, .to = to, .retry_at = world.now + 2 * MS + dice(5 * MS)};
     (void)snprintf(free_one->address, sizeof free_one->address, "%s", address);
     *peer = free_one->handle;
     return 0;
@@ -362,7 +360,7 @@ static void hand_over(struct link *link, const struct frame *frame)
 {
     struct link_from from = {.id_len = LINK_ID_BYTES};
 
-    (void)snprintf(from.ip, sizeof from.ip, "10.0.0.%u", frame->from + 1);
+    (void)snprintf(from.ip, sizeof from.ip, "10.0.0.%u", frame->from + 1u);
     if (frame->back) {
         const struct connection *c = find(link, frame->handle);
 
@@ -385,6 +383,8 @@ int link_poll(struct link *link, unsigned timeout_ms)
     struct frame *taken[LIMIT_LINK_BURST];
 
     link->patience = timeout_ms;
+    if (count == 0)
+        return 0;
     memcpy(taken, link->inbox, count * sizeof *taken);
     link->inbox_count -= count;
     memmove(link->inbox, link->inbox + count, link->inbox_count * sizeof *taken);

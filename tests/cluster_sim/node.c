@@ -2,8 +2,8 @@
  * One node of the simulated cluster: its start as cmd/node.c does it, its steps, and its ends.
  *
  * A step runs when it is due. What makes one due is what wakes the thread in production: a queue
- * that is not empty, a batch to apply, a call of link_wake; node_arm looks at these after each step.
- * Delays are drawn, so that any order that threads could come to is come to.
+ * that is not empty, a batch to apply, a call of link_wake; node_arm looks at these after each
+ * step. Delays are drawn, so that any order that threads could come to is come to.
  *
  * A death (its disk is dead, from some call on) lets the code run on to the end of its step, heard
  * and seen by nobody; then the process is cleared away with the same calls that end it in order,
@@ -18,7 +18,6 @@
 #include <stdlib.h>
 
 #define DISK_BYTES  (4 * GIB)
-#define COMPACTS    false
 #define LIVELY      (4 * SECOND)
 #define UPKEEP_IDLE (60 * SECOND)
 #define MAX_STEPS   100000
@@ -95,13 +94,13 @@ void node_init(struct node *node)
 
 /* ---- Starting ---- */
 
-/* Of events, from which on they are compacted. While no snapshot can be merged with, nobody may:
- * not even a node that is alone at first. */
+/* Of events, from which on they are compacted: often, so that nodes that were away have to merge.
+ */
 static uint64_t compact_bytes(void)
 {
     static const uint64_t choice[] = {2000, 20000, 400, 100000};
 
-    return COMPACTS ? choice[world.seed % 4] : GIB;
+    return choice[world.seed % 4];
 }
 
 static int open_journal(struct node *node)
@@ -196,7 +195,6 @@ void node_start(struct node *node)
     node->self = journal_node(node->sim.journal);
     if (!node->fresh_disk)
         check_told(node);
-    node->fresh_disk = false;
     node->due[STEP_TURN] = world.now + dice(20 * MS);
     node->due[STEP_REPLICATE] = world.now + dice(20 * MS);
     node->due[STEP_UPKEEP] = world.now + dice(200 * MS);
@@ -270,9 +268,8 @@ void node_bury(struct node *node)
     sim->disk->dead = true; /* for good: what follows does nothing */
     if (served) {
         wind_up(node);
-        for (int i = 0; i < 64 && (journal_commit_step(sim->journal) ||
-                                   committer_holds(sim->journal));
-             i++)
+        for (int i = 0;
+             i < 64 && (journal_commit_step(sim->journal) || committer_holds(sim->journal)); i++)
             ;
         clients_forget(node);
     } else if (node->cluster && node->cluster->replicator) {
@@ -418,8 +415,7 @@ void node_arm(struct node *node)
         soon(node, STEP_UPKEEP, 200 * MS);
     if (node->due[STEP_POOL] == NEVER && workers_have(node))
         soon(node, STEP_POOL, dice(3 * MS));
-    if (node->due[STEP_REPLICATE] > world.now + MS &&
-        replicator_is_due(node->cluster->replicator))
+    if (node->due[STEP_REPLICATE] > world.now + MS && replicator_is_due(node->cluster->replicator))
         soon(node, STEP_REPLICATE, dice(MS));
 }
 

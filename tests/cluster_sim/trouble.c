@@ -239,7 +239,8 @@ static void cut(void)
             }
     trouble.cut_until = world.now + around(dice(3) ? 2 * MINUTE : 25 * MINUTE);
     atomic_fetch_add(&world.counts->cuts, 1);
-    tell("trouble: the network is cut, %#x from the others%s", side, both ? "" : " in one direction");
+    tell("trouble: the network is cut, %#x from the others%s", side,
+         both ? "" : " in one direction");
 }
 
 static void rough(void)
@@ -293,7 +294,8 @@ static void jump(void)
     node->skew_ns = dice(2) ? by : -by;
     node->drift_ppm = (int64_t)dice(400) - 200;
     atomic_fetch_add(&world.counts->jumps, 1);
-    tell("trouble: node %u's clock is %lld ms off", node->index, (long long)(node->skew_ns / 1000000));
+    tell("trouble: node %u's clock is %lld ms off", node->index,
+         (long long)(node->skew_ns / 1000000));
 }
 
 /* ---- All ---- */
@@ -302,8 +304,8 @@ static const struct {
     void (*begin)(void);
     unsigned weight;
 } troubles[] = {
-    {kill_one, 30}, {kill_many, 3}, {restart, 10}, {stall, 6},  {slow, 4},
-    {wipe, 8},      {back_up, 6},   {cut, 22},     {rough, 15}, {jump, 10}, {break_disk, 8},
+    {kill_one, 30}, {kill_many, 3}, {restart, 10}, {stall, 6}, {slow, 4},       {wipe, 8},
+    {back_up, 6},   {cut, 22},      {rough, 15},   {jump, 10}, {break_disk, 8},
 };
 
 void trouble_step(void)

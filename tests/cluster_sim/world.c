@@ -342,14 +342,13 @@ static void report(double took)
     say("cluster-sim: %" PRIu64 " frames, %" PRIu64 " lost, %" PRIu64 " doubled; %" PRIu64
         " turns\n",
         COUNT(frames), COUNT(lost), COUNT(doubled), COUNT(turns));
-    say("cluster-sim: %" PRIu64 " killed, %" PRIu64 " without power, %" PRIu64
-        " stopped, %" PRIu64 " stalled, %" PRIu64 " disks lost, %" PRIu64
-        " backups restored, %" PRIu64 " partitions, %" PRIu64 " clocks moved, %" PRIu64
-        " calls failed\n",
+    say("cluster-sim: %" PRIu64 " killed, %" PRIu64 " without power, %" PRIu64 " stopped, %" PRIu64
+        " stalled, %" PRIu64 " disks lost, %" PRIu64 " backups restored, %" PRIu64
+        " partitions, %" PRIu64 " clocks moved, %" PRIu64 " calls failed\n",
         COUNT(kills), COUNT(powers), COUNT(stops), COUNT(stalls), COUNT(wipes), COUNT(restores),
         COUNT(cuts), COUNT(jumps), COUNT(faults));
-    say("cluster-sim: %" PRIu64 " checks of %" PRIu64 " ids, %" PRIu64
-        " bodies, %" PRIu64 " reads from peers; %u passed, %u failed\n",
+    say("cluster-sim: %" PRIu64 " checks of %" PRIu64 " ids, %" PRIu64 " bodies, %" PRIu64
+        " reads from peers; %u passed, %u failed\n",
         COUNT(checks), COUNT(key_checks), COUNT(body_checks), COUNT(must_reads), passed, failed);
 #undef COUNT
 }

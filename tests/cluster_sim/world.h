@@ -54,8 +54,8 @@ struct node {
     uint64_t full_until; /* writes fail now and then */
     bool fail_sync;      /* the next sync fails */
     bool faulty;         /* something has failed since its start: refusals are in order */
-    bool fresh_disk;     /* the last start found another disk than the run before had left */
-    int64_t skew_ns; /* of its wall clock */
+    bool fresh_disk;     /* since the last check it was put on another disk than it had left */
+    int64_t skew_ns;     /* of its wall clock */
     int64_t drift_ppm;
     uint64_t die_at; /* it dies in the disk's call of this number; 0: not */
     enum sim_crash death;
@@ -70,8 +70,8 @@ struct path {
     bool cut;
     unsigned loss, twice, swap; /* of 1000 frames */
     uint64_t delay_ns, jitter_ns;
-    uint64_t busy_until;  /* what was sent before is still on the wire */
-    uint64_t last[2];     /* arrival of the last frame on our connection, and back on theirs */
+    uint64_t busy_until; /* what was sent before is still on the wire */
+    uint64_t last[2];    /* arrival of the last frame on our connection, and back on theirs */
     unsigned under_way;
 };
 
@@ -88,8 +88,8 @@ struct frame {
 struct world_counts {
     atomic_uint_fast64_t runs, failures, sim_s, frames, lost, doubled, turns, puts, deletes, metas,
         refused, reads, peer_reads, peer_read_failures, kills, powers, stops, wipes, restores, cuts,
-        jumps, checks, key_checks, body_checks, events, stalls, conflicts,
-        faults, must_reads, trace, forgotten;
+        jumps, checks, key_checks, body_checks, events, stalls, conflicts, faults, must_reads,
+        trace, forgotten;
 };
 
 struct world_options {
@@ -136,8 +136,8 @@ void fail(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn
 void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* With --verbose: what happens, with the time. */
 void tell(const char *format, ...) __attribute__((format(printf, 1, 2)));
-/* Let time pass up to AT, or until STOP (may be NULL) says so. */
-void pass(uint64_t at, bool (*stop)(void));
+/* Let time pass up to UNTIL, or until STOP (may be NULL) says so. */
+void pass(uint64_t until, bool (*stop)(void));
 
 /* ---- node.c ---- */
 

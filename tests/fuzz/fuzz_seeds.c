@@ -234,6 +234,7 @@ static void fill(struct event *event, const struct event_item *items)
     event->cloud_state = CLOUD_UPLOADED;
     event->member_state = MEMBER_JOINED;
     event->subject = (struct id128){{9}};
+    event->feature = 3;
     event->follows = (struct event_ref){.origin = {{1}}, .seq = 5};
 }
 
@@ -254,6 +255,7 @@ static void seed_events(void)
         {EVENT_UNBIND, EVENT_HAS_BIND},
         {EVENT_MEMBER, EVENT_HAS_MEMBER},
         {EVENT_FREEZE, EVENT_HAS_FREEZE | EVENT_HAS_FOLLOWS},
+        {EVENT_FEATURE, EVENT_HAS_FEATURE},
     };
     static const struct event_item items[2] = {{.id = {{1}}}, {.id = {{2}}}};
 
@@ -301,6 +303,9 @@ static void seed_probes(void)
     seed_message(NULL, &(struct wire_message){.type = WIRE_PROBE, .probe = probe});
     probe.leaving = 1;
     probe.seen = TEXT("[fd00::1]:40000");
+    probe.version = TEXT("0.1.0");
+    probe.level = 2;
+    probe.draining = 1;
     seed_message(NULL, &(struct wire_message){.type = WIRE_PROBE_ACK, .probe = probe});
     seed_message(NULL, &(struct wire_message){.type = WIRE_PROBE_FOR, .probe_for = ask});
     seed_message(NULL, &(struct wire_message){.type = WIRE_PROBE_SAW, .probe_for = ask});
@@ -335,6 +340,61 @@ static void seed_sync(void)
     buf_release(&events);
 }
 
+static void seed_merge_messages(void)
+{
+    struct buf runs = {0}, known = {0}, sums = {0}, chunks = {0};
+
+    for (uint8_t i = 1; i < 3; i++) {
+        wire_merge_run_add(&runs, &(struct wire_merge_run){
+                                      .origin = {{i}}, .node = {{9}}, .seq = 300u * i, .ended = 1});
+        wire_run_add(&known, &(struct wire_run){.origin = {{i}}, .seq = 300u * i});
+        wire_sum_add(&sums, &(struct wire_sum){{i, 2}, i});
+        wire_event_add(&chunks, "a chunk", 3u * i);
+    }
+    seed_message(NULL, &(struct wire_message){.type = WIRE_MERGE_ASK,
+                                              .merge_ask = {9, 1, {{1}}, {{2}}, 1 << 20}});
+    seed_message(
+        NULL, &(struct wire_message){.type = WIRE_MERGE_VECTOR,
+                                     .merge_vector = {9, 2, 1, {runs.data, (uint32_t)runs.len}}});
+    seed_message(NULL, &(struct wire_message){
+                           .type = WIRE_MERGE_CHUNK,
+                           .merge_chunk = {9, 3, {{2}}, 1, {chunks.data, (uint32_t)chunks.len}}});
+    seed_message(NULL,
+                 &(struct wire_message){.type = WIRE_MERGE_SUMS_ASK,
+                                        .merge_sums_ask = {9, {{1}}, TEXT("abcdefghijklmnop")}});
+    seed_message(NULL,
+                 &(struct wire_message){.type = WIRE_MERGE_SUMS,
+                                        .merge_sums = {9, 4, {sums.data, (uint32_t)sums.len}}});
+    seed_message(NULL, &(struct wire_message){
+                           .type = WIRE_MERGE_CUT_ASK,
+                           .merge_cut = {.nonce = 5, .runs = {known.data, (uint32_t)known.len}}});
+    seed_message(NULL, &(struct wire_message){.type = WIRE_MERGE_CUT_KNOWN,
+                                              .merge_cut = {.nonce = 5, .known = 1}});
+    buf_release(&runs);
+    buf_release(&known);
+    buf_release(&sums);
+    buf_release(&chunks);
+}
+
+static void seed_operate(void)
+{
+    static const struct event_item items[2] = {{.id = {{1}}}, {.id = {{2}}}};
+    static const char rows[2 * WIRE_ROW_SUM_BYTES] = {1};
+    struct wire_inquiry inquiry = {
+        .nonce = 7, .id = {{1}}, .until = {{9}}, .rows = 4096, .list = 1};
+    struct wire_finding finding = {7, 1, {{9}}, 2, {1, 2}, {rows, sizeof rows}};
+    struct wire_adopt adopt = {.items = {(const char *)items, sizeof items}};
+
+    seed_message(NULL, &(struct wire_message){.type = WIRE_ADOPT, .adopt = adopt});
+    seed_message(NULL, &(struct wire_message){.type = WIRE_RANGE_ASK, .inquiry = inquiry});
+    seed_message(NULL, &(struct wire_message){.type = WIRE_ROW_ASK, .inquiry = inquiry});
+    seed_message(NULL, &(struct wire_message){.type = WIRE_KNOWN_ASK, .inquiry = inquiry});
+    seed_message(NULL, &(struct wire_message){.type = WIRE_RANGE, .finding = finding});
+    seed_message(NULL, &(struct wire_message){.type = WIRE_KNOWN, .finding = finding});
+    finding.data = TEXT("{\"level\":2}");
+    seed_message(NULL, &(struct wire_message){.type = WIRE_ROW, .finding = finding});
+}
+
 static void seed_bodies(void)
 {
     struct wire_flow flow = {.session = 10, .bytes = 1 << 20, .end = WIRE_END_ABSENT};
@@ -359,6 +419,7 @@ static void seed_bodies(void)
                      .note_ids = {TEXT("aaaaaaaaaaaaaaaa"), {NULL, 0}, TEXT("bbbbbbbbbbbbbbbb")}});
     seed_message(NULL,
                  &(struct wire_message){.type = WIRE_PACK, .pack = {TEXT("\3\0\0\0abc\1\0\0\0d")}});
+    seed_merge_messages();
 }
 
 /* ---- Segments, and logs of them ---- */
@@ -695,6 +756,7 @@ int main(int argc, char **argv)
     seed_probes();
     seed_sync();
     seed_bodies();
+    seed_operate();
     seed_segment();
     seed_recovery();
     seed_large();

@@ -210,7 +210,8 @@ static void run_step(struct run *run, struct feed *feed)
         break;
     case PROBE_NOW:
         byte = (unsigned)feed_number(feed, 1);
-        in.now = byte & 16 ? (struct id128){{0}} : id_of(byte % NODES);
+        if (!(byte & 16)) /* else all */
+            in.now = id_of(byte % NODES);
         CHECK(step(run, &in) == 0);
         break;
     case PROBE_SEED_DROP:

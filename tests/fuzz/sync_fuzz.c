@@ -42,7 +42,7 @@ struct run {
 };
 
 static struct run run;
-static char data[2 * LIMIT_WIRE_EVENT_BYTES];
+static char framed_bytes[2 * LIMIT_WIRE_EVENT_BYTES];
 
 static struct id128 node_id(unsigned node)
 {
@@ -218,12 +218,12 @@ static int step(struct sync_input *input)
 /* COUNT events of LEN bytes each, framed. */
 static struct text framed(uint32_t count, uint32_t len)
 {
-    char *at = data;
+    char *at = framed_bytes;
 
     for (uint32_t i = 0; i < count; i++, at += 4 + len)
         put_u32((uint8_t *)at, len);
-    CHECK(at <= data + sizeof data);
-    return (struct text){data, (uint32_t)(at - data)};
+    CHECK(at <= framed_bytes + sizeof framed_bytes);
+    return (struct text){framed_bytes, (uint32_t)(at - framed_bytes)};
 }
 
 static uint64_t feed_session(struct feed *feed)
@@ -489,9 +489,9 @@ static void run_step(struct feed *feed)
     CHECK(sync_busy(run.core) <= 1 + LIMIT_SYNC_ASKED + LIMIT_SYNC_SERVED + LIMIT_SYNC_FLIGHTS);
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    struct feed feed = {bytes, size};
+    struct feed feed = {data, size};
     struct sync_config config = {
         .self = node_id(0), .seed = feed_number(&feed, 2), .run_limit = ORIGINS - 2};
 

@@ -326,6 +326,22 @@ def test_killed_during_a_wait(trio):
         assert trio[0].http.get(object_id).body == b"killed"
 
 
+def test_forgotten_during_a_wait(nodes):
+    """A member that is forgotten is waited for no longer: its copy is not among those asked for."""
+    cluster = Cluster(nodes, 3).start()
+    cluster[2].kill()
+    waiting = Asking(cluster[0], lambda http: http.put(b"forgotten", ack("all", 60)))
+    wait_for(lambda: acks(cluster[0])["waiting"] == 1, "it to wait")
+
+    def forget():
+        return cluster[1].ctl("node", "forget", cluster[2].known_id).returncode == 0
+
+    wait_for(forget, "the dead node to be forgotten", 30)
+    reply = waiting.end()
+    assert reply.status == 200 and replicas(reply) == (2, 2), reply
+    assert waiting.took_s < 50
+
+
 # ---- Health ----
 
 
@@ -369,7 +385,19 @@ def test_isolated_refuses(nodes):
     for path in ("/healthz", "/metrics", "/api/v1/stats", "/api/v1/id", "/api/v1/ping", "/api/v1/version"):
         assert http.request("GET", path).status == 200, path
     assert cluster[0].stats()["cluster"]["health"] == "bad"
-    # A restart in isolation changes nothing: it knows that there are others. It is not ready then.
+    # A restart in isolation changes nothing: it knows that there are others.
+    cluster[0].kill()
+    cluster[0].launch()
+
+    def refuses():
+        try:
+            reply = http.get(object_id)
+        except (OSError, wire.Broken):
+            return False
+        assert reply.status == 503, reply
+        return reply.code() == "isolated"
+
+    wait_for(refuses, "it to serve again, but for objects")
     cluster[1].launch()
     cluster[1].wait_ready()
     wait_for(lambda: http.request("GET", "/readyz").status == 200, "two of three to be enough")

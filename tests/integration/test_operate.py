@@ -96,8 +96,8 @@ def test_two_nodes(nodes, secret):
         assert curl(f"{debug_url(node)}/ping") == node.stats()["node"]["id"]
         table = node.ctl("cluster")
         assert table.returncode == 0 and table.stderr == ""
-        assert table.stdout.startswith("health good; 2 belong to it, 2 answer\n")
-        rows = [line.split() for line in table.stdout.splitlines()[3:]]
+        assert table.stdout.startswith("health good; 2 belong to it, 2 answer\nfeature level 1\n")
+        rows = [line.split() for line in table.stdout.splitlines()[4:]]
         assert {row[0]: row[2] for row in rows} == ids and {row[1] for row in rows} == {"alive"}
         assert sorted(row[-1] for row in rows) == ["equal", "node"]
         assert re.search(rf"^  {other_member['id']} +alive {private(other)}$", node.ctl("stats").stdout, re.M)

@@ -1,10 +1,10 @@
 """Planting bugs into a simulator: what the two lists of them (mutants.py here and in cluster_sim)
 share.
 
-A mutant is (name, what is wrong, file, text, its replacement): one source file with one piece of
-text replaced. It is compiled alone and linked before the library, whose own object of that name is
-then not taken. A text that does not stand in its file exactly once is an error: the list follows
-the source.
+A mutant is (name, what is wrong, file, text, its replacement), where need be with more threes of
+these: source files with a piece of text replaced. They are compiled alone and linked before the
+library, whose own objects of these names are then not taken. A text that does not stand in its file
+exactly once is an error: the list follows the source.
 """
 import glob
 import os
@@ -30,22 +30,29 @@ def run_for(command):
         return (late.stdout or b"").decode(), False
 
 
+def build_step(name, command):
+    done = run(command)
+    if done.returncode:
+        raise SystemExit(f"{name}: does not build\n{done.stdout}")
+
+
 def build(where, mutant, compile_with, link_with, libs, objects, library):
     """The simulator with MUTANT in it; its path."""
-    name, _, path, old, new = mutant
-    with open(path, encoding="utf-8") as file:
-        text = file.read()
-    if text.count(old) != 1:
-        raise SystemExit(f"{name}: its text stands {text.count(old)} times in {path}, not once")
+    name = mutant[0]
     stem = os.path.join(where, name)
-    source = f"{stem}.c"
-    with open(source, "w", encoding="utf-8") as file:
-        file.write(f'#line 1 "{path}"\n' + text.replace(old, new))
-    for command in (compile_with + ["-w", "-c", "-o", f"{stem}.o", source],
-                    link_with + ["-o", stem, f"{stem}.o"] + objects + [library] + libs):
-        done = run(command)
-        if done.returncode:
-            raise SystemExit(f"{name}: does not build\n{done.stdout}")
+    changed = []
+    for at in range(2, len(mutant), 3):
+        path, old, new = mutant[at:at + 3]
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+        if text.count(old) != 1:
+            raise SystemExit(f"{name}: its text stands {text.count(old)} times in {path}, not once")
+        source = f"{stem}.{at}.c"
+        with open(source, "w", encoding="utf-8") as file:
+            file.write(f'#line 1 "{path}"\n' + text.replace(old, new))
+        changed.append(source[:-1] + "o")
+        build_step(name, compile_with + ["-w", "-c", "-o", changed[-1], source])
+    build_step(name, link_with + ["-o", stem] + changed + objects + [library] + libs)
     return stem
 
 
@@ -69,7 +76,7 @@ def plant(title, all_mutants, object_globs, try_out):
         caught_all += caught
         print(f"{'caught' if caught else 'MISSED':6}  {mutant[0]:22} {cost}"
               f" {time.monotonic() - began:6.1f} s  {told[:110]}", flush=True)
-        for name in ("", ".o", ".c"):
-            os.unlink(os.path.join(where, mutant[0] + name))
+        for path in glob.glob(os.path.join(where, mutant[0] + "*")):
+            os.unlink(path)
     print(f"{title}: {caught_all} of {len(mutants)} caught")
     sys.exit(caught_all != len(mutants) or not mutants)

@@ -40,6 +40,8 @@ struct node {
     uint64_t segment_bytes; /* 0: the default */
     uint32_t drain_ms;      /* how long node_stop waits for clients */
     struct store_dirs dirs;
+    uint64_t disk_cache_bytes; /* set before node_start; 0: none */
+    struct disk_cache *disk_cache;
     struct ram *ram;
     struct budget memory;
     struct journal *journal;
@@ -67,6 +69,11 @@ static void node_open_cluster(struct node *node)
     (void)snprintf(node->address, sizeof node->address, "%s", cluster_address(node->cluster));
 }
 
+static void node_forget_copies(void *arg, const struct id128 *id)
+{
+    disk_cache_forget(arg, id);
+}
+
 static void node_start(struct node *node)
 {
     const struct http_config http = {
@@ -84,6 +91,12 @@ static void node_start(struct node *node)
     if (rc)
         fail_msg("%s", message);
     assert_int_equal(ram_create(&node->ram, 6 * MIB), 0);
+    if (node->disk_cache_bytes) {
+        assert_int_equal(
+            disk_cache_create(&node->disk_cache, node->env, node->files, node->disk_cache_bytes),
+            0);
+        ram_watch(node->ram, node_forget_copies, node->disk_cache);
+    }
     const struct journal_config journal = {
         .dirs = &node->dirs, .ram = node->ram, .sync = true, .segment_bytes = node->segment_bytes};
     rc = journal_open(&node->journal, &journal, message, sizeof message);
@@ -97,6 +110,7 @@ static void node_start(struct node *node)
     const struct store_config store = {.journal = node->journal,
                                        .cluster = node->cluster,
                                        .ram = node->ram,
+                                       .disk_cache = node->disk_cache,
                                        .env = node->env,
                                        .memory = &node->memory,
                                        .max_body_bytes = node->max_body_bytes};
@@ -104,6 +118,7 @@ static void node_start(struct node *node)
     assert_int_equal(http_server_create(&node->server, &http), 0);
     const struct public_config api = {
         .stats = {.store = node->store,
+                  .cluster = node->cluster,
                   .server = node->server,
                   .version = "1.2.3-test",
                   .tag = "a \"tag\"",
@@ -136,6 +151,7 @@ static void node_stop(struct node *node)
         cluster_close(&node->cluster);
     journal_close(&node->journal);
     ram_destroy(&node->ram);
+    disk_cache_destroy(&node->disk_cache);
     assert_int_equal(budget_used(&node->memory), 0);
     store_dirs_close(&node->dirs);
 }

@@ -288,6 +288,16 @@ static void timeouts_are_decimal_seconds(void **state)
         assert_int_equal(out.timeout_ms, good[i].ms);
         headers_release(&out);
     }
+    const struct sent none[] = {{NULL, NULL}};
+    struct meta_headers out;
+    assert_string_equal(parse(&out, none, HEADERS_FOR_PUT), "");
+    assert_int_equal(out.timeout_ms, 10000);
+    headers_release(&out);
+    static const char *const bad[] = {"nan",  "inf",      "1e9",  "3601", "18446744073709551616",
+                                      "0x10", "3600.001", "1,5",  "+1",   "1 ",
+                                      ".",    "--1",      "1.2.3"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        expect_code("X-Meta-Timeout", bad[i], "invalid_timeout");
     expect_code("X-Meta-Timeout", "", "invalid_timeout");
     expect_code("X-Meta-Timeout", "-1", "invalid_timeout");
     expect_code("X-Meta-Timeout", "1.", "invalid_timeout");

@@ -259,6 +259,8 @@ static void a_database_of_the_version_before_is_brought_up_to_date(void **state)
                                       "DROP TABLE conflicts; "
                                       "ALTER TABLE state DROP COLUMN wanted; "
                                       "ALTER TABLE state DROP COLUMN wanted_bytes; "
+                                      "INSERT INTO snapshots VALUES(x'01', 5, 2); "
+                                      "INSERT INTO cuts VALUES(x'01', x'02', 5, x'03'); "
                                       "PRAGMA user_version = 2"),
                      0);
     conn_close(&conn);
@@ -268,6 +270,13 @@ static void a_database_of_the_version_before_is_brought_up_to_date(void **state)
     assert_int_equal(conn_open(&conn, at->vfs, at->copy, SQLITE_OPEN_READWRITE), 0);
     assert_int_equal(conn_number(&conn, "PRAGMA user_version", &found), 0);
     assert_int_equal(found, 4);
+    /* What an old snapshot covers is less than a new one does. */
+    assert_int_equal(conn_number(&conn,
+                                 "SELECT (SELECT count(*) FROM snapshots) + "
+                                 "(SELECT count(*) FROM cuts)",
+                                 &found),
+                     0);
+    assert_int_equal(found, 0);
     assert_int_equal(conn_number(&conn,
                                  "SELECT count(*) FROM sqlite_schema WHERE name IN ('members', "
                                  "'holders', 'cluster', 'conflicts')",

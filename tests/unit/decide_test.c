@@ -310,6 +310,31 @@ static void meta_never_lowers_a_level(void **state)
     object_destroy(&row);
 }
 
+static void what_needs_a_level_changes_nothing_below_it(void **state)
+{
+    struct object *row = live_row(); /* of level 1 */
+    struct request meta = request_of(CHANGE_META);
+
+    (void)state;
+    assert_int_equal(row->level, 1);
+    meta.fields = EVENT_HAS_NAME;
+    meta.name = TEXT("new");
+    meta.needs_level = 2;
+    refused(row, &meta, ERR_RANGE);
+    refused(NULL, &meta, ERR_NOT_FOUND);
+    meta.fields |= EVENT_HAS_LEVEL;
+    meta.level = 1;
+    refused(row, &meta, ERR_RANGE);
+    meta.level = 0;
+    refused(row, &meta, ERR_CONFLICT);
+    meta.level = 2;
+    (void)committed(row, &meta, EVENT_META, false);
+    meta.fields = EVENT_HAS_NAME;
+    meta.needs_level = 1;
+    (void)committed(row, &meta, EVENT_META, false);
+    object_destroy(&row);
+}
+
 static void a_copy_is_held_of_exactly_what_the_row_names(void **state)
 {
     struct object *row = live_row(), *deleted = tombstone(), *partial = partial_row();
@@ -624,6 +649,7 @@ int main(void)
         cmocka_unit_test(a_put_of_the_same_bytes_changes_what_differs),
         cmocka_unit_test(meta_writes_what_differs_and_nothing_else),
         cmocka_unit_test(meta_never_lowers_a_level),
+        cmocka_unit_test(what_needs_a_level_changes_nothing_below_it),
         cmocka_unit_test(a_copy_is_held_of_exactly_what_the_row_names),
         cmocka_unit_test(a_delete_of_anything_commits_once),
         cmocka_unit_test(expiry_deletes_only_what_still_expires),

@@ -776,13 +776,26 @@ static void a_small_body_does_not_wait_behind_large_ones(void **state)
     assert_int_equal(last(rig, WIRE_BODY_ASK)->message.body_ask.length, BODY_BYTES);
 }
 
+/* As many as its connection takes, however few transfers that are. */
+static void a_node_is_asked_for_no_more_bytes_than_fit_on_the_way(void **state)
+{
+    struct rig *rig = *state;
+    const unsigned most = LIMIT_PEER_WINDOWS / BODY_WINDOW_BYTES;
+
+    for (unsigned i = 0; i < most + 2; i++)
+        assert_int_equal(start(rig, i, 0, BODY_BYTES, 1, 1, false), 0);
+    assert_int_equal(count(rig, WIRE_BODY_ASK), most);
+    fetch_cancel(rig->fetches, 0, rig->now_ms);
+    assert_int_equal(count(rig, WIRE_BODY_ASK), most + 1);
+}
+
 static void waiting_for_a_place_has_an_end(void **state)
 {
     struct rig *rig = *state;
 
     /* Somebody keeps all places, and the transfers alive. */
     for (unsigned i = 0; i < LIMIT_SERVED_PER_PEER; i++)
-        assert_int_equal(start(rig, i, 0, BODY_BYTES, 1, 1, false), 0);
+        assert_int_equal(start(rig, i, 0, 200, 1, 1, false), 0);
     struct wire_message chunks[LIMIT_SERVED_PER_PEER];
     for (size_t i = 0; i < LIMIT_SERVED_PER_PEER; i++) {
         chunks[i] = chunk(rig, 0, 1);
@@ -904,6 +917,7 @@ int main(void)
         TEST(a_node_is_asked_for_no_more_than_it_serves),
         TEST(a_small_body_does_not_wait_behind_large_ones),
         TEST(waiting_for_a_place_has_an_end),
+        TEST(a_node_is_asked_for_no_more_bytes_than_fit_on_the_way),
         TEST(survives_hostile_sequences),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

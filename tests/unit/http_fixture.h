@@ -50,6 +50,7 @@ static struct {
     atomic_uint requests, done, open_sources, gone;
     _Atomic(struct http_request *) parked;
     atomic_uint workers[8];
+    atomic_uint woken[HTTP_WAKE_DRAIN + 1]; /* watched requests, by why */
 } world;
 
 /* Byte number AT of every large body. */
@@ -138,6 +139,22 @@ static void park(struct http_request *request)
     atomic_store(&world.parked, request);
 }
 
+/* Whoever has the request may end it elsewhere at the same time: here the wake does. */
+static void on_wake(struct http_request *request, enum http_wake why)
+{
+    atomic_fetch_add(&world.woken[why], 1);
+    http_post(request, answer_parked);
+}
+
+/* As park; PATH ends in the milliseconds that it waits at most. */
+static void park_watched(struct http_request *request)
+{
+    struct slice path = http_request_path(request);
+
+    http_suspend_watched(request, strtoul(path.ptr + strlen("/watch/"), NULL, 10), on_wake);
+    atomic_store(&world.parked, request);
+}
+
 static void read_parked_body(struct http_request *request)
 {
     http_read_body(request, 8 * MIB);
@@ -206,6 +223,9 @@ static void on_request(void *arg, struct http_request *request)
         http_read_body(request, UINT64_MAX);
     } else if (path_is(request, "/park")) {
         park(request);
+    } else if (http_request_path(request).len > 7 &&
+               !memcmp(http_request_path(request).ptr, "/watch/", 7)) {
+        park_watched(request);
     } else if (path_is(request, "/big") || path_is(request, "/big-stops") ||
                path_is(request, "/big-fails")) {
         job->stop_body = path_is(request, "/big-stops");

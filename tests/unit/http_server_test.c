@@ -666,6 +666,100 @@ static void a_suspended_request_has_no_deadline(void **state)
     stop_server();
 }
 
+#define WATCHED(ms) "GET /watch/" #ms " HTTP/1.1\r\nHost: a\r\n\r\n"
+
+static unsigned woken(enum http_wake why)
+{
+    return atomic_load(&world.woken[why]);
+}
+
+static void who_watches_a_suspended_request_hears_that_its_time_is_up(void **state)
+{
+    int fd = client();
+    struct answer answer;
+
+    (void)state;
+    for (int i = 1; i <= 2; i++) {
+        send_text(fd, WATCHED(40) GET_HELLO);
+        assert_true(read_answer(fd, &answer));
+        assert_string_equal(answer.body, "resumed");
+        assert_int_equal(woken(HTTP_WAKE_LATE), i);
+        assert_true(read_answer(fd, &answer));
+        assert_string_equal(answer.body, "hello");
+    }
+    assert_int_equal(woken(HTTP_WAKE_GONE) + woken(HTTP_WAKE_DRAIN), 0);
+    close(fd);
+}
+
+static void what_ends_in_time_is_not_watched_any_more(void **state)
+{
+    int fd = client();
+    struct answer answer;
+
+    (void)state;
+    send_text(fd, WATCHED(100));
+    http_post(take_parked(), answer_parked);
+    assert_true(read_answer(fd, &answer));
+    /* Until the first one's time has passed for certain. */
+    send_text(fd, WATCHED(300));
+    assert_true(read_answer(fd, &answer));
+    assert_int_equal(woken(HTTP_WAKE_LATE), 1);
+    expect(fd, GET_HELLO, 200, "hello");
+    close(fd);
+    assert_int_equal(woken(HTTP_WAKE_GONE), 0);
+}
+
+static void what_waits_once_more_unwatched_is_not_woken(void **state)
+{
+    int fd = client(), other = client();
+    struct http_request *parked;
+    struct answer answer;
+
+    (void)state;
+    send_text(fd, WATCHED(100));
+    parked = take_parked();
+    http_post(parked, park);
+    parked = take_parked();
+    send_text(other, WATCHED(300)); /* until the first one's time has passed */
+    assert_true(read_answer(other, &answer));
+    assert_int_equal(woken(HTTP_WAKE_LATE), 1);
+    http_post(parked, answer_parked);
+    assert_true(read_answer(fd, &answer));
+    assert_string_equal(answer.body, "resumed");
+    close(fd), close(other);
+}
+
+static void who_watches_hears_that_the_client_is_gone(void **state)
+{
+    struct linger now = {.l_onoff = 1};
+    int fd = client();
+
+    (void)state;
+    send_text(fd, WATCHED(600000));
+    (void)take_parked();
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+    close(fd);
+    wait_for(&world.gone, 1);
+    wait_for(&world.done, 1);
+    assert_int_equal(woken(HTTP_WAKE_GONE), 1);
+    assert_int_equal(woken(HTTP_WAKE_LATE), 0);
+}
+
+/* A client that has sent all it will still reads. */
+static void half_a_close_ends_no_wait(void **state)
+{
+    int fd = client();
+    struct answer answer;
+
+    (void)state;
+    send_text(fd, WATCHED(200));
+    assert_int_equal(shutdown(fd, SHUT_WR), 0);
+    assert_true(read_answer(fd, &answer));
+    assert_string_equal(answer.body, "resumed");
+    assert_int_equal(woken(HTTP_WAKE_GONE), 0);
+    close(fd);
+}
+
 static void *drain(void *cut)
 {
     *(unsigned *)cut = http_server_drain(world.server, WAIT_S * 1000);
@@ -712,6 +806,29 @@ static void draining_lets_the_busy_finish(void **state)
     int fd = new_socket();
 
     assert_int_equal(connect(fd, (struct sockaddr *)&addr, sizeof addr), -1);
+    close(fd);
+    stop_server();
+}
+
+static void draining_ends_waits(void **state)
+{
+    struct http_config config = {.workers = 2};
+    struct answer answer;
+    unsigned cut = 99;
+    pthread_t thread;
+    int fd;
+
+    (void)state;
+    start_server(&config);
+    fd = client();
+    send_text(fd, WATCHED(600000));
+    (void)take_parked();
+    assert_int_equal(pthread_create(&thread, NULL, drain, &cut), 0);
+    assert_true(read_answer(fd, &answer));
+    assert_string_equal(answer.body, "resumed");
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_int_equal(cut, 0);
+    assert_int_equal(woken(HTTP_WAKE_DRAIN), 1);
     close(fd);
     stop_server();
 }
@@ -923,6 +1040,11 @@ int main(void)
         WITH_DEFAULT(answers_bear_what_the_core_writes),
         WITH_DEFAULT(pipelined_requests_are_answered_in_order),
         WITH_DEFAULT(what_is_pipelined_behind_a_suspended_request_waits),
+        WITH_DEFAULT(who_watches_a_suspended_request_hears_that_its_time_is_up),
+        WITH_DEFAULT(what_ends_in_time_is_not_watched_any_more),
+        WITH_DEFAULT(what_waits_once_more_unwatched_is_not_woken),
+        WITH_DEFAULT(who_watches_hears_that_the_client_is_gone),
+        WITH_DEFAULT(half_a_close_ends_no_wait),
         WITH_DEFAULT(head_tells_the_length_without_the_body),
         WITH_DEFAULT(a_header_may_come_byte_by_byte),
         WITH_DEFAULT(bodies_arrive_whole_in_either_framing),
@@ -945,6 +1067,7 @@ int main(void)
         cmocka_unit_test(too_many_connections_are_told_so),
         cmocka_unit_test(each_phase_has_its_deadline),
         cmocka_unit_test(a_suspended_request_has_no_deadline),
+        cmocka_unit_test(draining_ends_waits),
         cmocka_unit_test(draining_lets_the_busy_finish),
         cmocka_unit_test(draining_cuts_who_does_not_finish),
         cmocka_unit_test(unix_sockets_and_bad_addresses),

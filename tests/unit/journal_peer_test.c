@@ -434,6 +434,177 @@ static void members_are_facts(void **state)
     node_close(a, true);
 }
 
+static void expect_copies(struct node *node, unsigned n, unsigned held, unsigned members)
+{
+    struct id128 self = journal_node(node->journal);
+    struct db_copies copies;
+    struct db_reader *reader;
+    struct object *object;
+
+    while (journal_apply_step(node->journal))
+        ;
+    assert_int_equal(find(node, n, &object), 0);
+    assert_int_equal(journal_reader_open(node->journal, &reader), 0);
+    assert_int_equal(db_reader_copies(reader, object, &self, &copies), 0);
+    assert_int_equal(copies.held, held);
+    assert_int_equal(copies.members, members);
+    db_reader_close(&reader);
+    object_destroy(&object);
+}
+
+/* Copies count where their node belongs to the cluster, by its last word, answering or not. */
+static void copies_are_counted_among_members(void **state)
+{
+    struct pair *pair = *state;
+    struct node *a = pair->a, *b = pair->b;
+    struct id128 stranger = {{9, 9, 9}};
+    uint8_t body[1000];
+
+    node_open(a, false);
+    node_open(b, false);
+    struct id128 ida = journal_node(a->journal), idb = journal_node(b->journal);
+
+    make_body(body, sizeof body, 3);
+    assert_int_equal(put(a, 3, sizeof body), 0);
+    expect_copies(a, 3, 1, 1); /* alone, it has journaled nothing of members */
+    assert_int_equal(sync_to(b, a), 0);
+    expect_copies(b, 3, 0, 1); /* A's copy is nobody's that belongs to us */
+    assert_int_equal(say_member(a, &ida, "127.0.0.1:1", MEMBER_JOINED), 0);
+    assert_int_equal(say_member(a, &stranger, "127.0.0.1:9", MEMBER_JOINED), 0);
+    assert_int_equal(sync_to(b, a), 0);
+    assert_int_equal(say_member(b, &idb, "127.0.0.1:2", MEMBER_JOINED), 0);
+    assert_int_equal(sync_to(a, b), 0);
+    expect_copies(a, 3, 1, 3);
+    expect_copies(b, 3, 1, 3); /* by its put alone */
+    assert_int_equal(hold(b, 3, body, sizeof body), 0);
+    expect_copies(b, 3, 2, 3);
+    expect_copies(a, 3, 1, 3); /* it has not heard of it */
+    assert_int_equal(sync_to(a, b), 0);
+    expect_copies(a, 3, 2, 3);
+    /* Who is forgotten or has left is neither asked for nor counted. */
+    assert_int_equal(say_member(a, &stranger, "", MEMBER_FORGOTTEN), 0);
+    expect_copies(a, 3, 2, 2);
+    assert_int_equal(say_member(a, &idb, "", MEMBER_LEFT), 0);
+    expect_copies(a, 3, 1, 1);
+    assert_int_equal(sync_to(b, a), 0);
+    expect_copies(b, 3, 1, 1); /* A's */
+    assert_int_equal(say_member(b, &idb, "127.0.0.1:2", MEMBER_JOINED), 0);
+    expect_copies(b, 3, 2, 2);
+    node_close(b, true);
+    node_close(a, true);
+}
+
+/* Two nodes put the same bytes: the row names one put, but both have a copy, wherever one asks. */
+static void each_put_of_the_same_bytes_is_a_copy(void **state)
+{
+    struct pair *pair = *state;
+    struct node *a = pair->a, *b = pair->b;
+    struct object *object;
+
+    node_open(a, false);
+    node_open(b, false);
+    struct id128 ida = journal_node(a->journal), idb = journal_node(b->journal);
+
+    assert_int_equal(say_member(a, &ida, "127.0.0.1:1", MEMBER_JOINED), 0);
+    assert_int_equal(say_member(a, &idb, "127.0.0.1:2", MEMBER_JOINED), 0);
+    for (unsigned n = 1; n <= 2; n++) { /* neither knows of the other's; each is the later once */
+        assert_int_equal(put(n == 1 ? a : b, n, 500), 0);
+        assert_int_equal(put(n == 1 ? b : a, n, 500), 0);
+    }
+    assert_int_equal(put(a, 3, 500), 0);
+    assert_int_equal(sync_to(b, a), 0);
+    assert_int_equal(put(b, 3, 500), 0); /* this time it knows */
+    assert_int_equal(sync_to(a, b), 0);
+    expect_equal(a, b);
+    for (unsigned n = 1; n <= 3; n++) {
+        expect_copies(a, n, 2, 2);
+        expect_copies(b, n, 2, 2);
+    }
+    /* The last word of a node that put them counts all the same. */
+    assert_int_equal(find(a, 3, &object), 0);
+    struct change drop = {.request = {.kind = CHANGE_DROP, .id = make_id(3), .damaged = true},
+                          .done = done};
+    drop.request.checked = object->place;
+    object_destroy(&object);
+    assert_int_equal(commit(a, &drop), 0);
+    assert_int_equal(sync_to(b, a), 0);
+    expect_copies(b, 3, 1, 2);
+    expect_copies(a, 3, 1, 2);
+    expect_sound(a, NULL);
+    expect_sound(b, NULL);
+    node_close(b, true);
+    node_close(a, true);
+}
+
+struct copy_news {
+    unsigned kinds[16];
+    struct id128 wanted[16];
+    size_t wanted_count;
+};
+
+static void hear_copies(void *arg, const struct journal_copy_news *news)
+{
+    struct copy_news *heard = arg;
+    struct event event;
+
+    assert_int_equal(event_decode(&event, news->event, news->len), 0);
+    assert_true(event.kind < 16);
+    heard->kinds[event.kind]++;
+    if (news->wanted)
+        heard->wanted[heard->wanted_count++] = *news->wanted;
+}
+
+/* Whoever counts copies, or makes them, hears of each event that says something of them. */
+static void news_of_copies_come_when_they_are_applied(void **state)
+{
+    struct pair *pair = *state;
+    struct node *a = pair->a, *b = pair->b;
+    struct copy_news heard = {.wanted_count = 0};
+    uint8_t body[300];
+
+    node_open(a, false);
+    node_open(b, false);
+    journal_listen_copies(b->journal, hear_copies, &heard);
+    make_body(body, sizeof body, 1);
+    assert_int_equal(put(a, 1, sizeof body), 0);
+    assert_int_equal(put(a, 2, 10), 0);
+    struct change raise = {
+        .request = {.kind = CHANGE_META, .id = make_id(1), .fields = EVENT_HAS_LEVEL, .level = 2},
+        .done = done};
+    assert_int_equal(commit(a, &raise), 0);
+    assert_int_equal(sync_to(b, a), 0);
+    assert_int_equal(heard.kinds[EVENT_PUT], 0);
+    while (journal_apply_step(b->journal))
+        ;
+    assert_int_equal(heard.kinds[EVENT_PUT], 2);
+    assert_int_equal(heard.kinds[EVENT_META], 1);
+    assert_int_equal(heard.wanted_count, 1);
+    struct id128 first = make_id(1);
+    assert_true(id_equal(&heard.wanted[0], &first));
+    /* Once: what is changed about it besides makes it no more wanted. */
+    raise.request.fields = EVENT_HAS_NAME;
+    raise.request.name = (struct text){"other", 5};
+    assert_int_equal(commit(a, &raise), 0);
+    assert_int_equal(sync_to(b, a), 0);
+    while (journal_apply_step(b->journal))
+        ;
+    assert_int_equal(heard.kinds[EVENT_META], 2);
+    assert_int_equal(heard.wanted_count, 1);
+    assert_int_equal(hold(b, 1, body, sizeof body), 0);
+    assert_int_equal(delete (b, 1), 0);
+    while (journal_apply_step(b->journal))
+        ;
+    assert_int_equal(heard.kinds[EVENT_HOLD], 1);
+    assert_int_equal(heard.kinds[EVENT_DELETE], 1);
+    assert_int_equal(heard.wanted_count, 1);
+    assert_int_equal(sync_to(b, a), 0); /* all of it is known */
+    while (journal_apply_step(b->journal))
+        ;
+    assert_int_equal(heard.kinds[EVENT_PUT], 2);
+    node_close(b, true);
+    node_close(a, true);
+}
+
 struct heard {
     unsigned rounds, origins;
     uint64_t highest;
@@ -535,12 +706,35 @@ static void nothing_is_compacted_that_others_may_lack(void **state)
     node_open(a, false);
     for (unsigned n = 0; n < 20; n++)
         assert_int_equal(put(a, n, 10), 0);
-    journal_keep_events(a->journal);
-    assert_int_equal(journal_compact(a->journal, &result), ERR_UNSUPPORTED);
+    struct id128 snapshot, other = {{1}};
+    journal_share_events(a->journal);
+    assert_false(journal_waits(a->journal, &snapshot));
+    assert_int_equal(journal_compact(a->journal, &result), 0);
+    assert_true(result.waiting && result.events == 0);
     settle(a);
     journal_stats(a->journal, &stats);
     assert_int_equal(stats.events, 20);
-    assert_int_equal(stats.snapshots, 0);
+    assert_true(journal_waits(a->journal, &snapshot));
+    journal_let_go(a->journal, &other); /* of one that is no more */
+    settle(a);
+    journal_stats(a->journal, &stats);
+    assert_int_equal(stats.events, 20);
+    node_close(a, true);
+    node_open(a, false); /* what an earlier run left waits, too */
+    journal_share_events(a->journal);
+    settle(a);
+    journal_stats(a->journal, &stats);
+    assert_int_equal(stats.events, 20);
+    assert_true(journal_waits(a->journal, &snapshot));
+    journal_let_go(a->journal, &snapshot);
+    settle(a);
+    journal_stats(a->journal, &stats);
+    assert_int_equal(stats.events, 0);
+    assert_false(journal_waits(a->journal, &snapshot));
+    expect_sound(a, NULL);
+    assert_int_equal(put(a, 50, 10), 0);
+    assert_int_equal(journal_compact(a->journal, &result), 0); /* the next one waits again */
+    assert_true(result.waiting);
     node_close(a, true);
 }
 
@@ -723,6 +917,9 @@ int main(void)
         test(events_for_several_batches_wait_for_nobody),
         test(a_copy_is_journaled_and_found),
         test(members_are_facts),
+        test(copies_are_counted_among_members),
+        test(each_put_of_the_same_bytes_is_a_copy),
+        test(news_of_copies_come_when_they_are_applied),
         test(whoever_listens_hears_what_is_applied),
         test(a_wild_clock_is_not_believed),
         test(nothing_is_compacted_that_others_may_lack),

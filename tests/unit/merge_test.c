@@ -509,6 +509,114 @@ static void any_order_and_repetition_gives_the_same_row(void **state)
     assert_true(live > 50 && deleted > 30 && uploaded > 20 && partial > 5);
 }
 
+/* ---- Rows of other nodes ---- */
+
+static struct object *join(const struct object *a, const struct object *b, bool *changed)
+{
+    struct object *after;
+
+    if (!b)
+        return a ? object_copy(a) : NULL;
+    assert_int_equal(merge_rows(&after, a, b, changed), 0);
+    return after;
+}
+
+/* What a node's own row has beyond facts is its own matter. */
+static bool same_facts(const struct object *a, const struct object *b)
+{
+    if (!a || !b)
+        return same_digest(a, b);
+    return same_digest(a, b) && object_is_partial(a) == object_is_partial(b) &&
+           same_text(object_name(a), object_name(b)) && same_text(object_type(a), object_type(b)) &&
+           ((a->flags ^ b->flags) & ~(uint32_t)OBJECT_PLAIN) == 0;
+}
+
+static struct object *fold_some(const struct event *events, size_t count, unsigned mask)
+{
+    struct object *row = NULL;
+
+    for (size_t i = 0; i < count; i++)
+        if (mask & 1u << i)
+            fold(&row, &events[i]);
+    return row;
+}
+
+/* Three nodes that each heard of some events: whoever merges whose rows in whatever order has the
+ * row of all of them; and says so exactly where it learned something. */
+static void joined_rows_are_those_of_all_events(void **state)
+{
+    unsigned changes = 0, unchanged = 0;
+
+    (void)state;
+    for (unsigned seed = 1; seed <= 2000; seed++) {
+        struct event events[MOST_EVENTS];
+        bool ab_changed = false, ignored;
+
+        srand(seed);
+        size_t count = 1 + (size_t)rand() % MOST_EVENTS;
+        bool may_delete = rand() % 2;
+        for (size_t i = 0; i < count; i++)
+            events[i] = random_event(may_delete);
+        unsigned all = (1u << count) - 1, of_a = (unsigned)rand() & all,
+                 of_b = (unsigned)rand() & all;
+        struct object *a = fold_some(events, count, of_a), *b = fold_some(events, count, of_b);
+        struct object *c = fold_some(events, count, all & ~of_a);
+        struct object *want = fold_some(events, count, of_a | of_b);
+        struct object *whole = fold_some(events, count, all);
+        struct object *ab = join(a, b, &ab_changed), *ba = join(b, a, &ignored);
+        struct object *ab_c = join(ab, c, &ignored), *bc = join(b, c, &ignored);
+        struct object *a_bc = join(a, bc, &ignored);
+        if (!same_facts(ab, want) || !same_facts(ba, want) || !same_facts(ab_c, whole) ||
+            !same_facts(a_bc, whole))
+            fail_msg("seed %u: joined rows are not those of all events", seed);
+        if (b && ab_changed == same_facts(ab, a))
+            fail_msg("seed %u: changed is %d", seed, ab_changed);
+        changes += ab_changed;
+        unchanged += !ab_changed;
+        struct object *again = join(ab, b, &ab_changed);
+        if (b && (ab_changed || !same_rows(again, ab)))
+            fail_msg("seed %u: a second time changes something", seed);
+        struct object *rows[] = {a, b, c, want, whole, ab, ba, ab_c, bc, a_bc, again};
+        for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+            object_destroy(&rows[i]);
+    }
+    assert_true(changes > 500 && unchanged > 200);
+}
+
+/* Where bytes lie is said by nobody else. */
+static void a_joined_row_keeps_the_place_of_the_same_bytes_alone(void **state)
+{
+    struct event put = put_at(10, 1, 5), other = put_at(11, 1, 6), name = name_at(12, 1, TEXT("x"));
+    struct object *mine = fold_all(&put, 1), *theirs = fold_all(&put, 1), *after;
+    bool changed;
+
+    (void)state;
+    mine->place = (struct place){.volume = 7, .offset = 64, .lsn = 100};
+    mine->record_bytes = 99;
+    mine->flags |= OBJECT_PLAIN;
+    theirs->place = (struct place){.volume = 9, .lsn = 200};
+    assert_int_equal(merge_rows(&after, mine, theirs, &changed), 0);
+    assert_false(changed);
+    assert_true(same_rows(after, mine));
+    object_destroy(&after);
+    fold(&theirs, &name);
+    assert_int_equal(merge_rows(&after, mine, theirs, &changed), 0);
+    assert_true(changed);
+    assert_true(place_equal(&after->place, &mine->place) && after->record_bytes == 99);
+    assert_int_equal(after->flags, OBJECT_PUT);
+    object_destroy(&after);
+    fold(&theirs, &other);
+    assert_int_equal(merge_rows(&after, mine, theirs, &changed), 0);
+    assert_true(place_is_none(&after->place) && after->record_bytes == 0);
+    object_destroy(&after);
+    theirs->flags |= OBJECT_PLAIN;
+    assert_int_equal(merge_rows(&after, NULL, theirs, &changed), 0);
+    assert_true(changed && place_is_none(&after->place) && after->flags == OBJECT_PUT);
+    object_destroy(&after);
+    object_destroy(&mine);
+    object_destroy(&theirs);
+}
+
 /* For few events every order is tried, against what the rules say in so many words. */
 static void every_order_of_a_life_gives_its_end(void **state)
 {
@@ -564,6 +672,8 @@ int main(void)
         cmocka_unit_test(of_nothing_and_no_fact_comes_a_row_that_says_nothing),
         cmocka_unit_test(writes_compare_by_stamp_then_origin),
         cmocka_unit_test(any_order_and_repetition_gives_the_same_row),
+        cmocka_unit_test(joined_rows_are_those_of_all_events),
+        cmocka_unit_test(a_joined_row_keeps_the_place_of_the_same_bytes_alone),
         cmocka_unit_test(every_order_of_a_life_gives_its_end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

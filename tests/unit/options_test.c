@@ -93,6 +93,7 @@ static void defaults_are_the_ancestors(void **state)
     assert_string_equal(o->bucket, "");
     assert_int_equal(o->node_count, 0);
     assert_int_equal(o->memory_bytes, 64 * MIB);
+    assert_int_equal(o->disk_cache_bytes, GIB);
     assert_int_equal(o->max_body_bytes, 0);
     assert_int_equal(o->durability, DURABILITY_FULL);
     assert_int_equal(o->anonymous, ANONYMOUS_NONE);
@@ -119,7 +120,7 @@ static void every_option_takes_its_value_from_every_source(void **state)
         "eu-west-3",
         "buck",
         "3MiB",
-        "9MiB",
+        "16MiB",
         "async",
         "5MiB",
         "read",

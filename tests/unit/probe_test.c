@@ -1,6 +1,7 @@
 /* Goal: each rule by which a node judges the others, one at a time, to the millisecond. How the
  * rules work together is probe_sim_test.c's matter. */
 #include "cluster/probe.h"
+#include "cluster/standing.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -767,6 +768,57 @@ static void our_clock_is_measured_against_the_median(void **state)
     destroy(&f);
 }
 
+static struct standing standing(const struct fixture *f)
+{
+    return standing_of(f->core);
+}
+
+static void a_clock_is_wrong_when_most_others_say_so_and_not_before(void **state)
+{
+    static const int64_t far = HLC_MAX_DRIFT_MS;
+    struct fixture *f = create(3);
+
+    (void)state;
+    assert_int_equal(HLC_MAX_DRIFT_MS, 60000);
+    /* Of two nobody can tell whose is wrong. */
+    answer_with_clock(f, 1, 0, 10 * far);
+    assert_false(standing(f).clock_judged);
+    assert_false(standing(f).clock_is_skewed);
+    assert_int_equal(standing(f).behind_ms, 0);
+    assert_int_equal(standing(f).others, 1);
+    /* One of two others agrees with us: it is the other's. */
+    answer_with_clock(f, 2, 0, 0);
+    assert_true(standing(f).clock_judged);
+    assert_false(standing(f).clock_is_skewed);
+    assert_int_equal(standing(f).others, 2);
+    /* Both say the same: exactly the bound is still right, a millisecond more is not. */
+    static const struct {
+        int64_t clocks[2], behind_ms;
+        bool is_skewed;
+    } cases[] = {
+        {{10 * 60000, 60000}, 60000, false}, {{60001, 10 * 60000}, 60001, true},
+        {{-60000, -120000}, -60000, false},  {{-120000, -60001}, -60001, true},
+        {{-120000, 120000}, 0, false},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        answer_with_clock(f, 1, 0, cases[i].clocks[0]);
+        answer_with_clock(f, 2, 0, cases[i].clocks[1]);
+        assert_true(standing(f).clock_judged);
+        assert_int_equal(standing(f).behind_ms, cases[i].behind_ms);
+        assert_int_equal(standing(f).clock_is_skewed, cases[i].is_skewed);
+    }
+    answer_with_clock(f, 1, 0, 70000);
+    answer_with_clock(f, 2, 0, 70000);
+    assert_true(standing(f).clock_is_skewed);
+    /* Those who said so do not answer any more: nobody is left to judge. */
+    run(f, 4000, 0);
+    assert_false(standing(f).clock_judged);
+    assert_false(standing(f).clock_is_skewed);
+    assert_int_equal(standing(f).health, PROBE_BAD);
+    assert_int_equal(standing(f).others, 0);
+    destroy(&f);
+}
+
 static void only_members_that_answer_and_were_measured_count_for_the_clock(void **state)
 {
     static const int64_t clocks[] = {50, -20, -30, -10};
@@ -1071,6 +1123,7 @@ int main(void)
         cmocka_unit_test(time_slept_through_is_held_against_nobody),
         cmocka_unit_test(health_is_good_degraded_or_bad),
         cmocka_unit_test(our_clock_is_measured_against_the_median),
+        cmocka_unit_test(a_clock_is_wrong_when_most_others_say_so_and_not_before),
         cmocka_unit_test(only_members_that_answer_and_were_measured_count_for_the_clock),
         cmocka_unit_test(a_seed_is_asked_at_growing_intervals_until_it_is_met),
         cmocka_unit_test(less_than_a_second_late_is_no_sleep),

@@ -815,6 +815,49 @@ static void what_was_repaired_or_deleted_meanwhile_is_left_alone(void **state)
     close_pair(pair);
 }
 
+/* A member that leaves asks for copies of what is not for every node: each is made once, held,
+ * and of exactly the bytes that were named; what is deleted or not known is passed over. */
+static void a_member_that_leaves_finds_a_taker(void **state)
+{
+    static const size_t of_size[] = {0, 100, LIMIT_INLINE_BODY_BYTES, LIMIT_INLINE_BODY_BYTES + 1};
+    struct event_item items[8] = {0};
+    struct pair *pair = *state;
+    struct object *object;
+
+    for (unsigned n = 0; n < 6; n++) {
+        size_t size = of_size[n % 4];
+
+        if (size <= LIMIT_INLINE_BODY_BYTES)
+            assert_int_equal(put(pair->a, n, size), 0);
+        else
+            assert_int_equal(put_large(pair->a, n, size), 0);
+        assert_int_equal(find(pair->a, n, &object), 0);
+        items[n].id = object->id;
+        memcpy(items[n].sha256, object->sha256, SHA256_BYTES);
+        object_destroy(&object);
+    }
+    items[6] = (struct event_item){.id = make_id(100)}; /* nobody knows it */
+    items[7] = items[1];
+    items[4].sha256[0] ^= 1;
+    go(pair);
+    assert_int_equal(stats_of(pair).wanted, 0);
+    delete_at_b(pair, 5);
+    replicator_adopt(pair->replicator, items, 8);
+    wait_for(stats_of(pair).done == 4);
+    items[7] = items[5]; /* the last one is new: once it is here, the others would be, too */
+    items[4].sha256[0] ^= 1;
+    struct event_item last = items[4];
+    items[4].sha256[0] ^= 1;
+    replicator_adopt(pair->replicator, items, 8);
+    replicator_adopt(pair->replicator, &last, 1);
+    wait_for(stats_of(pair).done == 5);
+    finish(pair);
+    for (unsigned n = 0; n < 4; n++)
+        expect_body(pair->b, n, of_size[n]);
+    expect_body(pair->b, 4, of_size[0]);
+    close_pair(pair);
+}
+
 int main(void)
 {
 #define test(name) cmocka_unit_test_setup_teardown(name, setup_pair, teardown_pair)
@@ -831,6 +874,7 @@ int main(void)
         test(a_disk_that_fails_once),
         test(a_damaged_copy_gives_way_to_a_good_one),
         test(what_was_repaired_or_deleted_meanwhile_is_left_alone),
+        test(a_member_that_leaves_finds_a_taker),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -285,11 +285,11 @@ static void a_peer_and_all_peers_have_only_so_many_transfers(void **state)
     /* Background transfers leave room: of each peer's, and of all. */
     for (unsigned peer = 1; peer <= peers + 1; peer++) {
         for (unsigned i = 0; i < LIMIT_SERVED_PER_PEER_BACKGROUND; i++)
-            ask_for(rig, peer, ++n, 0, BODY_BYTES, 0, true);
+            ask_for(rig, peer, ++n, 0, 1000, 0, true);
         if (peer > peers)
             break;
         assert_int_equal(rig->sent_count, peer - 1);
-        ask_for(rig, peer, ++n, 0, BODY_BYTES, 0, true);
+        ask_for(rig, peer, ++n, 0, 1000, 0, true);
         assert_end(rig, n, WIRE_END_BUSY);
     }
     assert_int_equal(stats(rig).active, LIMIT_SERVED_BACKGROUND);
@@ -297,17 +297,42 @@ static void a_peer_and_all_peers_have_only_so_many_transfers(void **state)
     size_t sent = rig->sent_count;
     for (unsigned peer = 1; peer <= peers; peer++) {
         for (unsigned i = LIMIT_SERVED_PER_PEER_BACKGROUND; i < LIMIT_SERVED_PER_PEER; i++)
-            ask_for(rig, peer, ++n, 0, BODY_BYTES, 0, false);
+            ask_for(rig, peer, ++n, 0, 1000, 0, false);
     }
     assert_int_equal(rig->sent_count, sent);
     assert_int_equal(stats(rig).active, LIMIT_SERVED);
-    ask_for(rig, 99, ++n, 0, BODY_BYTES, 0, false);
+    ask_for(rig, 99, ++n, 0, 1000, 0, false);
     assert_end(rig, n, WIRE_END_BUSY);
     cancel(rig, 1, 1);
-    ask_for(rig, 2, ++n, 0, BODY_BYTES, 0, false); /* has all of its own */
+    ask_for(rig, 2, ++n, 0, 1000, 0, false); /* has all of its own */
     assert_end(rig, n, WIRE_END_BUSY);
-    ask_for(rig, 99, ++n, 0, BODY_BYTES, 0, false);
+    ask_for(rig, 99, ++n, 0, 1000, 0, false);
     assert_int_equal(stats(rig).active, LIMIT_SERVED);
+}
+
+/* What may be under way to one peer has to fit its connection. */
+static void a_peers_windows_are_bounded(void **state)
+{
+    struct rig *rig = *state;
+    unsigned n = 0, most = LIMIT_PEER_WINDOWS_BACKGROUND / BODY_BACKGROUND_WINDOW_BYTES;
+
+    for (; n < most; n++)
+        ask_for(rig, 1, n, 0, BODY_BYTES, 0, true);
+    assert_int_equal(stats(rig).active, most);
+    ask_for(rig, 1, n, 0, BODY_BYTES, 0, true);
+    assert_end(rig, n++, WIRE_END_BUSY);
+    for (uint64_t left = LIMIT_PEER_WINDOWS - LIMIT_PEER_WINDOWS_BACKGROUND; left > 0;
+         left -= BODY_WINDOW_BYTES, n++)
+        ask_for(rig, 1, n, 0, UINT64_MAX, 0, false);
+    unsigned active = stats(rig).active;
+    assert_true(active > most);
+    ask_for(rig, 1, n, 0, 1, 0, false);
+    assert_end(rig, n++, WIRE_END_BUSY);
+    ask_for(rig, 2, n, 0, BODY_BYTES, 0, false); /* another's are its own */
+    assert_int_equal(stats(rig).active, active + 1);
+    cancel(rig, 1, 0);
+    ask_for(rig, 1, ++n, 0, 1, 0, false);
+    assert_int_equal(stats(rig).active, active + 1);
 }
 
 static void reads_are_bounded_and_some_kept_for_clients(void **state)
@@ -399,7 +424,7 @@ static void a_cancelled_transfer_keeps_its_slot_until_its_read_is_done(void **st
     struct rig *rig = *state;
 
     for (unsigned i = 0; i < LIMIT_SERVED_PER_PEER; i++)
-        ask_for(rig, 1, i, 0, BODY_BYTES, 1000, false);
+        ask_for(rig, 1, i, 0, 1000, 1000, false);
     for (unsigned i = 0; i < LIMIT_SERVED_PER_PEER; i++)
         cancel(rig, 1, i);
     assert_int_equal(stats(rig).active, 0);
@@ -632,6 +657,7 @@ int main(void)
         TEST(to_the_end_means_to_the_end),
         TEST(says_why_it_cannot),
         TEST(a_peer_and_all_peers_have_only_so_many_transfers),
+        TEST(a_peers_windows_are_bounded),
         TEST(reads_are_bounded_and_some_kept_for_clients),
         TEST(small_reads_are_bounded_by_their_number),
         TEST(credit_is_no_way_to_our_memory),

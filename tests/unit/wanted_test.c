@@ -211,7 +211,8 @@ static void what_has_just_become_wanted_goes_first(void **state)
 {
     struct world *w = *state;
 
-    /* A backlog has all the places that it may have, and the retries of those that fail want them. */
+    /* A backlog has all the places that it may have, and the retries of those that fail want them.
+     */
     add(w, 2000);
     drive(w);
     assert_int_equal(w->flight_count, LIMIT_REPLICAS_OLD);

@@ -17,17 +17,29 @@
 #define TEXT(s) ((struct text){s, sizeof(s) - 1})
 
 static const enum wire_type types[] = {
-    WIRE_PROBE,     WIRE_PROBE_ACK,   WIRE_PROBE_FOR,   WIRE_PROBE_SAW,   WIRE_SYNC_ASK,
-    WIRE_SYNC_MORE, WIRE_SYNC_VECTOR, WIRE_SYNC_EVENTS, WIRE_SYNC_CREDIT, WIRE_SYNC_END,
-    WIRE_BODY_ASK,  WIRE_BODY_DATA,   WIRE_BODY_CREDIT, WIRE_BODY_END,    WIRE_NOTE,
-    WIRE_NOTE_IDS,  WIRE_PACK,        WIRE_ADOPT,       WIRE_KNOWN_ASK,   WIRE_KNOWN,
-    WIRE_RANGE_ASK, WIRE_RANGE,       WIRE_ROW_ASK,     WIRE_ROW,
+    WIRE_PROBE,        WIRE_PROBE_ACK,      WIRE_PROBE_FOR,
+    WIRE_PROBE_SAW,    WIRE_SYNC_ASK,       WIRE_SYNC_MORE,
+    WIRE_SYNC_VECTOR,  WIRE_SYNC_EVENTS,    WIRE_SYNC_CREDIT,
+    WIRE_SYNC_END,     WIRE_BODY_ASK,       WIRE_BODY_DATA,
+    WIRE_BODY_CREDIT,  WIRE_BODY_END,       WIRE_NOTE,
+    WIRE_NOTE_IDS,     WIRE_PACK,           WIRE_ADOPT,
+    WIRE_KNOWN_ASK,    WIRE_KNOWN,          WIRE_RANGE_ASK,
+    WIRE_RANGE,        WIRE_ROW_ASK,        WIRE_ROW,
+    WIRE_MERGE_ASK,    WIRE_MERGE_VECTOR,   WIRE_MERGE_CHUNK,
+    WIRE_MERGE_CREDIT, WIRE_MERGE_SUMS_ASK, WIRE_MERGE_SUMS,
+    WIRE_MERGE_END,    WIRE_MERGE_CUT_ASK,  WIRE_MERGE_CUT_KNOWN,
 };
 
 #define TYPES (sizeof types / sizeof *types)
 
 /* Two runs; two events of three and one bytes. */
-#define RUNS   TEXT("aaaaaaaaaaaaaaaa\1\0\0\0\0\0\0\0aaaaaaaaaaaaaaab\377\377\377\377\377\0\0\0")
+#define RUNS           TEXT("aaaaaaaaaaaaaaaa\1\0\0\0\0\0\0\0aaaaaaaaaaaaaaab\377\377\377\377\377\0\0\0")
+#define MERGE_RUN_TAIL "12345678901234567890123456789012"
+#define MERGE_RUNS                                                                                 \
+    TEXT("aaaaaaaaaaaaaaaannnnnnnnnnnnnnnn\1\0\0\0\0\0\0\0" MERGE_RUN_TAIL "\0"                    \
+         "aaaaaaaaaaaaaaabnnnnnnnnnnnnnnnn\377\377\377\377\377\0\0\0" MERGE_RUN_TAIL "\1")
+#define FENCES TEXT("aaaaaaaaaaaaaaaabbbbbbbbbbbbbbbb")
+#define SUMS   TEXT("\1\0\0\0\0\0\0\0\2\0\0\0\0\0\0\0\3\0\0\0\0\0\0\0")
 #define EVENTS TEXT("\3\0\0\0abc\1\0\0\0d")
 
 /* One object with its sha256; the sums of two rows. */
@@ -114,11 +126,32 @@ static inline struct wire_message message_of(enum wire_type type)
     case WIRE_ROW:
         message.finding = (struct wire_finding){.nonce = 19, .data = TEXT("{\"level\":2}")};
         break;
+    case WIRE_MERGE_ASK:
+        message.merge_ask = (struct wire_merge_ask){7, 1, {{5}}, {{6}}, 1 << 20};
+        break;
+    case WIRE_MERGE_VECTOR:
+        message.merge_vector = (struct wire_merge_vector){7, 70000, 1, MERGE_RUNS};
+        break;
+    case WIRE_MERGE_CHUNK:
+        message.merge_chunk = (struct wire_merge_chunk){7, 300, {{6}}, 1, EVENTS};
+        break;
+    case WIRE_MERGE_SUMS_ASK:
+        message.merge_sums_ask = (struct wire_merge_sums_ask){7, {{5}}, FENCES};
+        break;
+    case WIRE_MERGE_SUMS:
+        message.merge_sums = (struct wire_merge_sums){7, 1023, SUMS};
+        break;
+    case WIRE_MERGE_CUT_ASK:
+        message.merge_cut = (struct wire_merge_cut){.nonce = 7, .runs = RUNS};
+        break;
+    case WIRE_MERGE_CUT_KNOWN:
+        message.merge_cut = (struct wire_merge_cut){.nonce = 7, .known = 1};
+        break;
     default:
         message.flow.session = 12;
-        if (type == WIRE_SYNC_CREDIT || type == WIRE_BODY_CREDIT)
+        if (type == WIRE_SYNC_CREDIT || type == WIRE_BODY_CREDIT || type == WIRE_MERGE_CREDIT)
             message.flow.bytes = 13;
-        if (type == WIRE_SYNC_END || type == WIRE_BODY_END)
+        if (type == WIRE_SYNC_END || type == WIRE_BODY_END || type == WIRE_MERGE_END)
             message.flow.end = WIRE_END_DAMAGED;
     }
     return message;
@@ -215,6 +248,45 @@ static inline void raw_body(struct buf *out, const struct wire_message *m)
     }
 }
 
+static inline void raw_merge(struct buf *out, const struct wire_message *m)
+{
+    static const uint32_t members[] = {5, 4, 5, 0, 3, 3, 0, 2, 2};
+
+    raw_head(out, m, members[m->type - WIRE_MERGE_ASK]);
+    if (m->type == WIRE_MERGE_ASK) {
+        pack_uint(out, m->merge_ask.session);
+        pack_bool(out, m->merge_ask.whole);
+        pack_bin(out, m->merge_ask.after.bytes, 16);
+        pack_bin(out, m->merge_ask.through.bytes, 16);
+        pack_uint(out, m->merge_ask.credit_bytes);
+    } else if (m->type == WIRE_MERGE_VECTOR) {
+        pack_uint(out, m->merge_vector.session);
+        pack_uint(out, m->merge_vector.page);
+        pack_bool(out, m->merge_vector.last);
+        pack_bin(out, m->merge_vector.runs.ptr, m->merge_vector.runs.len);
+    } else if (m->type == WIRE_MERGE_CHUNK) {
+        pack_uint(out, m->merge_chunk.session);
+        pack_uint(out, m->merge_chunk.number);
+        pack_bin(out, m->merge_chunk.through.bytes, 16);
+        pack_bool(out, m->merge_chunk.last);
+        pack_bin(out, m->merge_chunk.data.ptr, m->merge_chunk.data.len);
+    } else if (m->type == WIRE_MERGE_SUMS_ASK) {
+        pack_uint(out, m->merge_sums_ask.session);
+        pack_bin(out, m->merge_sums_ask.after.bytes, 16);
+        pack_bin(out, m->merge_sums_ask.fences.ptr, m->merge_sums_ask.fences.len);
+    } else if (m->type == WIRE_MERGE_SUMS) {
+        pack_uint(out, m->merge_sums.session);
+        pack_uint(out, m->merge_sums.first);
+        pack_bin(out, m->merge_sums.sums.ptr, m->merge_sums.sums.len);
+    } else {
+        pack_uint(out, m->merge_cut.nonce);
+        if (m->type == WIRE_MERGE_CUT_ASK)
+            pack_bin(out, m->merge_cut.runs.ptr, m->merge_cut.runs.len);
+        else
+            pack_bool(out, m->merge_cut.known);
+    }
+}
+
 static inline void raw_small(struct buf *out, const struct wire_message *m)
 {
     switch (m->type) {
@@ -228,12 +300,14 @@ static inline void raw_small(struct buf *out, const struct wire_message *m)
         break;
     case WIRE_SYNC_CREDIT:
     case WIRE_BODY_CREDIT:
+    case WIRE_MERGE_CREDIT:
         raw_head(out, m, 2);
         pack_uint(out, m->flow.session);
         pack_uint(out, m->flow.bytes);
         break;
     case WIRE_SYNC_END:
     case WIRE_BODY_END:
+    case WIRE_MERGE_END:
         raw_head(out, m, 2);
         pack_uint(out, m->flow.session);
         pack_uint(out, m->flow.end);
@@ -318,6 +392,15 @@ static inline struct buf raw(const struct wire_message *message)
     case WIRE_BODY_ASK:
     case WIRE_BODY_DATA:
         raw_body(&out, message);
+        break;
+    case WIRE_MERGE_ASK:
+    case WIRE_MERGE_VECTOR:
+    case WIRE_MERGE_CHUNK:
+    case WIRE_MERGE_SUMS_ASK:
+    case WIRE_MERGE_SUMS:
+    case WIRE_MERGE_CUT_ASK:
+    case WIRE_MERGE_CUT_KNOWN:
+        raw_merge(&out, message);
         break;
     default:
         if (message->type >= WIRE_ADOPT && message->type <= WIRE_ROW)
@@ -498,6 +581,42 @@ static inline void same_members(const struct wire_message *a, const struct wire_
         break;
     case WIRE_PACK:
         same_text(a->pack.data, b->pack.data);
+        break;
+    case WIRE_MERGE_ASK:
+        assert_true(a->merge_ask.session == b->merge_ask.session);
+        assert_int_equal(a->merge_ask.whole, b->merge_ask.whole);
+        assert_true(id_equal(&a->merge_ask.after, &b->merge_ask.after));
+        assert_true(id_equal(&a->merge_ask.through, &b->merge_ask.through));
+        assert_true(a->merge_ask.credit_bytes == b->merge_ask.credit_bytes);
+        break;
+    case WIRE_MERGE_VECTOR:
+        assert_true(a->merge_vector.session == b->merge_vector.session);
+        assert_int_equal(a->merge_vector.page, b->merge_vector.page);
+        assert_int_equal(a->merge_vector.last, b->merge_vector.last);
+        same_text(a->merge_vector.runs, b->merge_vector.runs);
+        break;
+    case WIRE_MERGE_CHUNK:
+        assert_true(a->merge_chunk.session == b->merge_chunk.session);
+        assert_true(a->merge_chunk.number == b->merge_chunk.number);
+        assert_true(id_equal(&a->merge_chunk.through, &b->merge_chunk.through));
+        assert_int_equal(a->merge_chunk.last, b->merge_chunk.last);
+        same_text(a->merge_chunk.data, b->merge_chunk.data);
+        break;
+    case WIRE_MERGE_SUMS_ASK:
+        assert_true(a->merge_sums_ask.session == b->merge_sums_ask.session);
+        assert_true(id_equal(&a->merge_sums_ask.after, &b->merge_sums_ask.after));
+        same_text(a->merge_sums_ask.fences, b->merge_sums_ask.fences);
+        break;
+    case WIRE_MERGE_SUMS:
+        assert_true(a->merge_sums.session == b->merge_sums.session);
+        assert_int_equal(a->merge_sums.first, b->merge_sums.first);
+        same_text(a->merge_sums.sums, b->merge_sums.sums);
+        break;
+    case WIRE_MERGE_CUT_ASK:
+    case WIRE_MERGE_CUT_KNOWN:
+        assert_true(a->merge_cut.nonce == b->merge_cut.nonce);
+        assert_int_equal(a->merge_cut.known, b->merge_cut.known);
+        same_text(a->merge_cut.runs, b->merge_cut.runs);
         break;
     default:
         assert_true(a->flow.session == b->flow.session && a->flow.bytes == b->flow.bytes);

@@ -454,6 +454,70 @@ static void changed_bytes_are_refused_or_another_message(void **state)
     assert_in_range(passed, TYPES, TYPES * ROUNDS - 1);
 }
 
+/* What each message of merging must not say. */
+static void what_merging_cannot_mean_is_refused(void **state)
+{
+    static char long_list[(LIMIT_WIRE_FENCES + 1) * 24],
+        long_runs[(LIMIT_WIRE_MERGE_RUNS + 1) * 73];
+    struct wire_message m;
+    char runs[2 * WIRE_MERGE_RUN_BYTES];
+
+    (void)state;
+    m = message_of(WIRE_MERGE_ASK), m.merge_ask.session = 0, refused(&m);
+    m = message_of(WIRE_MERGE_ASK), m.merge_ask.after = m.merge_ask.through, refused(&m);
+    m = message_of(WIRE_MERGE_VECTOR), m.merge_vector.session = 0, refused(&m);
+    m = message_of(WIRE_MERGE_VECTOR), m.merge_vector.runs.len--, refused(&m);
+    m = message_of(WIRE_MERGE_VECTOR), m.merge_vector.runs.len = 0, accepted(&m);
+    struct text two = message_of(WIRE_MERGE_VECTOR).merge_vector.runs;
+    static const struct {
+        size_t at;
+        uint8_t value;
+    } wrong[] = {{72, 2}, {32, 0}, {38, 1}, {73 + 15, 'a'}};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        m = message_of(WIRE_MERGE_VECTOR);
+        memcpy(runs, two.ptr, sizeof runs);
+        m.merge_vector.runs = (struct text){runs, sizeof runs};
+        accepted(&m);
+        runs[wrong[i].at] = (char)wrong[i].value;
+        refused(&m);
+    }
+    memset(runs, 0, 16);
+    refused(&m);
+    memcpy(runs, two.ptr, sizeof runs);
+    memset(runs + 16, 0, 16);
+    refused(&m);
+    m.merge_vector.runs = (struct text){long_runs, sizeof long_runs};
+    refused(&m);
+    m = message_of(WIRE_MERGE_CHUNK), m.merge_chunk.session = 0, refused(&m);
+    m = message_of(WIRE_MERGE_CHUNK), m.merge_chunk.data.len--, refused(&m);
+    m = message_of(WIRE_MERGE_CHUNK), m.merge_chunk.data = TEXT("\0\0\0\0"), refused(&m);
+    m = message_of(WIRE_MERGE_CHUNK), m.merge_chunk.data.len = 0, accepted(&m);
+    m = message_of(WIRE_MERGE_SUMS_ASK), m.merge_sums_ask.session = 0, refused(&m);
+    m = message_of(WIRE_MERGE_SUMS_ASK), m.merge_sums_ask.fences.len = 0, refused(&m);
+    m = message_of(WIRE_MERGE_SUMS_ASK), m.merge_sums_ask.fences.len--, refused(&m);
+    m = message_of(WIRE_MERGE_SUMS_ASK), m.merge_sums_ask.after.bytes[0] = 'a', accepted(&m);
+    memset(m.merge_sums_ask.after.bytes, 'a', 16), refused(&m);
+    m = message_of(WIRE_MERGE_SUMS_ASK);
+    m.merge_sums_ask.fences = (struct text){long_list, (LIMIT_WIRE_FENCES + 1) * 16};
+    for (size_t i = 0; i <= LIMIT_WIRE_FENCES; i++) {
+        long_list[i * 16] = 7;
+        long_list[i * 16 + 1] = (char)(i >> 8);
+        long_list[i * 16 + 2] = (char)i;
+    }
+    refused(&m);
+    m.merge_sums_ask.fences.len -= 16;
+    accepted(&m);
+    m = message_of(WIRE_MERGE_SUMS), m.merge_sums.session = 0, refused(&m);
+    m = message_of(WIRE_MERGE_SUMS), m.merge_sums.first++, refused(&m);
+    m = message_of(WIRE_MERGE_SUMS), m.merge_sums.sums.len--, refused(&m);
+    m = message_of(WIRE_MERGE_SUMS), m.merge_sums.sums.len = 0, refused(&m);
+    m.merge_sums.first = 0;
+    m.merge_sums.sums = (struct text){long_list, (LIMIT_WIRE_FENCES + 1) * 24};
+    refused(&m);
+    m = message_of(WIRE_MERGE_END), m.flow.end = WIRE_END_CANCEL + 1, refused(&m);
+    m = message_of(WIRE_MERGE_CUT_ASK), m.merge_cut.runs.len--, refused(&m);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -475,6 +539,7 @@ int main(void)
         cmocka_unit_test(an_end_of_more_than_a_byte_is_not_cut_to_one),
         cmocka_unit_test(bytes_of_bodies_lie_inside_them),
         cmocka_unit_test(chunks_have_a_limit),
+        cmocka_unit_test(what_merging_cannot_mean_is_refused),
         cmocka_unit_test(packs_hold_whole_messages_up_to_a_limit),
         cmocka_unit_test(changed_bytes_are_refused_or_another_message),
     };

@@ -211,10 +211,17 @@ static void a_buffer_that_is_full_stays_as_it_was(void **state)
 static void each_type_has_a_name(void **state)
 {
     static const char *const names[] = {
-        "probe",       "probe-ack",   "probe-for",   "probe-saw", "sync-ask", "sync-more",
-        "sync-vector", "sync-events", "sync-credit", "sync-end",  "body-ask", "body-data",
-        "body-credit", "body-end",    "note",        "note-ids",  "pack",     "adopt",
-        "known-ask",   "known",       "range-ask",   "range",     "row-ask",  "row",
+        "probe",        "probe-ack",      "probe-for",
+        "probe-saw",    "sync-ask",       "sync-more",
+        "sync-vector",  "sync-events",    "sync-credit",
+        "sync-end",     "body-ask",       "body-data",
+        "body-credit",  "body-end",       "note",
+        "note-ids",     "pack",           "adopt",
+        "known-ask",    "known",          "range-ask",
+        "range",        "row-ask",        "row",
+        "merge-ask",    "merge-vector",   "merge-chunk",
+        "merge-credit", "merge-sums-ask", "merge-sums",
+        "merge-end",    "merge-cut-ask",  "merge-cut-known",
     };
 
     (void)state;

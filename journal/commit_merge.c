@@ -1,0 +1,108 @@
+/*
+ * The committer's side of a merge: chunks of rows, holders and members of a peer, and runs of its
+ * vector, become records of the batch like anything else, so they are durable before anybody hears
+ * of them and survive whatever an event survives.
+ *
+ * Runs move this node's heads: from then on the next event of such a run is the one behind what was
+ * adopted. A batch that fails takes that back (heads_undo).
+ *
+ * Failure: a chunk is taken as a whole or not at all; those before it stay.
+ */
+#include "journal/journal_internal.h"
+
+#include <assert.h>
+#include <string.h>
+
+/* Whether all runs in READER, an origins chunk, may be adopted; each gets a head. */
+static int check_runs(struct journal *journal, struct snapshot_reader reader)
+{
+    struct committer *c = &journal->committer;
+    struct snapshot_origin origin;
+    int rc;
+
+    while ((rc = snapshot_next_origin(&reader, &origin)) == 1) {
+        bool own = c->chain.seq && id_equal(&origin.origin, &c->chain.origin);
+
+        if (own && origin.seq > c->chain.seq)
+            return ERR_CONFLICT;
+        if (!own && !heads_get(&c->heads, &origin.origin))
+            return ERR_NO_MEMORY;
+    }
+    return rc;
+}
+
+static void raise_heads(struct journal *journal, struct snapshot_reader reader)
+{
+    struct committer *c = &journal->committer;
+    struct snapshot_origin origin;
+
+    while (snapshot_next_origin(&reader, &origin) == 1) {
+        if (c->chain.seq && id_equal(&origin.origin, &c->chain.origin))
+            continue;
+        struct head *head = heads_get(&c->heads, &origin.origin);
+
+        assert(head);
+        if (origin.seq > head->seq)
+            heads_set(&c->heads, head, origin.seq, origin.hash);
+    }
+}
+
+static int commit_one_chunk(struct journal *journal, struct change *change, const uint8_t *chunk,
+                            uint32_t len)
+{
+    struct committer *c = &journal->committer;
+    struct log_record record = {.event = chunk, .event_bytes = len};
+    struct snapshot_reader runs;
+    struct entry *first, *next;
+    enum record_type type;
+    struct place place;
+    hlc_time stamp = 0;
+    int rc = merge_chunk_fold(&first, &type, &stamp, chunk, len, 0, committer_row, journal);
+
+    if (rc || !first)
+        return rc;
+    record.type = type;
+    if (type == RECORD_VECTOR) {
+        rc = snapshot_open(&runs, chunk, len);
+        if (rc == 0)
+            rc = check_runs(journal, runs);
+    }
+    if (rc == 0)
+        rc = log_add(journal->log, &record, &place);
+    if (rc) {
+        merge_entries_destroy(first);
+        return rc;
+    }
+    if (type == RECORD_VECTOR)
+        raise_heads(journal, runs);
+    if (stamp && !hlc_observe(&c->clock, env_wall_ms(journal->env), stamp))
+        atomic_fetch_add(&journal->clock_faults, 1);
+    change->lsn = place.lsn;
+    for (; first; first = next) {
+        next = first->next;
+        first->next = NULL;
+        first->lsn += place.lsn;
+        committer_add(journal, first);
+    }
+    return 0;
+}
+
+int commit_merge(struct journal *journal, struct change *change)
+{
+    while (change->events_done < change->events_bytes) {
+        const uint8_t *at = change->events + change->events_done;
+        size_t left = change->events_bytes - change->events_done;
+        uint32_t len;
+
+        if (left < sizeof len)
+            return ERR_INVALID;
+        memcpy(&len, at, sizeof len);
+        if (len == 0 || len > LIMIT_EVENT_BYTES || len > left - sizeof len)
+            return ERR_INVALID;
+        int rc = commit_one_chunk(journal, change, at + sizeof len, len);
+        if (rc)
+            return rc;
+        change->events_done += sizeof len + len;
+    }
+    return 0;
+}
