@@ -317,6 +317,9 @@ struct replay {
     unsigned in_transaction;
     lsn_t covered;      /* rebuild: the rows know all records below … */
     bool without_peers; /* … but holds, drops and members */
+    /* Rebuild: copies of ours came before the events that say what of, since cleaning has moved
+     * those behind them; a further reading, LATE, is of such copies alone. */
+    bool copies_wait, late;
     /* Rebuild: whether this snapshot is whole; NULL: all that end are. */
     bool (*is_whole)(void *arg, const struct id128 *snapshot);
     void *arg;
