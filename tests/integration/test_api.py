@@ -637,6 +637,8 @@ METRIC_NAMES = {
     "scrub.finished_ms": "scrub_finished_seconds", "http.bytes_in": "http_received_bytes_total",
     "http.bytes_out": "http_sent_bytes_total", "cluster.alive": 'cluster_members{state="alive"}',
     "sync.events_in": "sync_received_events_total", "sync.events_out": "sync_sent_events_total",
+    "cluster.feature": "cluster_feature_level", "sync.lag_s": "sync_lag_seconds",
+    "replication.bytes_pending": "replication_pending_bytes", "replication.rate": "replication_rate_bytes",
     "link.frames_in": "link_received_frames_total", "link.frames_out": "link_sent_frames_total",
     **{f"{part}.bytes_in": f"{part}_received_bytes_total" for part in ("sync", "transfer", "link")},
     **{f"{part}.bytes_out": f"{part}_sent_bytes_total" for part in ("sync", "transfer", "link")},
