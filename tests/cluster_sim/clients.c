@@ -421,7 +421,10 @@ static void request(void)
     world.at = node;
     if (race_reads) {
         race_reads--;
-        read_some(node, raced);
+        if (roll(10) == 0)
+            delete (node, raced); /* while copies of it are on their way */
+        else
+            read_some(node, raced);
     } else if (what < 6) {
         race(node);
     } else if (what < 35) {

@@ -23,6 +23,10 @@ MUTANTS = [
     ("hold-of-deleted", "a copy is committed without a look at the tombstone", "journal/decide.c",
      "    if (row->flags & OBJECT_DELETED)\n        return ERR_DELETED;\n"
      "    if (memcmp(row->sha256, request->sha256",
+     "    if (row->flags & OBJECT_DELETED) {\n"
+     "        start_event(out, request, EVENT_HOLD);\n        one_item(out, row);\n"
+     "        memcpy(out->item.sha256, request->sha256, SHA256_BYTES);\n"
+     "        out->store_body = true;\n        return 0;\n    }\n"
      "    if (memcmp(row->sha256, request->sha256"),
     ("drift-refusal", "events from a clock too far ahead are refused", "journal/commit.c",
      "    struct head *head = heads_get(&c->heads, &event.origin);\n",
