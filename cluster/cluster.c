@@ -349,7 +349,7 @@ static int check_level(struct cluster *cluster, char *message, size_t cap)
     (void)snprintf(message, cap,
                    "the cluster's feature level is %u, and this build understands levels up to %u: "
                    "a newer one is needed",
-                   cluster->level, FEATURE_LEVEL);
+                   cluster->level, (unsigned)FEATURE_LEVEL);
     return ERR_FORMAT;
 }
 

@@ -244,6 +244,8 @@ static int put_implied_hold(struct journal *journal, const struct entry *entry)
 {
     struct applier *a = &journal->applier;
     const struct object *object = entry->object;
+
+    assert(object);
     struct event_item item = {.id = object->id};
     struct event event = {
         .kind = EVENT_HOLD, .stamp = entry->also_put_at.stamp, .origin = entry->also_put_at.origin};

@@ -332,6 +332,7 @@ int conn_number(struct conn *conn, const char *sql, int64_t *out)
     int code = sqlite3_prepare_v2(conn->sql, sql, -1, &statement, NULL);
     int rc;
 
+    *out = 0;
     if (code != SQLITE_OK)
         return conn_error(conn, code);
     code = sqlite3_step(statement);

@@ -80,7 +80,7 @@ static int remove_loser(struct journal *journal, const struct object *loser, lsn
 
 /* An inline body at LOSER's place counts as live once more, or once less; large ones do not count.
  */
-static int count_live(struct journal *journal, const struct object *loser, int times)
+static int count_live(struct journal *journal, const struct object *loser, int64_t times)
 {
     if (loser->place.volume == PLACE_LARGE)
         return 0;
