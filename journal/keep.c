@@ -80,12 +80,14 @@ static int remove_loser(struct journal *journal, const struct object *loser, lsn
 
 /* An inline body at LOSER's place counts as live once more, or once less; large ones do not count.
  */
-static int count_live(struct journal *journal, const struct object *loser, int64_t times)
+static int count_live(struct journal *journal, const struct object *loser, bool more)
 {
+    int64_t size = (int64_t)loser->size, record = (int64_t)loser->record_bytes;
+
     if (loser->place.volume == PLACE_LARGE)
         return 0;
-    return applier_add_sums(&journal->applier, loser->place.volume, 0, times * (int64_t)loser->size,
-                            times * (int64_t)loser->record_bytes);
+    return applier_add_sums(&journal->applier, loser->place.volume, 0, more ? size : -size,
+                            more ? record : -record);
 }
 
 /* LOSER's bytes, which count as live already, are kept, or were never owed and are free. */
@@ -110,7 +112,7 @@ static int keep(struct journal *journal, const struct object *loser, lsn_t lsn)
     if (rc)
         return rc;
     /* Cleaning has moved it, or a rebuild meets what the snapshot knew: what is known stays. */
-    rc = place_equal(&known.loser->place, &loser->place) ? count_live(journal, loser, -1)
+    rc = place_equal(&known.loser->place, &loser->place) ? count_live(journal, loser, false)
                                                          : free_loser(journal, known.loser, lsn);
     known.loser->place = loser->place;
     known.loser->record_bytes = loser->record_bytes;
@@ -132,7 +134,7 @@ static int reinstate(struct journal *journal, const struct object *row, lsn_t ls
     rc = strike(journal, conflict.loser);
     if (rc == 0)
         rc = place_equal(&conflict.loser->place, &row->place)
-                 ? count_live(journal, conflict.loser, -1)
+                 ? count_live(journal, conflict.loser, false)
                  : free_loser(journal, conflict.loser, lsn);
     object_destroy(&conflict.loser);
     return rc;
@@ -188,7 +190,7 @@ int applier_keep(struct journal *journal, const struct entry *entry)
     if (loser && loser->place.volume == PLACE_LARGE)
         rc = applier_remember_large(a, loser->place.offset);
     if (rc == 0 && loser && entry->loser_taken)
-        rc = count_live(journal, loser, 1);
+        rc = count_live(journal, loser, true);
     if (rc == 0 && loser)
         rc = keep(journal, loser, entry->lsn);
     if (rc == 0 && a->losers && row->flags & OBJECT_DELETED)
@@ -220,6 +222,6 @@ int applier_load_loser(struct journal *journal, const struct object *loser)
         return 0;
     /* A row that was read before it may still point to these bytes: then a record behind the
      * snapshot makes it lose them, and they count once again (keep). */
-    rc = count_live(journal, loser, 1);
+    rc = count_live(journal, loser, true);
     return rc ? rc : keep(journal, loser, loser->place.lsn);
 }
