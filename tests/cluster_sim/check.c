@@ -171,6 +171,8 @@ static void check_row(struct node *node, const struct key *key, const struct obj
     if (row && row->flags & OBJECT_DELETED) {
         if (!key->delete_submitted)
             fail("node %u: %s is deleted, which nobody asked for", n, id);
+        if (!place_is_none(&row->place))
+            fail("node %u: %s is deleted, and keeps its bytes", n, id);
         return;
     }
     if (key->deleted_on)
