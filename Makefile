@@ -305,10 +305,10 @@ $(BUILD)/fault: $(call OBJ,$(FAULT_PARTS)) $(LIB)
 .PHONY: fault faulty
 faulty: $(BUILD)/fault
 
-fault: ## make calls fail one by one under ASan (ALL=1 or DEPTH=5: more; ONE=scenario; REPLAY='…')
+fault: ## make calls fail one by one under ASan (ALL=1 or DEPTH=5: more; ONE=scenario WAY=file; REPLAY='…')
 	@$(MAKE) --no-print-directory BUILD=build/asan SANITIZE=address,undefined faulty
 	@RESULTS=$(BUILD) tests/fault/run.sh build/asan/fault \
-	    $(if $(REPLAY),replay $(REPLAY),$(if $(ALL),all,$(or $(DEPTH),1)) $(ONE))
+	    $(if $(REPLAY),replay $(REPLAY),$(if $(ALL),all,$(or $(DEPTH),1)) $(if $(WAY),'$(ONE)' $(WAY),$(ONE)))
 
 # --- care ----------------------------------------------------------------------------------------
 

@@ -163,6 +163,9 @@ static void finished(struct http_request *http)
                    (unsigned long long)v->origins, (unsigned long long)v->events,
                    (unsigned long long)v->breaks);
         buf_json(&out, v->message, strlen(v->message));
+        buf_format(&out, ",\"frozen\":%llu,\"forks\":%llu,\"note\":", (unsigned long long)v->frozen,
+                   (unsigned long long)v->forks);
+        buf_json(&out, v->note, strlen(v->note));
     }
     buf_format(&out, ",\"took_ms\":%llu}\n", (unsigned long long)task->took_ms);
     answer_buf(http, &out);

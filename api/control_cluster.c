@@ -252,10 +252,9 @@ static int show_difference(void *arg, const struct id128 *id, struct text text_a
                            struct text text_b)
 {
     struct showing *showing = arg;
-    json_t *a = NULL, *b = NULL, *value;
+    json_t *a = NULL, *b = NULL;
     char text[ULID_TEXT_BYTES + 1];
     bool first = true;
-    const char *key;
     int rc = text_a.len ? json_read(&a, text_a.ptr, text_a.len, 0) : 0;
 
     if (rc == 0 && text_b.len)
@@ -266,10 +265,13 @@ static int show_difference(void *arg, const struct id128 *id, struct text text_a
     buf_format(showing->out, "%s{\"id\":\"%s\",\"a\":%s,\"b\":%s,\"fields\":{",
                showing->any ? "," : "", text, a ? "true" : "false", b ? "true" : "false");
     showing->any = true;
-    json_object_foreach(a, key, value)
-        add_field(showing->out, key, value, json_object_get(b, key), &first);
-    json_object_foreach(b, key, value) if (!json_object_get(a, key))
-        add_field(showing->out, key, NULL, value, &first);
+    for (void *at = json_object_iter(a); at; at = json_object_iter_next(a, at))
+        add_field(showing->out, json_object_iter_key(at), json_object_iter_value(at),
+                  json_object_get(b, json_object_iter_key(at)), &first);
+    for (void *at = json_object_iter(b); at; at = json_object_iter_next(b, at))
+        if (!json_object_get(a, json_object_iter_key(at)))
+            add_field(showing->out, json_object_iter_key(at), NULL, json_object_iter_value(at),
+                      &first);
     buf_text(showing->out, "}}");
     rc = buf_check(showing->out);
 out:
@@ -330,11 +332,13 @@ static void upgrade(struct admin_call *call)
         ulid_format(id, &culprit->node);
     switch (verdict) {
     case UPGRADE_NOT_BY:
+        assert(culprit);
         refuse(call, 409, "not_supported",
                "node %s at %s understands feature levels up to %u, not %u", id, culprit->address,
                culprit->feature, to);
         return;
     case UPGRADE_SILENT:
+        assert(culprit);
         refuse(call, 409, "not_supported",
                "node %s at %s does not answer, so what it understands is not known: start it, or "
                "'objctl node forget' it",

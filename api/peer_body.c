@@ -23,6 +23,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* A copy in the disk cache takes whole blocks: what is much smaller is not worth one. */
+#define KEEP_MIN_BYTES (BLOCK_BYTES / 4)
+
 /* The cluster has at most LIMIT_FETCHES under way. */
 #define BUCKETS 64
 
@@ -34,8 +37,10 @@ struct peer_body {
     atomic_uint references;
     struct id128 id;
     uint8_t sha256[SHA256_BYTES];
-    int rc;            /* of the fetch, then of the verification */
-    uint64_t size, at; /* bytes that came: the cluster's thread's alone until done */
+    int rc;                /* of the fetch, then of the verification */
+    struct store_job keep; /* into the disk cache, with … */
+    uint64_t token;        /* … this */
+    uint64_t size, at;     /* bytes that came: the cluster's thread's alone until done */
     uint8_t bytes[];
 };
 
@@ -226,6 +231,77 @@ int peer_body_settle(struct peer_body *body, struct peer_waiter *waiter,
         http_post(other->http, other->run);
     }
     return body->rc;
+}
+
+/* ---- The disk cache ---- */
+
+static int read_copy(struct peer_body *body, struct disk_copy *copy)
+{
+    uint8_t block[BLOCK_BYTES];
+    size_t len = 0;
+    int rc = ERR_NOT_FOUND;
+
+    for (; body->at < body->size; body->at += len) {
+        rc = disk_copy_read(copy, body->at / BLOCK_BYTES, block, &len, false);
+        if (rc)
+            return ERR_NOT_FOUND; /* it is dropped: another node has a good one */
+        memcpy(body->bytes + body->at, block, len);
+    }
+    return rc;
+}
+
+int peer_body_recall(struct peer_body **out, struct peer_bodies *bodies,
+                     const struct store_origin *origin)
+{
+    struct disk_cache *cache = store_disk_cache(bodies->store);
+    struct disk_copy *copy = NULL;
+
+    *out = NULL;
+    if (cache && origin->size >= KEEP_MIN_BYTES)
+        copy = disk_cache_find(cache, &origin->id, origin->sha256, origin->size);
+    if (!copy)
+        return ERR_NOT_FOUND;
+    int rc = create(out, bodies, origin);
+    if (rc == 0)
+        rc = read_copy(*out, copy);
+    if (rc)
+        peer_body_release(out);
+    disk_copy_release(&copy);
+    return rc;
+}
+
+/* Whatever goes wrong: it is not kept. */
+static void run_keep(struct store_job *job, struct db_reader *reader)
+{
+    struct peer_body *body = container_of(job, struct peer_body, keep);
+    struct store *store = body->bodies->store;
+    struct disk_cache *cache = store_disk_cache(store);
+    struct disk_copy *copy;
+
+    (void)reader;
+    if (disk_cache_begin(&copy, cache, &body->id, body->sha256, body->size) == 0) {
+        /* Whoever changes the object tells the RAM tier first, then has the copy forgotten. */
+        if (ram_token(store_ram(store), &body->id) != body->token)
+            disk_cache_forget(cache, &body->id);
+        if (disk_copy_write(copy, body->bytes, body->size) == 0)
+            disk_copy_complete(copy);
+        disk_copy_release(&copy);
+    }
+    peer_body_release(&body);
+}
+
+void peer_body_keep(struct peer_body *body, uint64_t token)
+{
+    struct store *store = body->bodies->store;
+
+    assert(body->rc == 0);
+    if (!store_disk_cache(store) || body->size < KEEP_MIN_BYTES)
+        return;
+    body->token = token;
+    body->keep.run = run_keep;
+    atomic_fetch_add_explicit(&body->references, 1, memory_order_relaxed);
+    if (store_submit(store, &body->keep) != 0)
+        atomic_fetch_sub_explicit(&body->references, 1, memory_order_acq_rel);
 }
 
 const uint8_t *peer_body_bytes(const struct peer_body *body)

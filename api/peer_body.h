@@ -42,7 +42,17 @@ int peer_body_ask(struct peer_body **out, const struct ram_entry **entry,
  */
 int peer_body_settle(struct peer_body *body, struct peer_waiter *waiter,
                      void (*keep)(void *arg, const uint8_t *bytes), void *arg) MUST_CHECK;
-/* After a 0 of that, until the release. */
+/*
+ * ORIGIN's bytes out of the disk cache, as if they had been fetched: *OUT is settled, and to be
+ * released. ERR_NOT_FOUND: no copy is there; ERR_FULL, ERR_NO_MEMORY. On a pool thread: blocks.
+ */
+int peer_body_recall(struct peer_body **out, struct peer_bodies *bodies,
+                     const struct store_origin *origin) MUST_CHECK;
+/* Have BODY, which was settled well by the caller first, put into the disk cache by a pool thread,
+ * where there is one and it is worth it. TOKEN: as for peer_fill_join. Does not block; may come to
+ * nothing. */
+void peer_body_keep(struct peer_body *body, uint64_t token);
+/* After a 0 of settle or recall, until the release. */
 const uint8_t *peer_body_bytes(const struct peer_body *body);
 void peer_body_release(struct peer_body **body);
 

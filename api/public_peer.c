@@ -2,8 +2,8 @@
  * GET of an object whose body is on other nodes only (or damaged here), after the look-up in
  * public_get.c has rendered the header lines and made the plan:
  *
- * - small: peer_body; fetched whole, once for all who ask; verified; into the RAM tier; answered
- * from memory, ranges too
+ * - small: peer_body; out of the disk cache, or fetched whole, once for all who ask, and verified;
+ * into the RAM tier and the disk cache; answered from memory, ranges too
  * - large: streamed as it arrives; the header goes out with the first bytes. Out of the disk cache
  * where it has a copy (cache_source); a whole body into it, once for all who ask (peer_fill); a
  * range, or what the cache has no room for, by itself (peer_source)
@@ -45,7 +45,10 @@ static void refused(struct http_request *http)
 
 static void keep(void *arg, const uint8_t *bytes)
 {
-    public_get_fill(arg, bytes);
+    struct public_request *request = arg;
+
+    public_get_fill(request, bytes);
+    peer_body_keep(request->peer_body, store_body_token(request->body));
 }
 
 static void small_came(struct http_request *http)
@@ -68,9 +71,24 @@ static void small_is_hot(struct http_request *http)
     (void)answered;
 }
 
+static void small_recalled(struct http_request *http)
+{
+    struct public_request *request = http_request_data(http);
+    const uint8_t *bytes = peer_body_bytes(request->peer_body);
+
+    public_get_fill(request, bytes);
+    public_get_answer(request, bytes);
+}
+
 static int ask_small(struct public_request *request, const struct store_origin *origin)
 {
     const struct ram_entry *entry;
+
+    if (peer_body_recall(&request->peer_body, store_peer_bodies(request->api->store), origin) ==
+        0) {
+        http_post(request->http, small_recalled);
+        return 0;
+    }
 
     request->waiter.http = request->http;
     request->waiter.run = small_came;

@@ -145,6 +145,12 @@ static void add_journal(struct buf *out, const struct snapshot *s)
     figures_number(out, "bytes", j->outbox_bytes);
     figures_end(out);
 
+    figures_begin(out, "conflicts");
+    figures_number(out, "count", j->losers);
+    figures_number(out, "bytes", j->loser_bytes);
+    figures_number(out, "done", j->reputs);
+    figures_end(out);
+
     figures_begin(out, "log");
     figures_number(out, "segments", j->segments);
     figures_number(out, "dead_bytes", j->dead_bytes);
@@ -301,6 +307,11 @@ static void metrics_journal(struct buf *out, const struct snapshot *s)
         {"objstore_commit_pending_bytes", "Memory that they take", FIGURE_GAUGE, j->pending_bytes},
         {"objstore_outbox", "Uploads owed to the cloud", FIGURE_GAUGE, j->outbox},
         {"objstore_outbox_bytes", "Bytes owed to the cloud", FIGURE_GAUGE, j->outbox_bytes},
+        {"objstore_conflicts_count", "Bodies that lost under their id, yet to get one of their own",
+         FIGURE_GAUGE, j->losers},
+        {"objstore_conflicts_bytes", "Their bytes", FIGURE_GAUGE, j->loser_bytes},
+        {"objstore_conflicts_done_total", "Bodies that lost and got an id of their own",
+         FIGURE_COUNTER, j->reputs},
         {"objstore_log_segments", "Segments of the log", FIGURE_GAUGE, j->segments},
         {"objstore_log_dead_bytes", "Bytes in it that nothing needs", FIGURE_GAUGE, j->dead_bytes},
         {"objstore_log_cleaned_segments_total", "Segments cleaned and removed", FIGURE_COUNTER,

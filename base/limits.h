@@ -64,6 +64,7 @@
 #define LIMIT_WIRE_TAG_BYTES   64
 #define LIMIT_WIRE_ADDR_BYTES  300         /* host:port */
 #define LIMIT_WIRE_RUNS        4096        /* in one message */
+#define LIMIT_WIRE_FROZEN      64          /* frozen runs told in one message */
 #define LIMIT_WIRE_EVENT_BYTES (256 * KIB) /* of events in one message, at least one event */
 #define LIMIT_WIRE_CHUNK_BYTES (256 * KIB) /* of a body in one message */
 #define LIMIT_WIRE_NOTE_BYTES  (8 * KIB)
@@ -167,13 +168,12 @@
 
 /* Merging with another node's rows. Times in milliseconds. */
 #define LIMIT_SHARED_EVENT_BYTES                                                                   \
-    (1 * GIB)                  /* of events, that are kept for live members who lack some */
-#define LIMIT_MERGE_SERVED   4 /* sessions in which this node is asked, at once */
-#define LIMIT_MERGE_GUESTS   LIMIT_MEMBERS
-#define LIMIT_MERGE_FLIGHTS  64         /* chunks on their way into the log */
-#define LIMIT_MERGE_RANGES   4096       /* found to differ, and not looked at yet */
-#define LIMIT_MERGE_OUTPUTS  32         /* of one step */
-#define MERGE_CREDIT_BYTES   (1 * MIB)  /* of chunks under way to an asker */
+    (1 * GIB)                          /* of events, that are kept for live members who lack some */
+#define LIMIT_MERGE_SERVED   4         /* sessions in which this node is asked, at once */
+#define LIMIT_MERGE_FLIGHTS  64        /* chunks on their way into the log */
+#define LIMIT_MERGE_RANGES   4096      /* found to differ, and not looked at yet */
+#define LIMIT_MERGE_OUTPUTS  32        /* of one step */
+#define MERGE_CREDIT_BYTES   (1 * MIB) /* of chunks under way to an asker */
 #define MERGE_LEAST_CHARGE   (16 * KIB) /* what a small chunk uses up of it */
 #define MERGE_DEADLINE_MS    10000      /* without progress of a session that we asked for … */
 #define MERGE_SERVE_MS       30000      /* … that somebody asked us for */

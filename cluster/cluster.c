@@ -81,6 +81,8 @@ static void tick(struct cluster *cluster)
 {
     uint64_t now_ms = cluster_now(cluster);
 
+    if (cluster->displaced)
+        return;
     if (cluster->local_due || atomic_load(&cluster->draining) != cluster->draining_said)
         peer_local(cluster);
     if (now_ms >= probe_next_ms(cluster->probe)) {
@@ -99,6 +101,7 @@ static void tick(struct cluster *cluster)
         serve_tick(cluster->serve, now_ms);
         orders_tick(cluster, now_ms);
         peer_tick(cluster, now_ms);
+        twin_tick(cluster, now_ms);
         peer_join(cluster);
         peer_standing(cluster);
         operate_replace(cluster);
@@ -114,6 +117,8 @@ static unsigned patience_ms(struct cluster *cluster)
 {
     uint64_t now_ms = cluster_now(cluster), next_ms = probe_next_ms(cluster->probe);
 
+    if (cluster->displaced)
+        return TURN_MS;
     if (next_ms <= now_ms)
         return 0;
     if (cluster->waiting)
@@ -139,7 +144,8 @@ bool cluster_step(struct cluster *cluster)
 void cluster_leave(struct cluster *cluster)
 {
     cluster->leaving = true;
-    peer_local(cluster);
+    if (!cluster->displaced)
+        peer_local(cluster);
     bodies_close(cluster);
     orders_close(cluster);
     cluster_submit(cluster);
@@ -159,7 +165,8 @@ bool cluster_leave_step(struct cluster *cluster)
 static void finish(struct cluster *cluster)
 {
     uint64_t begun_ms = cluster_now(cluster);
-    uint64_t farewell_ms = cluster->peer_count > 0 ? FAREWELL_MS : 0;
+    /* Whoever gives way to another process of this node says nothing: that one does not leave. */
+    uint64_t farewell_ms = cluster->peer_count > 0 && !cluster->displaced ? FAREWELL_MS : 0;
 
     cluster_leave(cluster);
     for (;;) {
@@ -299,7 +306,8 @@ static int open_cores(struct cluster *cluster)
     }
     if (rc == 0 && (rc = cut_create(&cluster->cut, seeds[3])) == 0 &&
         (rc = probe_create(&cluster->probe, &probe, cluster_now(cluster))) == 0 &&
-        (rc = members_create(&cluster->members)) == 0 && (rc = orders_open(cluster, seeds[3])) == 0)
+        (rc = members_create(&cluster->members)) == 0 && (rc = twin_open(cluster)) == 0 &&
+        (rc = orders_open(cluster, seeds[3])) == 0)
         rc = bodies_open(cluster);
     return rc;
 }
@@ -361,6 +369,8 @@ int cluster_open(struct cluster **out, const struct cluster_config *config, char
     cluster->self = journal_node(config->journal);
     (void)snprintf(cluster->tag, sizeof cluster->tag, "%s", config->tag);
     cluster->alone = true;
+    cluster->on_displaced = config->on_displaced;
+    cluster->on_displaced_arg = config->on_displaced_arg;
     cluster->level = 1;
     if (config->replaces)
         cluster->replaces = *config->replaces;
@@ -426,6 +436,7 @@ void cluster_close(struct cluster **cluster_ptr)
     serve_destroy(&cluster->serve);
     notes_destroy(&cluster->notes);
     members_destroy(&cluster->members);
+    twins_destroy(&cluster->twins);
     places_destroy(&cluster->places);
     link_close(&cluster->link);
     secret_release(&cluster->secret);

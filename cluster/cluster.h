@@ -31,6 +31,10 @@ struct cluster_config {
     const char *secret_file;    /* NULL: none, loopback alone */
     const char *const *seeds;   /* host[:port] */
     size_t seed_count;
+    /* Once, on the cluster's thread: another process runs as this node, and was there first (one of
+     * the two has a copy of the other's directories). The caller is to stop; NULL: it does not. */
+    void (*on_displaced)(void *arg);
+    void *on_displaced_arg;
     const char *state_dir;        /* where a drain that was begun is remembered */
     const struct id128 *replaces; /* the dead member whose place this node takes; NULL: nobody's */
 };

@@ -18,6 +18,7 @@
 #include "cluster/serve.h"
 #include "cluster/standing.h"
 #include "cluster/sync.h"
+#include "cluster/twin.h"
 #include "journal/db_peers.h"
 
 #include <pthread.h>
@@ -121,6 +122,12 @@ struct cluster {
     uint64_t replace_ms;                                       /* not before */
     bool draining_said;                                        /* in probes */
     uint64_t seeds_asked_ms, seeds_said_ms, strangers_said_ms; /* cluster_say.c */
+    struct twins *twins;                                       /* cluster_twin.c, as what follows */
+    struct id128 process, own_run;
+    uint64_t process_said_ms, twin_said_ms, twins_said_ms, moving_since_ms, moving_asked_ms;
+    bool displaced; /* another process is this node, and was so first */
+    void (*on_displaced)(void *arg);
+    void *on_displaced_arg;
     uint64_t strangers; /* handshakes that had failed when that was said last */
     struct commit_job *waiting, *waiting_last; /* events that the committer has no room for yet */
     struct cluster_reader *reading[LIMIT_FETCHES];
@@ -195,6 +202,10 @@ void peer_send(struct cluster *cluster, const struct id128 *node,
                const struct wire_message *message);
 /* One input for the probe core, and what comes of it; probe_step's errors. */
 int peer_probe(struct cluster *cluster, struct probe_input *input);
+/* Send MESSAGE to whoever is at ADDRESS, if we are connected; back to the one whose frame is being
+ * looked at. Either may get lost. */
+void peer_send_to(struct cluster *cluster, const char *address, const struct wire_message *message);
+void peer_reply(struct cluster *cluster, const struct wire_message *message);
 /* A frame came: link's callback. */
 void peer_receive(void *arg, const struct link_from *from, const uint8_t *data, size_t len);
 /* Send LEN bytes to PEER over our own connection to it, or the one on which it came to us. What
@@ -282,6 +293,20 @@ void say_member(struct cluster *cluster, const struct member *row, enum member_s
 void say_back(struct cluster *cluster, const struct id128 *node);
 /* How many were not let in. */
 void say_strangers(struct cluster *cluster, const struct link_stats *link);
+
+/* ---- cluster_twin.c ---- */
+
+int twin_open(struct cluster *cluster) MUST_CHECK;
+void twin_tick(struct cluster *cluster, uint64_t now_ms);
+/* Is whoever is at ADDRESS another process of this node? It is asked. */
+void twin_ask(struct cluster *cluster, const char *address);
+/* May this node journal another address than BEFORE? Not until nobody answers there any more as
+ * this node. */
+bool twin_may_move(struct cluster *cluster, const char *before);
+/* This process's run was frozen, or a twin has its ULID: it draws another one. */
+void twin_run_frozen(struct cluster *cluster);
+/* False: MESSAGE is of another kind. */
+bool twin_message(struct cluster *cluster, const struct wire_message *message);
 
 /* ---- cluster_orders.c ---- */
 

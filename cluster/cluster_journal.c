@@ -26,7 +26,8 @@ static struct vector_run run_of(const struct db_origin *origin)
                              .node = origin->node,
                              .seq = origin->seq,
                              .anchor_seq = origin->anchor_seq,
-                             .ended = origin->ended};
+                             .ended = origin->ended,
+                             .frozen = origin->frozen};
 
     memcpy(run.hash, origin->hash, SHA256_BYTES);
     return run;
@@ -84,7 +85,10 @@ void cluster_listen_copies(void *arg, const struct journal_copy_news *news)
 {
     struct cluster *cluster = arg;
 
-    copies_news(cluster->copies, news->event, news->len);
+    if (news->event)
+        copies_news(cluster->copies, news->event, news->len);
+    else
+        copies_members(cluster->copies);
     if (news->wanted)
         replicator_want(cluster->replicator, news->wanted);
 }
@@ -93,9 +97,15 @@ static void tell_run(struct cluster *cluster, const struct vector_run *run, bool
 {
     struct sync_input input = {.kind = SYNC_LOCAL, .local = {.run = *run, .own = own}};
 
-    if (own)
+    if (own) {
         cluster_merge(cluster, &(struct merge_input){.kind = MERGE_OWN, .own = run->origin});
-    if (run->seq > 0) /* else it is known by name alone, as one that another follows */
+        cluster->own_run = run->origin;
+    }
+    if (run->frozen && id_equal(&run->origin, &cluster->own_run)) {
+        cluster->own_run = (struct id128){{0}};
+        twin_run_frozen(cluster);
+    }
+    if (run->seq > 0 || run->frozen) /* else it is known by name alone: another follows it */
         cluster_sync(cluster, &input);
 }
 
@@ -418,6 +428,55 @@ void cluster_submit(struct cluster *cluster)
     }
 }
 
+/* ---- Freezes that a peer knows of and this node does not ---- */
+
+struct freeze_job {
+    struct change change; /* first: the committer hands it back */
+    struct delivery delivery;
+    struct cluster *cluster;
+    struct event event;
+};
+
+static void freeze_done(struct cluster *cluster, struct delivery *delivery)
+{
+    struct freeze_job *job = container_of(delivery, struct freeze_job, delivery);
+
+    object_destroy(&job->change.object); /* where it failed, the next session tells again */
+    free(job);
+    cluster_end(cluster);
+}
+
+static void freeze_committed(struct change *change)
+{
+    struct freeze_job *job = (struct freeze_job *)change;
+
+    cluster_deliver(job->cluster, &job->delivery);
+}
+
+static void freeze(struct cluster *cluster, const struct id128 *origin, const struct id128 *node)
+{
+    struct freeze_job *job = calloc(1, sizeof *job);
+
+    if (!job)
+        return;
+    job->event = (struct event){
+        .kind = EVENT_FREEZE,
+        .fields = EVENT_HAS_FREEZE | EVENT_HAS_FOLLOWS | EVENT_HAS_RUN_NODE,
+        .subject = *origin,
+        .run_node = *node,
+        .follows = {.origin = *origin, .seq = WIRE_SEQ_MAX}}; /* where it broke, others say */
+    job->change.request.kind = CHANGE_FACT;
+    job->change.fact = &job->event;
+    job->change.done = freeze_committed;
+    job->delivery.run = freeze_done;
+    job->cluster = cluster;
+    cluster_begin(cluster);
+    if (journal_submit(cluster->journal, &job->change) == 0)
+        return;
+    cluster_end(cluster);
+    free(job);
+}
+
 /* ---- Sync ---- */
 
 static void complain(struct cluster *cluster, const struct id128 *peer, const char *what)
@@ -448,7 +507,11 @@ static void perform(struct cluster *cluster, const struct sync_output *output)
         return;
     case SYNC_CONFLICT:
         complain(cluster, &output->conflict.peer,
-                 "sends events that contradict those that are here: its copy of a run is another");
+                 "sends events of a run of which other ones are here: that run is frozen");
+        return;
+    case SYNC_FREEZE:
+        if (!cluster->leaving)
+            freeze(cluster, &output->freeze.origin, &output->freeze.node);
         return;
     case SYNC_BEHIND:
         cluster_merge(cluster,

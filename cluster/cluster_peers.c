@@ -146,7 +146,16 @@ static void send_to_seed(struct cluster *cluster, const struct probe_output *out
     }
 }
 
-static void reply(struct cluster *cluster, const struct wire_message *message)
+void peer_send_to(struct cluster *cluster, const char *address, const struct wire_message *message)
+{
+    link_peer link = connection(cluster, address);
+    const struct buf *frame = link ? encode(cluster, message) : NULL;
+
+    if (!frame || link_send(cluster->link, link, frame->data, frame->len) != 0)
+        cluster->undelivered++;
+}
+
+void peer_reply(struct cluster *cluster, const struct wire_message *message)
 {
     const struct buf *frame = cluster->current ? encode(cluster, message) : NULL;
 
@@ -320,6 +329,8 @@ void peer_join(struct cluster *cluster)
         return;
     if (row && row->state != MEMBER_JOINED && !atomic_load(&cluster->rejoin))
         return; /* it left or was thrown out: that is for people to decide */
+    if (row && row->state == MEMBER_JOINED && !twin_may_move(cluster, row->address))
+        return;
     struct fact_job *job = calloc(1, sizeof *job);
     if (!job)
         return;
@@ -424,6 +435,15 @@ static void summary_came(struct cluster *cluster, const struct probe_output *out
     orders_summary(cluster, &output->node);
 }
 
+/* It has our id, but may be another process. */
+static void ask_seed(struct cluster *cluster, struct text where)
+{
+    char address[MEMBER_ADDRESS_BYTES + 1];
+
+    if (copy_text(address, sizeof address, where))
+        twin_ask(cluster, address);
+}
+
 static void perform(struct cluster *cluster, const struct probe_output *output)
 {
     switch (output->kind) {
@@ -434,7 +454,7 @@ static void perform(struct cluster *cluster, const struct probe_output *output)
         send_to_seed(cluster, output);
         return;
     case PROBE_REPLY:
-        reply(cluster, &output->message);
+        peer_reply(cluster, &output->message);
         return;
     case PROBE_STATE:
         state_changed(cluster, output);
@@ -450,6 +470,7 @@ static void perform(struct cluster *cluster, const struct probe_output *output)
     case PROBE_SELF:
         log_info("cluster: seed %.*s is this node itself", (int)output->address.len,
                  output->address.ptr);
+        ask_seed(cluster, output->address);
         orders_met(cluster, output->address, &cluster->self);
         return;
     case PROBE_PEER_SUMMARY:
@@ -493,7 +514,7 @@ static void refuse_tag(struct cluster *cluster, const struct link_from *from,
                                                       .to = message->from,
                                                       .wall_ms = env_wall_ms(cluster->env)}};
 
-        reply(cluster, &answer);
+        peer_reply(cluster, &answer);
     }
 }
 
@@ -509,6 +530,8 @@ static void dispatch(struct cluster *cluster, const struct link_from *from,
     uint64_t now_ms = cluster_now(cluster);
     struct peer *peer;
 
+    if (cluster->displaced)
+        return; /* the other process speaks for this node */
     if (is_probe(message->type)) {
         struct probe_input input = {.kind = PROBE_MESSAGE,
                                     .message = {.message = message, .peer = text_of(from->ip)}};
@@ -528,6 +551,8 @@ static void dispatch(struct cluster *cluster, const struct link_from *from,
         cluster->unfit = false;
         return;
     }
+    if (twin_message(cluster, message))
+        return;
     peer = peer_find(cluster, &message->from);
     if (cluster->leaving)
         return; /* nothing new begins */
@@ -547,6 +572,7 @@ static void dispatch(struct cluster *cluster, const struct link_from *from,
     case WIRE_SYNC_VECTOR:
     case WIRE_SYNC_EVENTS:
     case WIRE_SYNC_CREDIT:
+    case WIRE_SYNC_FROZEN:
     case WIRE_SYNC_END: {
         struct sync_input input = {.kind = SYNC_MESSAGE, .message = *message};
 

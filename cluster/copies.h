@@ -70,7 +70,7 @@ void copies_cancel(struct copies *copies, struct copies_wait *wait);
 
 /* An event about copies, encoded, is in SQLite. */
 void copies_news(struct copies *copies, const uint8_t *data, size_t len);
-/* Who belongs to the cluster has changed, in SQLite. */
+/* Who belongs to the cluster has changed, in SQLite, or much else at once. */
 void copies_members(struct copies *copies);
 /* COUNT other members answer now. */
 void copies_others(struct copies *copies, unsigned count);

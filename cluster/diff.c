@@ -31,7 +31,7 @@ static int read_range(struct side *side, const struct id128 *after, const struct
                       uint32_t rows, bool list)
 {
     struct cluster_answer *at = &side->at;
-    struct db_range range;
+    struct db_range range = {.complete = false};
 
     buf_reset(&at->data);
     int rc = db_reader_range(side->reader, after, until, rows, list ? &at->data : NULL, &range);

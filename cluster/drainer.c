@@ -35,6 +35,7 @@
 #define FILE_NAME   "draining"
 #define PAGE        256 /* rows of one read transaction */
 #define STEP_MS     200
+#define CONFIRM_MS  5000
 #define STUCK_AFTER 3 /* rounds of patience that brought nothing */
 
 struct drainer {
@@ -373,6 +374,27 @@ static int count_all(struct drainer *d)
     return rc;
 }
 
+/* Whether all whose copies count are there still: each has answered a probe that went out after the
+ * walk ended. One that died during it is found out by this at the latest. */
+static bool confirm(struct drainer *d)
+{
+    uint64_t now_ms = env_mono_ms(d->env), since_ms = now_ms + 1;
+    const uint64_t until_ms = now_ms + CONFIRM_MS;
+    struct cluster_member view[LIMIT_MEMBERS + 1];
+    struct db_custody there;
+
+    for (; now_ms < until_ms && !ends(d); now_ms = env_mono_ms(d->env)) {
+        size_t count = cluster_members(d->cluster, view, LIMIT_MEMBERS + 1);
+
+        membership_trusted(view, count, since_ms, &there);
+        d->trusted = there;
+        if (there.count && !has_lost_one(d))
+            return true;
+        rest(d, STEP_MS / 2);
+    }
+    return false;
+}
+
 static int move_all(struct drainer *d)
 {
     bool clean = false;
@@ -386,7 +408,7 @@ static int move_all(struct drainer *d)
         pthread_mutex_lock(&d->lock);
         d->status.owed = owed;
         pthread_mutex_unlock(&d->lock);
-        if (rc == 0 && clean && owed == 0 && d->trusted.count)
+        if (rc == 0 && clean && owed == 0 && d->trusted.count && confirm(d))
             return 0;
         if (clean && owed)
             set_waiting(d, "work in the outbox that this node alone can do");

@@ -131,18 +131,26 @@ struct buf *merge_list(struct merge *core)
 
 /* ---- inputs ---- */
 
-static int note_peer(struct merge *core, const struct id128 *node, bool alive)
+/* In a free place, or that of one who is gone and was promised nothing. NULL: there is none. */
+static struct mate *new_mate(struct merge *core, const struct id128 *node)
 {
-    struct mate *mate = merge_mate(core, node);
-
-    for (size_t i = 0; !mate && alive && i < LIMIT_MEMBERS; i++) {
+    for (size_t i = 0; i < LIMIT_MEMBERS; i++) {
         struct mate *place = &core->mates[i];
 
         if (place->used && (place->alive || place->guest_until))
             continue;
         *place = (struct mate){.used = true, .node = *node};
-        mate = place;
+        return place;
     }
+    return NULL;
+}
+
+static int note_peer(struct merge *core, const struct id128 *node, bool alive)
+{
+    struct mate *mate = merge_mate(core, node);
+
+    if (!mate && alive)
+        mate = new_mate(core, node);
     if (!mate)
         return alive ? ERR_FULL : 0;
     if (mate->alive && !alive) {

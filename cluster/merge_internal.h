@@ -134,7 +134,7 @@ void merge_ask_pump(struct merge *core);
 void merge_ask_release(struct merge *core);
 /* Drop the session, and go on later. */
 void merge_ask_retry(struct merge *core);
-/* Ask anew: TRUE where there is a peer to be asked. */
+/* Without a session for DELAY_MS, then go on. */
 void merge_ask_wait(struct merge *core, uint64_t delay_ms);
 
 /* merge_repair.c: the part of asking that compares */
@@ -142,7 +142,7 @@ void merge_repair_begin(struct merge *core);
 void merge_repair_go_on(struct merge *core);
 void merge_repair_split(struct merge *core, const struct merge_summed *summed);
 void merge_repair_sums(struct merge *core, const struct wire_merge_sums *sums);
-/* Take RANGE from the peer (merge_ask.c). */
+/* Take (AFTER, THROUGH] from the peer; and the end of a merge (both merge_ask.c). */
 void merge_pull(struct merge *core, const struct id128 *after, const struct id128 *through);
 void merge_end_job(struct merge *core, bool done);
 

@@ -163,7 +163,7 @@ struct buf *sync_list(struct sync *core)
 
 static int note_local(struct sync *core, const struct sync_local *local)
 {
-    if (local->run.seq == 0 || local->run.seq > WIRE_SEQ_MAX)
+    if ((local->run.seq == 0 && !local->run.frozen) || local->run.seq > WIRE_SEQ_MAX)
         return ERR_INVALID;
     struct vector_sum before = vector_sum(core->vector, VECTOR_ALL);
     bool changed;
@@ -173,7 +173,9 @@ static int note_local(struct sync *core, const struct sync_local *local)
         return rc;
     if (changed)
         core->past[core->past_next++ % LIMIT_SYNC_PAST] = before.hash;
-    if (local->own)
+    if (local->run.frozen)
+        sync_push_frozen(core, &local->run.origin);
+    else if (local->own)
         sync_push_local(core, &local->run);
     sync_ask_local(core, &local->run.origin);
     return 0;
@@ -287,6 +289,7 @@ static int note_message(struct sync *core, const struct wire_message *message)
         return 0;
     case WIRE_SYNC_MORE:
     case WIRE_SYNC_EVENTS:
+    case WIRE_SYNC_FROZEN:
         sync_ask_message(core, message);
         return 0;
     default:

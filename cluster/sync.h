@@ -23,8 +23,10 @@
  *   for each run in their order; however they ended. Late ones are harmless.
  * - A batch of SYNC_COMMIT goes into the journal only as far as it follows what is durable or
  *   queued there; events in it that are there already are skipped. A gap, and a chain of hashes
- *   that does not fit, are ERR_CONFLICT. A gap comes about only behind a batch of the same run
- *   that was refused: the core knows that this says nothing against the peer.
+ *   that does not fit, are ERR_CONFLICT; the latter freezes the run, and comes back as SYNC_LOCAL
+ *   with `frozen`: from then on it is neither taken, given, pushed nor compared. Events of this
+ *   process's own run that it did not write are handed over, too. A gap comes about only behind a
+ * batch of the same run that was refused: the core knows that this says nothing against the peer.
  * - Summaries out of probes, as they come. Its own probes carry sync_vector's sum, or an earlier
  *   one of the journal's.
  * - Messages go out in the order in which they were listed, per peer; they may get lost. The
@@ -66,7 +68,7 @@ enum sync_input_kind {
 };
 
 struct sync_local {
-    struct vector_run run; /* seq from 1 to WIRE_SEQ_MAX */
+    struct vector_run run; /* seq from 1 to WIRE_SEQ_MAX; of a frozen one it may be 0 */
     bool own;              /* of this very process: its news are pushed */
 };
 
@@ -142,8 +144,8 @@ enum sync_output_kind {
     SYNC_SEND,     /* to peer TO */
     SYNC_READ,     /* events out of the journal, without blocking the core's thread */
     SYNC_COMMIT,   /* events into the journal */
-    SYNC_CONFLICT, /* PEER's events of ORIGIN do not fit: one of the two contradicts itself; or
-                      they are of our own run, and we did not write them */
+    SYNC_CONFLICT, /* PEER's events of ORIGIN do not fit, as the journal said */
+    SYNC_FREEZE,   /* ORIGIN, a run of NODE, is frozen at a peer: journal that, too */
     SYNC_BEHIND,   /* PEER has compacted what we lack: merge with a snapshot of it */
 };
 
@@ -159,8 +161,11 @@ struct sync_output {
         struct {
             struct id128 peer, origin;
             uint64_t seq; /* of the last event in what was refused */
-            int rc;       /* as SYNC_COMMITTED said; ERR_CONFLICT for our own run's */
+            int rc;       /* as SYNC_COMMITTED said */
         } conflict;
+        struct {
+            struct id128 origin, node;
+        } freeze;
         struct {
             struct id128 peer;
         } behind;

@@ -120,7 +120,28 @@ static void conflict(struct sync *core, const struct id128 *origin, const struct
 
 /* ---- events ---- */
 
-/* Hand to the journal what of EVENTS is new and follows. *BYTES: how much that is. */
+/* Is among EVENTS another one than the last that we know of RUN? What lies below that is not looked
+ * at; what follows it, the journal compares. */
+static bool contradicts(const struct vector_run *run, const struct wire_sync_events *events)
+{
+    static const uint8_t unknown[SHA256_BYTES];
+    uint8_t hash[SHA256_BYTES];
+    struct text event;
+    size_t offset = 0;
+
+    if (!run || run->seq < events->first || run->seq - events->first >= events->count ||
+        memcmp(run->hash, unknown, sizeof unknown) == 0)
+        return false;
+    for (uint64_t seq = events->first; seq <= run->seq; seq++)
+        if (!wire_next_event(events->data, &offset, &event))
+            return false;
+    sha256(event.ptr, event.len, hash);
+    return memcmp(hash, run->hash, sizeof hash) != 0;
+}
+
+/* Hand to the journal what of EVENTS is new and follows, and all of what contradicts what is here:
+ * it decides what comes of that, also where the run is our own and we did not write that. *BYTES:
+ * how much that is. */
 static enum taken take(struct sync *core, const struct id128 *peer,
                        const struct wire_sync_events *events, uint32_t *bytes)
 {
@@ -132,14 +153,11 @@ static enum taken take(struct sync *core, const struct id128 *peer,
 
     if ((run && run->frozen) || is_refused(core, &events->origin, peer))
         return TAKEN_REFUSED;
-    if (last < from) {
+    if (contradicts(run, events)) {
+        from = events->first;
+    } else if (last < from) {
         core->stats.duplicates += events->count;
         return TAKEN_BEFORE;
-    }
-    if (id_equal(&events->origin, &core->push.origin)) {
-        conflict(core, &events->origin, peer, last,
-                 ERR_CONFLICT); /* our own run, but we did not write that */
-        return TAKEN_REFUSED;
     }
     if (events->first > from) {
         core->stats.gaps++;
@@ -155,7 +173,8 @@ static enum taken take(struct sync *core, const struct id128 *peer,
     flight = flight_for(core, &events->origin);
     if (!flight)
         return TAKEN_NO_ROOM;
-    flight->through = last;
+    if (last > flight->through)
+        flight->through = last;
     flight->commits++;
     flight->since_ms = core->now_ms;
     *bytes = data.len - (uint32_t)offset;
@@ -270,6 +289,31 @@ static bool ended(struct sync *core, const struct id128 *from, const struct wire
     return true;
 }
 
+/* What we asked for is of no use, or to nobody else: those runs are frozen there. */
+static void frozen(struct sync *core, const struct wire_message *message)
+{
+    const struct wire_sync_frozen *told = &message->sync_frozen;
+
+    if (!find_asked(core, &message->from, told->session)) {
+        core->stats.ignored++;
+        return;
+    }
+    for (uint32_t at = 0; at < told->runs.len; at += WIRE_FROZEN_BYTES) {
+        struct id128 origin, node;
+
+        memcpy(origin.bytes, told->runs.ptr + at, sizeof origin.bytes);
+        memcpy(node.bytes, told->runs.ptr + at + sizeof origin.bytes, sizeof node.bytes);
+        const struct vector_run *run = vector_find(core->vector, &origin);
+
+        if (run && run->frozen)
+            continue;
+        struct sync_output *out = sync_emit(core, SYNC_FREEZE);
+
+        out->freeze.origin = origin;
+        out->freeze.node = node;
+    }
+}
+
 void sync_ask_message(struct sync *core, const struct wire_message *message)
 {
     const struct wire_sync_events *events = &message->sync_events;
@@ -284,6 +328,9 @@ void sync_ask_message(struct sync *core, const struct wire_message *message)
             peer->in_step = false;
         else if (!ended(core, &message->from, &message->flow))
             core->stats.ignored++;
+        break;
+    case WIRE_SYNC_FROZEN:
+        frozen(core, message);
         break;
     case WIRE_SYNC_EVENTS:
         if (events->count == 0 || events->first == 0 || events->first > WIRE_SEQ_MAX ||

@@ -80,6 +80,9 @@ struct served {
     struct id128 own_origin; /* which one that is about */
     unsigned rounds;         /* of SERVE_TAIL */
     bool behind, damaged;
+    char frozen[LIMIT_WIRE_FROZEN *
+                WIRE_FROZEN_BYTES]; /* runs of which the asker does not know that */
+    uint32_t frozen_len;
 };
 
 /* Events of a run on their way into our log. */
@@ -132,6 +135,7 @@ struct sync {
     struct push push;
     struct buf list; /* the runs of one message of this step … */
     bool list_taken; /* … if there is one yet */
+    char frozen[LIMIT_SYNC_SERVED][LIMIT_WIRE_FROZEN * WIRE_FROZEN_BYTES]; /* told in this step */
     struct sync_output outputs[LIMIT_SYNC_OUTPUTS];
     size_t output_count;
     bool more;
@@ -176,6 +180,8 @@ void sync_serve_pump(struct sync *core);
 void sync_serve_release(struct sync *core);
 
 /* sync_push.c */
+/* The run of ORIGIN is frozen: if it is the one that is pushed, no more of it is. */
+void sync_push_frozen(struct sync *core, const struct id128 *origin);
 void sync_push_local(struct sync *core, const struct vector_run *run);
 void sync_push_read_done(struct sync *core, const struct sync_read_done *done);
 void sync_push_credit(struct sync *core, const struct id128 *node, uint64_t bytes);

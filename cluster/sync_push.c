@@ -31,6 +31,12 @@ void sync_push_local(struct sync *core, const struct vector_run *run)
         push->seq = run->seq;
 }
 
+void sync_push_frozen(struct sync *core, const struct id128 *origin)
+{
+    if (id_equal(&core->push.origin, origin))
+        core->push = (struct push){.seq = 0}; /* until the next run begins */
+}
+
 bool sync_push_join(struct sync *core, struct peer *peer, uint64_t seq)
 {
     const struct push *push = &core->push;

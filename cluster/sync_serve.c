@@ -283,6 +283,18 @@ static const struct vector_run *next_run(const struct sync *core, struct served 
     return run;
 }
 
+/* The asker seems not to know: it is told at the end. What finds no room waits for its next
+ * question. */
+static void note_frozen(struct served *s, const struct vector_run *run)
+{
+    if (s->frozen_len == sizeof s->frozen || id_is_zero(&run->node))
+        return;
+    memcpy(s->frozen + s->frozen_len, run->origin.bytes, sizeof run->origin.bytes);
+    memcpy(s->frozen + s->frozen_len + sizeof run->origin.bytes, run->node.bytes,
+           sizeof run->node.bytes);
+    s->frozen_len += WIRE_FROZEN_BYTES;
+}
+
 /* False: there is more to compare, later. */
 static bool walk(struct sync *core, struct served *s)
 {
@@ -296,6 +308,8 @@ static bool walk(struct sync *core, struct served *s)
         uint64_t known = known_to(s, &run->origin);
 
         s->at = run->origin;
+        if (run->frozen && known != WIRE_SEQ_MAX)
+            note_frozen(s, run);
         if (id_equal(&run->origin, &core->push.origin)) {
             s->own_origin = run->origin;
             s->own_known = known;
@@ -305,6 +319,18 @@ static bool walk(struct sync *core, struct served *s)
         }
     }
     return false;
+}
+
+/* The message lends what outlives the session, which ends in this step. */
+static void tell_frozen(struct sync *core, struct served *s)
+{
+    struct wire_message *message = sync_send(core, &s->peer, WIRE_SYNC_FROZEN);
+    char *runs = core->frozen[s - core->served];
+
+    memcpy(runs, s->frozen, s->frozen_len);
+    message->sync_frozen =
+        (struct wire_sync_frozen){.session = s->session, .runs = {runs, s->frozen_len}};
+    s->frozen_len = 0;
 }
 
 /* What comes last: our own run, and the end. True: there is something to send. */
@@ -325,6 +351,8 @@ static bool tail(struct sync *core, struct served *s)
     }
     if (peer && !peer->in_step && !s->behind && !s->damaged)
         (void)sync_push_join(core, peer, s->own_known);
+    if (s->frozen_len)
+        tell_frozen(core, s);
     end(core, s, s->behind ? WIRE_END_BEHIND : s->damaged ? WIRE_END_DAMAGED : WIRE_END_DONE);
     return false;
 }

@@ -123,7 +123,7 @@ static bool address_ok(struct text address)
 
 bool wire_runs_ok(struct text runs)
 {
-    struct wire_run before, run;
+    struct wire_run before = {.seq = 0}, run;
 
     if (runs.len % WIRE_RUN_BYTES != 0 || wire_run_count(runs) > LIMIT_WIRE_RUNS)
         return false;
@@ -204,6 +204,25 @@ static bool body_data_ok(const struct wire_message *message)
 
     return data->data.len <= LIMIT_WIRE_CHUNK_BYTES && data->offset <= data->size &&
            data->data.len <= data->size - data->offset;
+}
+
+static bool frozen_ok(const struct wire_message *message)
+{
+    static const struct id128 none;
+    struct text runs = message->sync_frozen.runs;
+
+    if (message->sync_frozen.session == 0 || runs.len == 0 || runs.len % WIRE_FROZEN_BYTES != 0 ||
+        runs.len > LIMIT_WIRE_FROZEN * WIRE_FROZEN_BYTES)
+        return false;
+    for (uint32_t at = 0; at < runs.len; at += sizeof none)
+        if (memcmp(runs.ptr + at, &none, sizeof none) == 0)
+            return false;
+    return true;
+}
+
+static bool process_ok(const struct wire_message *message)
+{
+    return !id_is_zero(&message->process.process) && address_ok(message->process.address);
 }
 
 static bool note_ok(const struct wire_message *message)
@@ -678,6 +697,30 @@ static void read_finding(struct unpack *in, struct wire_message *out)
         finding->data = take_data(in);
 }
 
+static void write_process(struct buf *out, const struct wire_message *message)
+{
+    pack_id(out, &message->process.process);
+    pack_text(out, message->process.address);
+}
+
+static void read_process(struct unpack *in, struct wire_message *out)
+{
+    take_id(in, &out->process.process);
+    out->process.address = take_text(in);
+}
+
+static void write_frozen(struct buf *out, const struct wire_message *message)
+{
+    pack_uint(out, message->sync_frozen.session);
+    pack_data(out, message->sync_frozen.runs);
+}
+
+static void read_frozen(struct unpack *in, struct wire_message *out)
+{
+    out->sync_frozen.session = unpack_uint(in, UINT64_MAX);
+    out->sync_frozen.runs = take_data(in);
+}
+
 /* ---- Messages ---- */
 
 static const struct {
@@ -720,6 +763,9 @@ static const struct {
     [WIRE_RANGE] = {"range", 6, write_finding, read_finding, range_ok, 0, NULL, NULL},
     [WIRE_ROW_ASK] = {"row-ask", 2, write_inquiry, read_inquiry, is_fine, 0, NULL, NULL},
     [WIRE_ROW] = {"row", 2, write_finding, read_finding, row_ok, 0, NULL, NULL},
+    [WIRE_PROCESS] = {"process", 2, write_process, read_process, process_ok, 0, NULL, NULL},
+    [WIRE_TWIN] = {"twin", 2, write_process, read_process, process_ok, 0, NULL, NULL},
+    [WIRE_SYNC_FROZEN] = {"sync-frozen", 2, write_frozen, read_frozen, frozen_ok, 0, NULL, NULL},
     [WIRE_MERGE_ASK] = {"merge-ask", 5, write_merge_ask, read_merge_ask, merge_ask_ok, 0, NULL,
                         NULL},
     [WIRE_MERGE_VECTOR] = {"merge-vector", 4, write_merge_vector, read_merge_vector,

@@ -64,6 +64,10 @@ enum wire_type {
     WIRE_MERGE_CUT_ASK = 47,   /* do you know all of these runs up to here? */
     WIRE_MERGE_CUT_KNOWN = 48, /* … yes or no */
 
+    WIRE_PROCESS = 50,     /* which process of its node this is */
+    WIRE_TWIN = 51,        /* another process answers under your node id: this one */
+    WIRE_SYNC_FROZEN = 52, /* runs that contradict themselves: the asker seems not to know */
+
     WIRE_ADOPT = 60,     /* this node is about to leave: make durable copies of these */
     WIRE_KNOWN_ASK = 61, /* do you know all of this? */
     WIRE_KNOWN = 62,
@@ -252,6 +256,21 @@ struct wire_merge_cut {
     uint8_t known;    /* KNOWN only */
 };
 
+/* WIRE_SYNC_FROZEN: WIRE_FROZEN_BYTES each, the origin and the node whose run it is; neither is
+ * zero. At least one, at most LIMIT_WIRE_FROZEN. */
+struct wire_sync_frozen {
+    uint64_t session; /* not 0 */
+    struct text runs;
+};
+
+#define WIRE_FROZEN_BYTES 32
+
+/* WIRE_PROCESS: the sender; WIRE_TWIN: the other one. */
+struct wire_process {
+    struct id128 process; /* a ULID drawn at its start, never zero: the greater, the younger */
+    struct text address;  /* where it says to be reached; as wire_probe's */
+};
+
 /* WIRE_NOTE_IDS: at most LIMIT_WIRE_NOTE_IDS ids in each list, 16 bytes each. */
 struct wire_note_ids {
     struct text offered; /* the sender has these … */
@@ -306,6 +325,8 @@ struct wire_message {
         struct wire_body_ask body_ask;
         struct wire_body_data body_data;
         struct wire_note note;
+        struct wire_process process;
+        struct wire_sync_frozen sync_frozen;
         struct wire_merge_ask merge_ask;
         struct wire_merge_vector merge_vector;
         struct wire_merge_chunk merge_chunk;

@@ -38,6 +38,8 @@
 #include <ftw.h>
 #include <netdb.h>
 #include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -74,6 +76,7 @@ struct node {
     struct control *control;
     char control_path[SOCKET_PATH_BYTES];
     int control_fd; /* of the state directory, where its path is long; else -1 */
+    atomic_bool displaced;
 };
 
 struct refusal_line {
@@ -276,6 +279,15 @@ static int cluster_exit_code(int rc)
     }
 }
 
+/* On the cluster's thread: end as if we were told to, but for the exit code. */
+static void displaced(void *arg)
+{
+    struct node *node = arg;
+
+    atomic_store(&node->displaced, true);
+    (void)kill(getpid(), SIGTERM);
+}
+
 static int open_cluster(struct node *node, struct refusal_line *line)
 {
     const struct options *options = node->options;
@@ -302,7 +314,9 @@ static int open_cluster(struct node *node, struct refusal_line *line)
         .advertise_addr = *options->advertise_addr ? options->advertise_addr : NULL,
         .secret_file = *options->cluster_secret_file ? options->cluster_secret_file : NULL,
         .seeds = (const char *const *)options->nodes,
-        .seed_count = options->node_count};
+        .seed_count = options->node_count,
+        .on_displaced = displaced,
+        .on_displaced_arg = node};
     rc = cluster_open(&node->cluster, &config, line->text, line->cap);
     if (rc && !*line->text)
         (void)snprintf(line->text, line->cap, "cannot listen on %s for the cluster: %s", address,
@@ -585,6 +599,11 @@ void node_stop(struct node **node_ptr, unsigned drain_ms)
         _exit(EXIT_IO);
     }
     free_node(node_ptr);
+}
+
+bool node_displaced(const struct node *node)
+{
+    return atomic_load(&node->displaced);
 }
 
 const char *node_control_path(const struct node *node)

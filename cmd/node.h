@@ -20,6 +20,9 @@ int node_start(struct node **out, const struct options *options, char *message, 
  * threads and free everything. */
 void node_stop(struct node **node, unsigned drain_ms);
 
+/* It ends by itself, as another process runs as this node and did so first: EXIT_CONFIG. */
+bool node_displaced(const struct node *node);
+
 /* The control socket's path. Lent. */
 const char *node_control_path(const struct node *node);
 

@@ -72,14 +72,16 @@ static const struct command commands[] = {
      "      --no-wait          begin a drain, do not wait for its end\n"
      "      --accept-loss      forget a node though the only copies of objects are on it\n"
      "      --force            forget a node that answers\n"},
-    {"journal", ctl_journal, DIRS, "[OPTION]... verify|dump|compact|rebuild",
+    {"journal", ctl_journal, DIRS, "[OPTION]... verify|dump|compact|rebuild|new-node-id",
      "look after the journal",
      "  verify                 check every hash chain; also on a running node\n"
      "  dump                   print all events as JSON lines; the node must be stopped\n"
      "  compact                write a snapshot, drop the events that it covers; also on a running "
      "node\n"
      "  rebuild                make the database anew from the log; the node must be stopped\n"
-     "      --accept-data-loss go on without what the disk cannot read\n"},
+     "      --accept-data-loss go on without what the disk cannot read\n"
+     "  new-node-id            make a copy of a node's directories a node of its own; it must be "
+     "stopped\n"},
     {"verify", ctl_verify, DIRS, "[OPTION]...",
      "read and check everything; the node must be stopped", ""},
     {"backup", ctl_backup, DIRS, "[OPTION]... DIR",

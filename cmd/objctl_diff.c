@@ -22,19 +22,20 @@ static void print_value(const json_t *value)
 
 static void print_difference(const json_t *difference, const char *a, const char *b)
 {
-    json_t *fields = json_object_get(difference, "fields"), *values;
+    json_t *fields = json_object_get(difference, "fields");
     bool has_a = json_is_true(json_object_get(difference, "a"));
     bool has_b = json_is_true(json_object_get(difference, "b"));
-    const char *key, *comma = "  ";
+    const char *comma = "  ";
 
     (void)fputs(admin_text(difference, "id"), stdout);
     if (!has_a || !has_b) {
         (void)printf("  known to %s alone\n", has_a ? a : b);
         return;
     }
-    json_object_foreach(fields, key, values)
-    {
-        (void)printf("%s%s: ", comma, key);
+    for (void *at = json_object_iter(fields); at; at = json_object_iter_next(fields, at)) {
+        const json_t *values = json_object_iter_value(at);
+
+        (void)printf("%s%s: ", comma, json_object_iter_key(at));
         print_value(json_array_get(values, 0));
         (void)fputs(" / ", stdout);
         print_value(json_array_get(values, 1));
@@ -46,8 +47,7 @@ static void print_difference(const json_t *difference, const char *a, const char
 int ctl_cluster_diff(const struct ctl *ctl, const char *a, const char *b, const char *limit)
 {
     json_t *args = json_pack("{s:s,s:s,s:i}", "a", a, "b", b, "limit", limit ? atoi(limit) : 0);
-    json_t *answer, *difference;
-    size_t i;
+    json_t *answer;
 
     if (!args)
         return ctl_fail(CTL_USAGE, "a node's id is not UTF-8");
@@ -59,7 +59,8 @@ int ctl_cluster_diff(const struct ctl *ctl, const char *a, const char *b, const 
     if (code)
         return code;
     const json_t *differences = json_object_get(answer, "differences");
-    json_array_foreach(differences, i, difference) print_difference(difference, a, b);
+    for (size_t i = 0; i < json_array_size(differences); i++)
+        print_difference(json_array_get(differences, i), a, b);
     ctl_say(ctl, "%zu%s differences in %llu objects", json_array_size(differences),
             json_is_true(json_object_get(answer, "more")) ? " or more" : "",
             (unsigned long long)admin_number(answer, "compared"));

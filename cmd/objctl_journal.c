@@ -1,7 +1,7 @@
 /*
- * journal verify, compact, dump, rebuild. verify and compact ask the node where it runs (over its
- * control socket), and open the store themselves where it does not; dump and rebuild want the node
- * stopped.
+ * journal verify, compact, dump, rebuild, new-node-id. verify and compact ask the node where it
+ * runs (over its control socket), and open the store themselves where it does not; the others want
+ * the node stopped.
  */
 #include "base/buf.h"
 #include "base/env.h"
@@ -9,6 +9,7 @@
 #include "cmd/objctl_http.h"
 #include "cmd/objctl_offline.h"
 #include "journal/journal.h"
+#include "journal/ulid.h"
 
 #include <jansson.h>
 #include <stdio.h>
@@ -22,16 +23,21 @@ enum { OPT_ACCEPT_LOSS = CTL_OPT_FIRST };
 static const struct option options[] = {{"accept-data-loss", no_argument, NULL, OPT_ACCEPT_LOSS},
                                         CTL_DIR_OPTIONS};
 
-static int say_verified(const struct ctl *ctl, uint64_t origins, uint64_t events, uint64_t breaks,
-                        const char *message)
+static int say_verified(const struct ctl *ctl, const struct journal_verify_result *found)
 {
-    if (breaks == 0) {
-        ctl_say(ctl, "%llu events of %llu origins form unbroken chains", (unsigned long long)events,
-                (unsigned long long)origins);
+    if (found->frozen)
+        ctl_say(ctl, "frozen runs: %llu", (unsigned long long)found->frozen);
+    if (found->forks)
+        ctl_say(ctl, "forks between runs: %llu", (unsigned long long)found->forks);
+    if (found->note[0])
+        ctl_say(ctl, "%s", found->note);
+    if (found->breaks == 0) {
+        ctl_say(ctl, "%llu events of %llu origins form unbroken chains",
+                (unsigned long long)found->events, (unsigned long long)found->origins);
         return CTL_OK;
     }
     return ctl_fail(CTL_SOME_FAILED, "%llu breaks in the journal; the first: %s",
-                    (unsigned long long)breaks, message);
+                    (unsigned long long)found->breaks, found->message);
 }
 
 static uint64_t number(const json_t *json, const char *name)
@@ -39,6 +45,24 @@ static uint64_t number(const json_t *json, const char *name)
     json_int_t value = json_integer_value(json_object_get(json, name));
 
     return value > 0 ? (uint64_t)value : 0;
+}
+
+static void copy_text(char *out, size_t cap, const json_t *json, const char *name)
+{
+    const char *text = json_string_value(json_object_get(json, name));
+
+    snprintf(out, cap, "%s", text ? text : "");
+}
+
+static void read_verified(struct journal_verify_result *out, const json_t *json)
+{
+    *out = (struct journal_verify_result){.origins = number(json, "origins"),
+                                          .events = number(json, "events"),
+                                          .breaks = number(json, "breaks"),
+                                          .frozen = number(json, "frozen"),
+                                          .forks = number(json, "forks")};
+    copy_text(out->message, sizeof out->message, json, "message");
+    copy_text(out->note, sizeof out->note, json, "note");
 }
 
 /* CTL_NO_NODE, or an exit code. */
@@ -60,10 +84,10 @@ static int verify_running(const struct ctl *ctl)
     if (code)
         goto out;
     json_t *json = json_loadb(call.text.data, call.text.len, 0, NULL);
-    const char *message = json_string_value(json_object_get(json, "message"));
+    struct journal_verify_result found;
+    read_verified(&found, json);
     if (json_is_integer(json_object_get(json, "breaks")))
-        code = say_verified(ctl, number(json, "origins"), number(json, "events"),
-                            number(json, "breaks"), message ? message : "");
+        code = say_verified(ctl, &found);
     else
         code = ctl_fail(CTL_REFUSED, "the node's answer is not understood");
     json_decref(json);
@@ -94,7 +118,7 @@ static int verify_stopped(const struct ctl *ctl)
     if (rc)
         code = ctl_fail(CTL_IO, "cannot read the journal: %s", err_text(rc));
     else
-        code = say_verified(ctl, found.origins, found.events, found.breaks, found.message);
+        code = say_verified(ctl, &found);
 out:
     offline_close(&offline);
     return code;
@@ -179,6 +203,38 @@ static int compact(const struct ctl *ctl)
     return code == CTL_NO_NODE ? compact_stopped(ctl) : code;
 }
 
+/* A copy of a node's directories becomes a node of its own. */
+static int new_node_id(const struct ctl *ctl)
+{
+    char message[MESSAGE_BYTES] = "", text[ULID_TEXT_BYTES + 1];
+    struct journal *journal = NULL;
+    struct offline offline;
+    struct store_dirs dirs;
+    struct id128 node;
+
+    int code = offline_open(&offline, ctl); /* there is a store, and nobody runs on it */
+    offline_close(&offline);
+    if (code)
+        return code;
+    int rc = store_dirs_open(&dirs, env_system(), ctl->state_dir, ctl->files_dir, false, message,
+                             sizeof message);
+    if (rc)
+        return ctl_fail(ctl_exit_of(rc), "%s", *message ? message : err_text(rc));
+    const struct journal_config config = {.dirs = &dirs, .sync = true, .new_node = true};
+    rc = journal_open(&journal, &config, message, sizeof message);
+    if (rc == 0) {
+        rc = journal_new_node(journal, &node);
+        journal_stop(journal);
+    }
+    journal_close(&journal);
+    store_dirs_close(&dirs);
+    if (rc)
+        return ctl_fail(ctl_exit_of(rc), "%s", *message ? message : err_text(rc));
+    ulid_format(text, &node);
+    ctl_say(ctl, "this is node %s from now on", text);
+    return CTL_OK;
+}
+
 static int dump(const struct ctl *ctl)
 {
     struct db_origin *origins = NULL;
@@ -244,5 +300,7 @@ int ctl_journal(struct ctl *ctl, int argc, char **argv)
         return rebuild(ctl, accept_loss);
     if (strcmp(verb, "compact") == 0)
         return compact(ctl);
-    return ctl_fail(CTL_USAGE, "journal wants one of verify, dump, compact, rebuild");
+    if (strcmp(verb, "new-node-id") == 0)
+        return new_node_id(ctl);
+    return ctl_fail(CTL_USAGE, "journal wants one of verify, dump, compact, rebuild, new-node-id");
 }

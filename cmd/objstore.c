@@ -132,9 +132,11 @@ static int run(const struct options *options)
     let_signals_kill(&set);
     log_info("%s: stopping", number == SIGTERM ? "SIGTERM" : "SIGINT");
     notify_send("STOPPING=1\nSTATUS=draining");
+    bool displaced = node_displaced(node);
+
     node_stop(&node, HTTP_DRAIN_TIMEOUT_MS);
     log_info("stopped");
-    return 0;
+    return displaced ? EXIT_CONFIG : 0;
 }
 
 int main(int argc, char **argv)

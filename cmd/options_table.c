@@ -141,7 +141,7 @@ const struct option_spec option_specs[OPTION_COUNT] = {
      .help = "Memory for hot objects and slow readers"},
     {.name = "disk-cache", .argument = "SIZE", .standard = "1GiB", .kind = KIND_SIZE,
      .max = UINT64_C(1) << 46, AT(disk_cache_bytes),
-     .help = "Disk for copies of large bodies that clients asked for and other nodes have; 0: none"},
+     .help = "Disk for copies of bodies that clients asked for and other nodes have; 0: none"},
     {.name = "durability", .argument = "full|async", .standard = "full", .kind = KIND_WORD,
      .words = "full|async", AT(durability),
      .help = "full: an answer follows the disk's sync; async: it does not wait, and a crash of the "

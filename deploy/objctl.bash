@@ -34,7 +34,7 @@ _objctl() {
         else words='drain join forget'; fi ;;
     journal)
         if [[ $current == -* ]]; then words="$dirs --accept-data-loss"
-        else words='verify dump compact rebuild'; fi ;;
+        else words='verify dump compact rebuild new-node-id'; fi ;;
     verify | backup) words=$dirs ;;
     help) words='put get meta rm stats cluster node journal verify backup' ;;
     esac

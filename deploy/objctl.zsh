@@ -15,7 +15,7 @@ _objctl() {
         'stats:show the figures of the node'
         'cluster:show who belongs to the cluster'
         'node:make the node leave its cluster or join it again, forget another'
-        'journal:verify, dump, compact or rebuild the journal'
+        'journal:look after the journal'
         'verify:read and check every body'
         'backup:copy the node into a new directory'
         'help:show help'
@@ -54,7 +54,7 @@ _objctl() {
         '--accept-loss[forget the only holder of objects]' '--force[forget a node that answers]' \
         '1:verb:(drain join forget)' '2:node:' ;;
     journal) _arguments -s $common \
-        '--accept-data-loss[rebuild without what the disk cannot read]' '1:verb:(verify dump compact rebuild)' ;;
+        '--accept-data-loss[rebuild without what the disk cannot read]' '1:verb:(verify dump compact rebuild new-node-id)' ;;
     backup) _arguments -s $common '1:directory:_directories' ;;
     verify) _arguments -s $common ;;
     help) _describe -t commands 'objctl command' commands ;;

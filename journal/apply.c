@@ -32,6 +32,7 @@ int applier_open(struct journal *journal)
 
     if ((rc = db_state_get(a->db, &a->state)) != 0 ||
         (rc = db_origins(a->db, &a->origins, &a->origin_count)) != 0 ||
+        (rc = applier_count_losers(journal)) != 0 ||
         (rc = db_segments(a->db, &segments, &count)) != 0)
         return rc;
     a->sums = calloc(count ? count : 1, sizeof *a->sums);
@@ -157,19 +158,19 @@ static int put_event(struct journal *journal, const struct entry *entry, bool *a
     if (entry->is_covered && entry->seq <= origin->anchor_seq)
         return 0;
     rc = db_event_add(a->db, origin->no, entry->seq, entry->event, entry->event_bytes);
-    if (rc == ERR_EXISTS)
-        return 0;
-    if (rc)
+    if (rc && rc != ERR_EXISTS)
         return rc;
-    *added = true;
-    if (entry->seq > origin->seq) {
+    *added = rc == 0;
+    origin->gap |= entry->seq > origin->seq + 1;
+    /* Also one that is there already, behind a hole that was filled just now. */
+    if (entry->seq == origin->seq + 1) {
         origin->seq = entry->seq;
         origin->changed = true;
         memcpy(origin->hash, entry->hash, SHA256_BYTES);
         if ((rc = db_origin_set(a->db, origin)) != 0)
             return rc;
     }
-    if (!entry->ends_origin)
+    if (!entry->ends_origin || !*added)
         return 0;
     /* Cleaning may have moved the run's own events behind this one: then its row comes first. */
     if ((rc = applier_origin(a, &entry->ended, &entry->node, &origin)) != 0 || origin->ended)
@@ -177,6 +178,35 @@ static int put_event(struct journal *journal, const struct entry *entry, bool *a
     origin->ended = true;
     origin->changed = true;
     return db_origin_set(a->db, origin);
+}
+
+/* A run contradicts itself: it leaves every vector. Of one of our own, what others may lack is to
+ * be said again. */
+static int put_freeze(struct journal *journal, const struct event *event)
+{
+    struct applier *a = &journal->applier;
+    struct db_frozen frozen = {
+        .origin = event->subject, .node = event->run_node, .seq = event->follows.seq};
+    struct db_origin *origin;
+    bool news;
+    int rc = applier_origin(a, &frozen.origin, &frozen.node, &origin);
+
+    if (rc)
+        return rc;
+    frozen.node = origin->node;
+    memcpy(frozen.hash, event->follows.hash, sizeof frozen.hash);
+    if ((rc = db_freeze_fold(a->db, &frozen, &news)) != 0)
+        return rc;
+    origin->changed |= !origin->frozen;
+    origin->frozen = true;
+    if (!news)
+        return 0;
+    struct db_restate restate = {.origin = frozen.origin, .next = 1, .broke = frozen.seq};
+
+    a->restate_changed = true;
+    if (id_equal(&origin->node, &journal->node))
+        return db_restate_add(a->db, &restate);
+    return db_restate_lower(a->db, &restate); /* ours under an id that was ours: new_node.c */
 }
 
 /* What an event says of nodes: who belongs to us, who has copies of what. */
@@ -191,6 +221,8 @@ static int put_peer_fact(struct journal *journal, const struct entry *entry)
         journal->applier.members_changed = true;
         return db_member_fold(db, &event);
     }
+    if (entry->kind == EVENT_FREEZE)
+        return put_freeze(journal, &event);
     if (entry->kind == EVENT_FEATURE) {
         journal->applier.members_changed = true;
         return db_feature_raise(db, event.feature);
@@ -225,7 +257,7 @@ static int put_implied_hold(struct journal *journal, const struct entry *entry)
     return 0; /* a run of which nothing but rows is known: nobody knows whose it was */
 }
 
-static int remember_large(struct applier *a, uint64_t file)
+int applier_remember_large(struct applier *a, uint64_t file)
 {
     if (a->settle_count == a->settle_cap) {
         size_t cap = a->settle_cap ? 2 * a->settle_cap : 64;
@@ -238,6 +270,17 @@ static int remember_large(struct applier *a, uint64_t file)
     }
     a->settle[a->settle_count++] = file;
     return 0;
+}
+
+int applier_free(struct journal *journal, const struct place *place, uint64_t size,
+                 uint32_t record_bytes, lsn_t lsn)
+{
+    struct applier *a = &journal->applier;
+
+    assert(!place_is_none(place));
+    if (place->volume == PLACE_LARGE)
+        return db_garbage_add(a->db, place->offset, lsn);
+    return applier_add_sums(a, place->volume, 0, -(int64_t)size, -(int64_t)record_bytes);
 }
 
 static int put_row(struct journal *journal, const struct entry *entry)
@@ -256,14 +299,10 @@ static int put_row(struct journal *journal, const struct entry *entry)
         rc = db_outbox_set(a->db, OUTBOX_REPLICA, &object->id, object->size,
                            hlc_wall_ms(entry->stamp), entry->wanted_after);
     if (rc == 0 && entry->place_taken && object->place.volume == PLACE_LARGE)
-        rc = remember_large(a, object->place.offset);
-    if (rc == 0 && entry->place_moved) {
-        if (entry->place_before.volume == PLACE_LARGE)
-            rc = db_garbage_add(a->db, entry->place_before.offset, entry->lsn);
-        else
-            rc = applier_add_sums(a, entry->place_before.volume, 0, -(int64_t)entry->size_before,
-                                  -(int64_t)entry->record_bytes_before);
-    }
+        rc = applier_remember_large(a, object->place.offset);
+    if (rc == 0 && entry->place_moved)
+        rc = applier_free(journal, &entry->place_before, entry->size_before,
+                          entry->record_bytes_before, entry->lsn);
     if (rc == 0 && entry->place_taken && object->place.volume != PLACE_LARGE)
         rc = applier_add_sums(a, object->place.volume, 0, (int64_t)object->size,
                               object->record_bytes);
@@ -282,12 +321,16 @@ int applier_put(struct journal *journal, const struct entry *entry)
     if (entry->is_merge && !entry->object)
         return applier_put_merge(journal, entry);
     rc = put_event(journal, entry, &added);
-    if (rc == 0 && added && fold_is_peer_fact(entry->kind))
+    if (rc == 0 && added && (fold_is_peer_fact(entry->kind) || entry->kind == EVENT_FREEZE))
         rc = put_peer_fact(journal, entry);
+    if (rc == 0 && entry->restated_seq)
+        rc = db_restate_set(a->db, &entry->restated, entry->restated_seq + 1);
     if (rc == 0 && entry->object)
         rc = put_row(journal, entry);
     if (rc == 0 && (added || entry->is_merge) && entry->also_put)
         rc = put_implied_hold(journal, entry);
+    if (rc == 0 && entry->object)
+        rc = applier_keep(journal, entry);
     if (rc == 0 && entry->inline_volume)
         rc = applier_add_sums(a, entry->inline_volume, entry->inline_bytes, 0, 0);
     if (rc)
@@ -355,6 +398,10 @@ int applier_commit(struct journal *journal, lsn_t position)
         rc = db_state_set(a->db, &a->state);
     if (rc == 0)
         rc = db_commit(a->db);
+    if (rc == 0) {
+        atomic_store(&journal->losers, a->losers);
+        atomic_store(&journal->loser_bytes, a->loser_bytes);
+    }
     return rc;
 }
 
@@ -369,6 +416,7 @@ static int read_back(struct journal *journal)
     int rc;
 
     if ((rc = db_settle(a->db)) != 0 || (rc = db_state_get(a->db, &state)) != 0 ||
+        (rc = applier_count_losers(journal)) != 0 ||
         (rc = db_origins(a->db, &origins, &origin_count)) != 0 ||
         (rc = db_segments(a->db, &segments, &count)) != 0) {
         free(origins);
@@ -583,6 +631,18 @@ void applier_tell(struct journal *journal)
     journal->listener(journal->listener_arg, &news);
 }
 
+/* There is something for the janitor to journal again. */
+static void tell_janitor(struct journal *journal)
+{
+    if (!journal->applier.restate_changed)
+        return;
+    journal->applier.restate_changed = false;
+    atomic_store(&journal->restate.due, true);
+    pthread_mutex_lock(&journal->lock);
+    pthread_cond_broadcast(&journal->upkeep);
+    pthread_mutex_unlock(&journal->lock);
+}
+
 static bool concerns_copies(const struct entry *entry)
 {
     switch (entry->kind) {
@@ -600,9 +660,12 @@ static bool concerns_copies(const struct entry *entry)
 /* The same of copies, while the entries are still there. */
 static void tell_copies(struct journal *journal, const struct entry *first)
 {
+    bool merged = false;
+
     if (!journal->copies_listener)
         return;
     for (const struct entry *entry = first; entry; entry = entry->next) {
+        merged |= entry->is_merge;
         if (!concerns_copies(entry))
             continue;
         bool wanted = entry->wanted_changed && entry->wanted_after;
@@ -612,22 +675,32 @@ static void tell_copies(struct journal *journal, const struct entry *first)
 
         journal->copies_listener(journal->copies_arg, &news);
     }
+    if (merged)
+        journal->copies_listener(journal->copies_arg, &(struct journal_copy_news){.event = NULL});
 }
 
 static void applied(struct journal *journal, struct entry *first)
 {
+    bool lost = false;
+
     tell_copies(journal, first);
     for (struct entry *entry = first, *next; entry; entry = next) {
         next = entry->next;
+        lost |= entry->loser != NULL;
+        if (entry->conflict)
+            atomic_fetch_add(&journal->conflicts, 1);
         pending_remove(journal->pending, entry);
     }
     pthread_mutex_lock(&journal->lock);
+    if (lost)
+        pthread_cond_broadcast(&journal->upkeep); /* the janitor puts them again */
     journal->acked.position = journal->applier.state.position;
     journal->acked.event_bytes = journal->applier.state.event_bytes;
     if (journal->room_wanted)
         pthread_cond_signal(&journal->room);
     pthread_mutex_unlock(&journal->lock);
     applier_tell(journal);
+    tell_janitor(journal);
     if (journal->applier.snapshots_changed && applier_load_snapshots(journal) != 0)
         return; /* logged; tried again at the next step */
 }

@@ -29,6 +29,7 @@
 #define DISK_LOOK_MS     1000
 #define GARBAGE_PER_STEP 64
 #define RETRY_MS         10000
+#define KEPT_RETRY_MS    (600 * 1000)
 #define ROTTEN_RETRY_MS  (24 * 3600 * 1000ull)
 
 struct move {
@@ -54,15 +55,13 @@ static void move_done(struct change *change)
     atomic_fetch_sub(&cleaner->in_flight, 1);
 }
 
-/* 0 where the body may move along: it is whole, or nobody wants it any more. */
-static int check_body(struct journal *journal, const struct record_view *view,
-                      const struct place *place)
+/* 0 where no row wants the damaged body at PLACE. */
+static int check_unwanted(struct journal *journal, const struct record_view *view,
+                          const struct place *place)
 {
     struct object *object = NULL;
-    int rc = record_verify_body(view);
+    int rc = ERR_CORRUPT;
 
-    if (!rc)
-        return 0;
     if (journal_find(journal, journal->cleaner.reader, &view->header.id, &object) == 0 &&
         !place_equal(&object->place, place))
         rc = 0; /* and no row will ever point here again */
@@ -102,7 +101,8 @@ static int submit_move(void *arg, const struct record_view *view, const struct p
     if (merged ? place->lsn < atomic_load(&journal->covered)
                : chunk && !is_wanted_chunk(journal, view))
         return 0;
-    if (body && (rc = check_body(journal, view, place)) != 0)
+    bool rotten = body && record_verify_body(view) != 0;
+    if (rotten && (rc = check_unwanted(journal, view, place)) != 0)
         return rc;
     struct move *move = malloc(sizeof *move + header->event_bytes + body);
 
@@ -116,6 +116,7 @@ static int submit_move(void *arg, const struct record_view *view, const struct p
     if (header->blocks)
         memcpy(move->change.sums, view->sums, 8ul * header->blocks);
     move->change.request.kind = chunk ? CHANGE_SNAPSHOT : CHANGE_MOVE;
+    move->change.move_rotten = rotten;
     move->change.move_covered = place->lsn < atomic_load(&journal->covered);
     move->change.request.id = header->id;
     move->change.done = move_done;
@@ -141,8 +142,13 @@ static void give_up(struct journal *journal, int rc)
 {
     struct cleaner *cleaner = &journal->cleaner;
 
-    log_warn("segment %u is not cleaned: %s", cleaner->volume, err_text(rc));
-    applier_shun(journal, cleaner->volume, rc == ERR_CORRUPT ? ROTTEN_RETRY_MS : RETRY_MS);
+    if (rc == ERR_AGAIN) { /* bytes that lost are put again first */
+        log_debug("segment %u is not cleaned yet", cleaner->volume);
+        applier_shun(journal, cleaner->volume, KEPT_RETRY_MS);
+    } else {
+        log_warn("segment %u is not cleaned: %s", cleaner->volume, err_text(rc));
+        applier_shun(journal, cleaner->volume, rc == ERR_CORRUPT ? ROTTEN_RETRY_MS : RETRY_MS);
+    }
     cleaner->volume = 0;
     cleaner->moved_through = 0;
 }
@@ -311,7 +317,9 @@ bool journal_upkeep_step(struct journal *journal)
     more = journal_room(journal, 0) == 0 && log_prepare(journal->log) > 0;
     more |= cleaner_step(journal);
     more |= collect_garbage(journal);
+    more |= reput_step(journal);
     more |= compact_step(journal);
+    more |= restate_step(journal);
     more |=
         scrub_step(journal, &journal->scrub, journal->cleaner.reader, env_mono_ms(journal->env));
     return more;

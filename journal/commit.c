@@ -14,6 +14,8 @@
  * restart has read what is really there.
  */
 #include "base/log.h"
+#include "journal/conflict.h"
+#include "journal/db_conflict.h"
 #include "journal/journal_internal.h"
 #include "journal/ulid.h"
 
@@ -42,6 +44,7 @@ int committer_open(struct journal *journal, uint64_t hlc)
             return ERR_NO_MEMORY;
         head->seq = o->seq;
         memcpy(head->hash, o->hash, SHA256_BYTES);
+        head->frozen = o->frozen;
         if (id_equal(&o->origin, &journal->applier.state.last_origin)) {
             c->chain.follows.origin = o->origin;
             c->chain.follows.seq = o->seq;
@@ -79,15 +82,19 @@ int committer_row(void *arg, const struct id128 *id, struct object **out)
     return rc;
 }
 
-/* Give EVENT its place in this run's chain and encode it into c->event. */
+/* Give EVENT its place in this run's chain, and a stamp where it has none, and encode it into
+ * c->event. */
 static int seal_event(struct journal *journal, struct chain *chain, struct event *event,
                       hlc_time replaced)
 {
     struct committer *c = &journal->committer;
 
     if (chain->seq == 0) {
-        chain->origin = ulid_make(journal->env, env_wall_ms(journal->env));
-        if (chain->follows.seq) {
+        chain->origin = freeze_draw_run(journal, &chain->follows.origin);
+        if (chain->follows.seq && event->kind == EVENT_FREEZE) {
+            event->fields |= EVENT_HAS_AFTER;
+            event->after = chain->follows;
+        } else if (chain->follows.seq) {
             event->fields |= EVENT_HAS_FOLLOWS;
             event->follows = chain->follows;
         }
@@ -95,7 +102,8 @@ static int seal_event(struct journal *journal, struct chain *chain, struct event
     event->origin = chain->origin;
     event->seq = chain->seq + 1;
     event->node = journal->node;
-    event->stamp = hlc_stamp(&c->clock, env_wall_ms(journal->env), replaced);
+    if (event->stamp == 0) /* else it says again what was said then */
+        event->stamp = hlc_stamp(&c->clock, env_wall_ms(journal->env), replaced);
     memcpy(event->prev, chain->hash, SHA256_BYTES);
     buf_reset(&c->event);
     event_encode(&c->event, event);
@@ -148,8 +156,8 @@ void committer_add(struct journal *journal, struct entry *entry)
  * The event's bytes are lent to the log until log_write, so the entry, which keeps them, is made
  * with a place of zero first and folded again only in its place: the place is known after log_add.
  */
-static int commit_event(struct journal *journal, struct change *change, struct decision *d,
-                        const struct object *before)
+int committer_event(struct journal *journal, struct change *change, struct decision *d,
+                    const struct object *before)
 {
     struct committer *c = &journal->committer;
     struct chain chain = c->chain;
@@ -166,6 +174,9 @@ static int commit_event(struct journal *journal, struct change *change, struct d
     if ((rc = fold_event(&entry, before, &d->event, c->event.data, c->event.len, &header, &place,
                          &journal->node)) != 0)
         return rc;
+    /* decide refuses what would beat, or lose against, what is known; what is said again is not
+     * decided. */
+    assert(!entry->loser || change->request.kind == CHANGE_RESTATE);
     record.event = entry->event;
     if (entry->object && !(change->object = object_copy(entry->object))) {
         entry_destroy(entry);
@@ -209,13 +220,62 @@ static int commit_client_change(struct journal *journal, struct change *change)
     if (rc == 0) {
         change->verdict = d.verdict;
         if (d.verdict == VERDICT_COMMIT)
-            rc = commit_event(journal, change, &d, before);
+            rc = committer_event(journal, change, &d, before);
     }
     if (rc != ERR_FULL && !change->object) {
         change->object = before; /* refused or unchanged: the row as it stands */
         return rc;
     }
     object_destroy(&before);
+    return rc;
+}
+
+/* Bytes that lost under change->lost get an id of their own, unless that one is deleted: then they
+ * are, too. */
+static int commit_reput(struct journal *journal, struct change *change)
+{
+    struct object *lost = NULL;
+    int rc = committer_row(journal, &change->lost, &lost);
+    bool deleted = lost && lost->flags & OBJECT_DELETED;
+
+    object_destroy(&lost);
+    if (rc)
+        return rc;
+    return deleted ? ERR_DELETED : commit_client_change(journal, change);
+}
+
+/* Whether the body of the record to be moved, to which ROW does not point, lost against what ROW
+ * names and is still to be put again. */
+static int is_kept(struct journal *journal, const struct change *change, const struct event *event,
+                   const struct object *row, bool *kept)
+{
+    const struct record_header *old = &change->move_header;
+    struct place place = change->move_from, lies = {0};
+    struct db_conflict known = {.loser = NULL};
+    struct event_item item;
+    int rc = 0;
+
+    *kept = false;
+    if (!(old->flags & (RECORD_HAS_BODY | RECORD_LARGE)) || !row || row->flags & OBJECT_DELETED)
+        return 0;
+    if (event_items(change->move_event, change->move_event_bytes, &item, 1) == 0)
+        memcpy(item.sha256, event->sha256, SHA256_BYTES);
+    if (old->flags & RECORD_LARGE) {
+        place.volume = PLACE_LARGE;
+        place.offset = old->file;
+    }
+    /* The order matters: what is not pending any more has been committed before it left. */
+    bool found = pending_find_loser(journal->pending, &old->id, item.sha256, &lies);
+
+    if (!found && atomic_load(&journal->losers) > 0) {
+        rc = db_reader_conflict(journal->committer.reader, &old->id, item.sha256, &known);
+        if (rc == 0)
+            lies = known.loser->place;
+        else if (rc == ERR_NOT_FOUND)
+            rc = 0;
+        object_destroy(&known.loser);
+    }
+    *kept = place_equal(&lies, &place);
     return rc;
 }
 
@@ -237,7 +297,20 @@ static int commit_move(struct journal *journal, struct change *change)
     bool live =
         before && (large ? before->place.volume == PLACE_LARGE && before->place.offset == old->file
                          : place_equal(&before->place, &change->move_from));
+    bool kept = false;
 
+    if (!live)
+        rc = is_kept(journal, change, &event, before, &kept);
+    if (rc == 0 && kept && change->move_rotten)
+        rc = ERR_CORRUPT;
+    else if (rc == 0 && kept && !conflict_loses(&event, before))
+        rc = ERR_AGAIN; /* its event would not bring it back after a rebuild: first it is put again
+                         */
+    if (rc) {
+        object_destroy(&before);
+        return rc;
+    }
+    live |= kept;
     if (!live && change->move_covered && fold_is_covered(&event)) {
         object_destroy(&before);
         change->verdict = VERDICT_UNCHANGED;
@@ -275,10 +348,13 @@ static int commit_move(struct journal *journal, struct change *change)
     entry->lsn = place.lsn;
     entry->adds_event = false;
     entry->delta.events = 0;
-    if (live && entry->object) {
-        entry->object->place.lsn = place.lsn;
+    assert(!kept || entry->loser);
+    struct object *moved = kept ? entry->loser : live ? entry->object : NULL;
+
+    if (moved) {
+        moved->place.lsn = place.lsn;
         if (!large)
-            entry->object->place = place;
+            moved->place = place;
     }
     if (header.flags & RECORD_HAS_BODY)
         entry->inline_volume = place.volume;
@@ -317,20 +393,6 @@ static int commit_chunk(struct journal *journal, struct change *change)
     return 0;
 }
 
-/* Whether EVENT is the next one of its origin: 0; ERR_EXISTS: it is here already; ERR_AGAIN: some
- * before it are missing; ERR_CONFLICT: it contradicts what is here. */
-static int fits_chain(struct committer *c, const struct head *head, const struct event *event)
-{
-    if (c->chain.seq && id_equal(&event->origin, &c->chain.origin))
-        return event->seq <= c->chain.seq ? ERR_EXISTS : ERR_CONFLICT;
-    if (event->seq <= head->seq)
-        return ERR_EXISTS;
-    if (event->seq > head->seq + 1)
-        return ERR_AGAIN;
-    /* The hash of nothing is zero, as the first event's `prev` is. */
-    return memcmp(event->prev, head->hash, SHA256_BYTES) == 0 ? 0 : ERR_CONFLICT;
-}
-
 /* One event of another node, or of an earlier run of ours that came back. */
 static int commit_peer_event(struct journal *journal, struct change *change, const uint8_t *raw,
                              size_t len)
@@ -348,7 +410,7 @@ static int commit_peer_event(struct journal *journal, struct change *change, con
     struct head *head = heads_get(&c->heads, &event.origin);
     if (!head)
         return ERR_NO_MEMORY;
-    if ((rc = fits_chain(c, head, &event)) != 0)
+    if ((rc = freeze_judge(journal, head, &event, raw, len)) != 0)
         return rc == ERR_EXISTS ? 0 : rc;
     if (fold_needs_row(&event, &journal->node) &&
         (rc = committer_row(journal, &event.id, &before)) != 0)
@@ -369,12 +431,18 @@ static int commit_peer_event(struct journal *journal, struct change *change, con
     if (!hlc_observe(&c->clock, env_wall_ms(journal->env), event.stamp))
         atomic_fetch_add(&journal->clock_faults, 1);
     committer_add(journal, entry);
+    if (event.kind == EVENT_FREEZE)
+        freeze_heard(journal, &event);
     return 0;
 }
 
 /* As many of CHANGE's events as the batch has room for; ERR_FULL where some are left. */
 static int commit_peer_events(struct journal *journal, struct change *change)
 {
+    int rc = absent_drop(journal, change);
+
+    if (rc)
+        return rc;
     while (change->events_done < change->events_bytes) {
         const uint8_t *at = change->events + change->events_done;
         size_t left = change->events_bytes - change->events_done;
@@ -385,7 +453,7 @@ static int commit_peer_events(struct journal *journal, struct change *change)
         memcpy(&len, at, sizeof len);
         if (len == 0 || len > LIMIT_EVENT_BYTES || len > left - sizeof len)
             return ERR_INVALID;
-        int rc = commit_peer_event(journal, change, at + sizeof len, len);
+        rc = commit_peer_event(journal, change, at + sizeof len, len);
         if (rc)
             return rc;
         change->events_done += sizeof len + len;
@@ -398,8 +466,41 @@ static int commit_fact(struct journal *journal, struct change *change)
 {
     struct decision d = {.event = *change->fact};
 
+    d.event.stamp = 0;
     assert(!fold_concerns_row(&d.event));
-    return commit_event(journal, change, &d, NULL);
+    if (d.event.kind == EVENT_FREEZE)
+        return freeze_fact(journal, change, &d);
+    return committer_event(journal, change, &d, NULL);
+}
+
+/* An own event of a frozen run once more, under the run of now: as it was, its stamp included. */
+static int commit_restated(struct journal *journal, struct change *change)
+{
+    struct committer *c = &journal->committer;
+    struct decision d = {.verdict = VERDICT_COMMIT};
+    struct object *before = NULL;
+    struct id128 origin;
+    uint64_t seq;
+    int rc = event_decode(&d.event, change->move_event, change->move_event_bytes);
+
+    if (rc)
+        return rc;
+    origin = d.event.origin;
+    seq = d.event.seq;
+    d.event.fields &=
+        ~(uint32_t)(d.event.kind == EVENT_FREEZE ? EVENT_HAS_AFTER : EVENT_HAS_FOLLOWS);
+    change->request.id = d.event.id;
+    if ((rc = absent_drop_of(journal, &d.event)) != 0)
+        return rc;
+    if (fold_concerns_row(&d.event) && (rc = committer_row(journal, &d.event.id, &before)) != 0)
+        return rc;
+    rc = committer_event(journal, change, &d, before);
+    object_destroy(&before);
+    if (rc == 0) {
+        c->last->restated = origin;
+        c->last->restated_seq = seq;
+    }
+    return rc;
 }
 
 /* ERR_FULL where CHANGE has to wait for the next batch; else it has its outcome. */
@@ -416,8 +517,12 @@ static int commit_one(struct journal *journal, struct change *change)
         rc = commit_peer_events(journal, change);
     else if (change->request.kind == CHANGE_MERGE)
         rc = commit_merge(journal, change);
+    else if (change->request.kind == CHANGE_REPUT)
+        rc = commit_reput(journal, change);
     else if (change->request.kind == CHANGE_FACT)
         rc = commit_fact(journal, change);
+    else if (change->request.kind == CHANGE_RESTATE)
+        rc = commit_restated(journal, change);
     else
         rc = commit_client_change(journal, change);
     if (rc == ERR_FULL)
@@ -515,8 +620,9 @@ static void publish_batch(struct journal *journal)
 
     pthread_mutex_lock(&journal->lock);
     state_add(&journal->acked, &c->delta);
+    journal->run = c->chain.origin; /* zero where it was left and there is no other yet */
     if (c->chain.seq) {
-        journal->acked.last_origin = journal->run = c->chain.origin;
+        journal->acked.last_origin = c->chain.origin;
         journal->acked_seq = c->chain.seq;
     }
     journal->batches++;

@@ -8,8 +8,8 @@
  * know more than the position says; the records from the position on are merged into them, and
  * merge does not mind.
  *
- *   idle ─► origins ─► rows ─► holders ─► members ─► feature ─► outbox ─► garbage ─► end ─► wait
- *   ─► idle
+ *   idle ─► origins ─► rows ─► losers ─► holders ─► members ─► feature ─► outbox ─► garbage ─► end
+ *   ─► wait ─► idle
  *
  * When: once the events in the database take more than the last snapshot did and at least a
  * minimum, so that all snapshots together cost no more than the events they replace; or when
@@ -181,6 +181,13 @@ static int add_holder(void *arg, const struct snapshot_holder *holder)
     return full_is_one(snapshot_add_holder(&c->writer, holder));
 }
 
+static int add_loser(void *arg, const struct db_conflict *conflict)
+{
+    struct compactor *c = arg;
+
+    return full_is_one(snapshot_add_loser(&c->writer, conflict->loser));
+}
+
 static int add_owed(void *arg, const struct id128 *id, uint64_t since_ms)
 {
     struct snapshot_owed owed = {.id = *id, .since_ms = since_ms};
@@ -224,6 +231,16 @@ static int fill_rows(struct compactor *c, struct db_reader *reader)
     int rc = db_each_row(reader, &c->row, ITEMS_PER_CHUNK, add_row, c);
 
     if (rc == 0 && c->row.done)
+        c->phase = COMPACT_LOSERS;
+    return rc;
+}
+
+static int fill_losers(struct compactor *c, struct db_reader *reader)
+{
+    unsigned count;
+    int rc = db_each_conflict(reader, &c->loser, ITEMS_PER_CHUNK, add_loser, c, &count);
+
+    if (rc == 0 && count == 0)
         c->phase = COMPACT_HOLDERS;
     return rc;
 }
@@ -326,6 +343,10 @@ static int write_chunk(struct journal *journal)
         snapshot_begin_chunk(&c->writer, SNAPSHOT_ROWS);
         rc = fill_rows(c, reader);
         break;
+    case COMPACT_LOSERS:
+        snapshot_begin_chunk(&c->writer, SNAPSHOT_LOSERS);
+        rc = fill_losers(c, reader);
+        break;
     case COMPACT_HOLDERS:
         snapshot_begin_chunk(&c->writer, SNAPSHOT_HOLDERS);
         rc = fill_holders(c, reader);
@@ -388,6 +409,7 @@ static int begin(struct journal *journal)
     c->row = (struct db_cursor){.begun = false};
     c->holder = (struct db_holder_cursor){.begun = false};
     c->member_count = c->member_next = 0;
+    c->loser = (struct db_conflict_cursor){{{0}}, {0}};
     c->owed = (struct id128){{0}};
     c->garbage = 0;
     c->chunks = 0;

@@ -5,6 +5,7 @@
 #ifndef JOURNAL_COMPACT_H
 #define JOURNAL_COMPACT_H
 
+#include "journal/db_conflict.h"
 #include "journal/db_peers.h"
 #include "journal/db_snapshot.h"
 #include "journal/snapshot.h"
@@ -17,6 +18,7 @@ enum compact_phase {
     COMPACT_IDLE,
     COMPACT_ORIGINS,
     COMPACT_ROWS,
+    COMPACT_LOSERS,
     COMPACT_HOLDERS,
     COMPACT_MEMBERS,
     COMPACT_FEATURE,
@@ -40,6 +42,7 @@ struct compactor {
     struct db_holder_cursor holder;
     struct db_member *members; /* NULL: not read yet */
     size_t member_count, member_next;
+    struct db_conflict_cursor loser;
     struct id128 owed;
     lsn_t garbage;
     uint32_t chunks;

@@ -12,6 +12,7 @@
  *   outbox       kind, id, since_ms, size          garbage   freed_at, file
  *   segments     volume, disk, base, end_bytes, sealed, body_bytes, live_bytes, live_record_bytes
  *   snapshots    id, position, chunks            cuts      snapshot, origin, seq, hash
+ *   frozen       origin, node, seq, hash         restate   origin, next, broke
  *
  * Threads: struct db (the one writing connection) belongs to the applier; a db_reader to whoever
  * opened it (query_only). Everything here may block on the disk.
@@ -49,7 +50,9 @@ struct db_origin {
     uint64_t anchor_seq;        /* verification starts above this one */
     uint8_t anchor_hash[SHA256_BYTES];
     bool ended;
-    bool changed;     /* the applier's own: not said to the listener yet */
+    bool frozen;  /* there is a row of it in `frozen` (db_freeze.h); not written by db_origin_set */
+    bool changed; /* the applier's own: not said to the listener yet */
+    bool gap;     /* … events above `seq` were met, but not the next one (mend.c) */
     uint64_t trimmed; /* … compaction has looked at all events up to here since the start */
 };
 

@@ -8,6 +8,7 @@
  * the ends of origins are computed from the rows and compared. Hashes of the event chain are
  * `objctl journal verify`'s, bodies are the scrubber's.
  */
+#include "journal/db_conflict.h"
 #include "journal/db_internal.h"
 #include "journal/vfs.h"
 
@@ -150,7 +151,7 @@ static int check_sums(struct conn *conn, struct report *report)
     return 0;
 }
 
-/* What the rows of both object tables sum up to. */
+/* What the rows of both object tables sum up to, and of conflicts. */
 struct sums {
     uint64_t objects, deleted, bytes, owed, owed_bytes, wanted, wanted_bytes;
     struct hash128 digest;
@@ -167,6 +168,25 @@ static bool is_findable(struct conn *conn, const struct object *object)
 
     object_destroy(&found);
     return rc == 0;
+}
+
+/* The bytes that OBJECT points to are live in their segment. */
+static void sum_place(struct sums *sums, const struct object *object)
+{
+    for (size_t low = 0, high = sums->segment_count; low < high;) {
+        size_t middle = low + (high - low) / 2;
+        uint32_t volume = sums->segments[middle].log.volume;
+
+        if (volume == object->place.volume) {
+            sums->live[middle] += object->size;
+            sums->live_records[middle] += object->record_bytes;
+            break;
+        }
+        if (volume < object->place.volume)
+            low = middle + 1;
+        else
+            high = middle;
+    }
 }
 
 static void sum_object(struct sums *sums, const struct object *object)
@@ -188,20 +208,7 @@ static void sum_object(struct sums *sums, const struct object *object)
         sums->wanted++;
         sums->wanted_bytes += object->size;
     }
-    for (size_t low = 0, high = sums->segment_count; low < high;) {
-        size_t middle = low + (high - low) / 2;
-        uint32_t volume = sums->segments[middle].log.volume;
-
-        if (volume == object->place.volume) {
-            sums->live[middle] += object->size;
-            sums->live_records[middle] += object->record_bytes;
-            break;
-        }
-        if (volume < object->place.volume)
-            low = middle + 1;
-        else
-            high = middle;
-    }
+    sum_place(sums, object);
 }
 
 /* Sum up the rows that WHICH gives. */
@@ -227,6 +234,43 @@ static int sum_rows(struct conn *conn, enum statement which, struct sums *sums,
             finding(report, "a row of objects that its id does not lead to\n");
         sum_object(sums, object);
         object_destroy(&object);
+    }
+    sqlite3_reset(select);
+    return rc;
+}
+
+/* Bytes that lost are live, too; a row is gone with what it is about. */
+static int sum_losers(struct conn *conn, struct sums *sums, struct report *report)
+{
+    static const struct db_conflict_cursor start;
+    sqlite3_stmt *select;
+    int rc = conn_statement(conn, STATEMENT_CONFLICTS, &select);
+
+    if (rc)
+        return rc;
+    int code = sqlite3_bind_blob(select, 1, start.id.bytes, sizeof start.id.bytes, SQLITE_STATIC);
+    code |= sqlite3_bind_blob(select, 2, start.sha256, SHA256_BYTES, SQLITE_STATIC);
+    code |= sqlite3_bind_int64(select, 3, -1); /* all of them */
+    if (code != SQLITE_OK)
+        return ERR_NO_MEMORY;
+    while ((rc = conn_step(conn, select)) == 1) {
+        struct object *loser, *row = NULL;
+
+        rc = object_from_row(select, &loser);
+        if (rc == ERR_CORRUPT) {
+            finding(report, "a row of conflicts that cannot be read\n");
+            continue;
+        }
+        if (rc)
+            break;
+        sum_place(sums, loser);
+        rc = find_object(conn, &loser->id, &row);
+        if (rc == ERR_NOT_FOUND || (rc == 0 && row->flags & OBJECT_DELETED))
+            finding(report, "a row of conflicts about an object that is not there\n");
+        object_destroy(&row);
+        object_destroy(&loser);
+        if (rc && rc != ERR_NOT_FOUND)
+            break;
     }
     sqlite3_reset(select);
     return rc;
@@ -350,6 +394,8 @@ static int check_all(struct conn *conn, struct report *report)
         rc = sum_rows(conn, STATEMENT_ALL_OBJECTS, &sums, report);
     if (!rc)
         rc = sum_rows(conn, STATEMENT_ALL_OBJECTS_MORE, &sums, report);
+    if (!rc)
+        rc = sum_losers(conn, &sums, report);
     if (!rc)
         rc = check_counters(conn, &sums, report);
     if (!rc)

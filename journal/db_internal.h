@@ -10,10 +10,12 @@
  * which looks like an empty table. So nobody may pass over what these return. */
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wredundant-decls"
+/* NOLINTBEGIN(readability-redundant-declaration) */
 int sqlite3_bind_blob(sqlite3_stmt *, int, const void *, int, void (*)(void *)) MUST_CHECK;
 int sqlite3_bind_text(sqlite3_stmt *, int, const char *, int, void (*)(void *)) MUST_CHECK;
 int sqlite3_bind_int(sqlite3_stmt *, int, int) MUST_CHECK;
 int sqlite3_bind_int64(sqlite3_stmt *, int, sqlite3_int64) MUST_CHECK;
+/* NOLINTEND(readability-redundant-declaration) */
 #pragma GCC diagnostic pop
 
 #define DB_APPLICATION_ID 0x4F424A53 /* "OBJS" */
@@ -44,6 +46,12 @@ enum statement {
     STATEMENT_SEGMENT_REMOVE,
     STATEMENT_GARBAGE_ADD,
     STATEMENT_GARBAGE_REMOVE,
+    STATEMENT_CONFLICT_SET,
+    STATEMENT_CONFLICT_REMOVE,
+    STATEMENT_CONFLICT_SUMS,
+    STATEMENT_CONFLICT_OF,
+    STATEMENT_CONFLICT_FOR,
+    STATEMENT_CONFLICT,
     STATEMENT_OUTBOX_SINCE,
     STATEMENT_SNAPSHOT_SET,
     STATEMENT_SNAPSHOT_OLDER,
@@ -59,7 +67,11 @@ enum statement {
     STATEMENT_HOLDER_SET,
     STATEMENT_HOLDERS_REMOVE,
     STATEMENT_FEATURE_RAISE,
-    STATEMENT_LAST_OF_WRITER = STATEMENT_FEATURE_RAISE,
+    STATEMENT_FROZEN_SET,
+    STATEMENT_RESTATE_ADD,
+    STATEMENT_RESTATE_LOWER,
+    STATEMENT_RESTATE_SET,
+    STATEMENT_LAST_OF_WRITER = STATEMENT_RESTATE_SET,
     /* readers */
     STATEMENT_EVENTS,
     STATEMENT_OBJECTS,
@@ -77,6 +89,9 @@ enum statement {
     STATEMENT_AUTHOR,
     STATEMENT_COPIES,
     STATEMENT_RUN,
+    STATEMENT_CONFLICTS,
+    STATEMENT_FROZEN,
+    STATEMENT_RESTATE,
     STATEMENT_FEATURE,
     STATEMENT_OWED_OTHERS,
     STATEMENT_RANGE,
@@ -144,6 +159,9 @@ bool event_key_fits(int64_t origin_no, uint64_t seq);
 #define EVENT_SEQ_BITS       40
 #define EVENT_SEQ_MAX        ((UINT64_C(1) << EVENT_SEQ_BITS) - 1)
 #define OBJECT_KEY_PARAMETER 27
+/* In the statements about conflicts; as a column it follows those of the row. */
+#define CONFLICT_TARGET_PARAMETER 27
+#define CONFLICT_TARGET_COLUMN    26
 
 /* A row of STATEMENT_EACH_HOLDER, and the holder's number. */
 struct snapshot_holder;

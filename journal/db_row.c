@@ -409,6 +409,7 @@ static void origin_from_row(struct row *row, void *at)
     o->anchor_seq = take_number(row, 5, UINT64_MAX);
     take_blob(row, 6, o->anchor_hash, sizeof o->anchor_hash);
     o->ended = take_number(row, 7, 1);
+    o->frozen = take_number(row, 8, 1);
 }
 
 static void segment_from_row(struct row *row, void *at)

@@ -62,6 +62,19 @@ static const char peer_schema[] =
     "held INTEGER NOT NULL, stamp INTEGER NOT NULL, origin BLOB NOT NULL, "
     "PRIMARY KEY (id, member, sha256)) WITHOUT ROWID;";
 
+/* Since version 4: bytes that lost against others under their id (db_conflict.h). */
+static const char conflict_schema[] =
+    "CREATE TABLE conflicts(id BLOB NOT NULL, " OBJECT_MEMBERS ", target BLOB NOT NULL, "
+    "PRIMARY KEY (id, sha256)) WITHOUT ROWID;"
+    "CREATE INDEX conflicts_by_target ON conflicts(target);";
+
+/* Since version 4: runs that contradict themselves, and what of our own is to be said again. */
+static const char freeze_schema[] =
+    "CREATE TABLE frozen(origin BLOB PRIMARY KEY, node BLOB NOT NULL, seq INTEGER NOT NULL, "
+    "hash BLOB NOT NULL) WITHOUT ROWID;"
+    "CREATE TABLE restate(origin BLOB PRIMARY KEY, next INTEGER NOT NULL, "
+    "broke INTEGER NOT NULL) WITHOUT ROWID;";
+
 /* Since version 4: what the members have agreed on. */
 static const char cluster_schema[] =
     "CREATE TABLE cluster(one INTEGER PRIMARY KEY CHECK (one = 1), feature INTEGER NOT NULL);"
@@ -123,7 +136,8 @@ static const char *const texts[STATEMENT_COUNT] = {
     [STATEMENT_FIND] = "SELECT " OBJECT_COLUMNS " FROM objects WHERE key = ?1",
     [STATEMENT_FIND_MORE] = "SELECT " OBJECT_COLUMNS " FROM objects_more WHERE id = ?1",
     [STATEMENT_STATE] = "SELECT " STATE_COLUMNS " FROM state",
-    [STATEMENT_ORIGINS] = "SELECT " ORIGIN_COLUMNS " FROM origins ORDER BY no",
+    [STATEMENT_ORIGINS] = "SELECT " ORIGIN_COLUMNS ", EXISTS (SELECT 1 FROM frozen f WHERE "
+                          "f.origin = o.origin) FROM origins o ORDER BY no",
     [STATEMENT_SEGMENTS] = "SELECT " SEGMENT_COLUMNS " FROM segments ORDER BY volume",
     [STATEMENT_SNAPSHOT] =
         "SELECT id, position, chunks FROM snapshots ORDER BY position DESC LIMIT 2",
@@ -163,6 +177,17 @@ static const char *const texts[STATEMENT_COUNT] = {
     [STATEMENT_GARBAGE_ADD] = "INSERT OR IGNORE INTO garbage(freed_at, file) VALUES(?1, ?2)",
     [STATEMENT_GARBAGE_REMOVE] = "DELETE FROM garbage WHERE freed_at <= ?1",
 
+    [STATEMENT_CONFLICT_SET] = "INSERT OR REPLACE INTO conflicts(" OBJECT_COLUMNS
+                               ", target) VALUES(" OBJECT_PARAMETERS ", ?27)",
+    [STATEMENT_CONFLICT_REMOVE] = "DELETE FROM conflicts WHERE id = ?1 AND sha256 = ?2",
+    [STATEMENT_CONFLICT_SUMS] = "SELECT count(*), coalesce(sum(size), 0) FROM conflicts",
+    [STATEMENT_CONFLICT_OF] =
+        "SELECT " OBJECT_COLUMNS ", target FROM conflicts WHERE id = ?1 LIMIT 1",
+    [STATEMENT_CONFLICT_FOR] =
+        "SELECT " OBJECT_COLUMNS ", target FROM conflicts WHERE target = ?1 LIMIT 1",
+    [STATEMENT_CONFLICT] =
+        "SELECT " OBJECT_COLUMNS ", target FROM conflicts WHERE id = ?1 AND sha256 = ?2",
+
     [STATEMENT_OUTBOX_SINCE] = "UPDATE outbox SET since_ms = ?2 WHERE kind = 1 AND id = ?1",
     [STATEMENT_SNAPSHOT_SET] =
         "INSERT OR REPLACE INTO snapshots(id, position, chunks) VALUES(?1, ?2, ?3)",
@@ -188,6 +213,16 @@ static const char *const texts[STATEMENT_COUNT] = {
         "WHERE (stamp, origin) < (?5, ?6)",
     [STATEMENT_HOLDERS_REMOVE] = "DELETE FROM holders WHERE id = ?1",
     [STATEMENT_FEATURE_RAISE] = "UPDATE cluster SET feature = ?1 WHERE feature < ?1",
+
+    [STATEMENT_FROZEN_SET] =
+        "INSERT INTO frozen(origin, node, seq, hash) VALUES(?1, ?2, ?3, ?4) "
+        "ON CONFLICT(origin) DO UPDATE SET seq = ?3, hash = ?4 WHERE (?3, ?4) < (seq, hash)",
+    [STATEMENT_RESTATE_ADD] =
+        "INSERT INTO restate(origin, next, broke) VALUES(?1, ?2, ?3) ON CONFLICT(origin) "
+        "DO UPDATE SET next = min(next, ?2), broke = min(broke, ?3)",
+    [STATEMENT_RESTATE_LOWER] =
+        "UPDATE restate SET next = min(next, ?2), broke = min(broke, ?3) WHERE origin = ?1",
+    [STATEMENT_RESTATE_SET] = "UPDATE restate SET next = ?2 WHERE origin = ?1 AND next < ?2",
 
     [STATEMENT_EVENTS] = "SELECT key, raw FROM events WHERE key BETWEEN ?1 AND ?2 ORDER BY key",
     [STATEMENT_OBJECTS] =
@@ -215,8 +250,13 @@ static const char *const texts[STATEMENT_COUNT] = {
         "ON h.id = ?1 AND h.member = m.no AND h.sha256 = ?2 WHERE m.state = 1 OR m.node = ?3",
     [STATEMENT_AUTHOR] = "SELECT node FROM origins WHERE origin = ?1",
     [STATEMENT_RUN] = "SELECT no FROM origins WHERE origin = ?1",
+    [STATEMENT_CONFLICTS] = "SELECT " OBJECT_COLUMNS ", target FROM conflicts "
+                            "WHERE (id, sha256) > (?1, ?2) ORDER BY id, sha256 LIMIT ?3",
+    [STATEMENT_FROZEN] = "SELECT origin, node, seq, hash FROM frozen ORDER BY origin",
+    [STATEMENT_RESTATE] = "SELECT origin, next, broke FROM restate ORDER BY origin",
     [STATEMENT_FEATURE] = "SELECT feature FROM cluster",
-    [STATEMENT_OWED_OTHERS] = "SELECT count(*) FROM outbox WHERE kind > 2",
+    [STATEMENT_OWED_OTHERS] =
+        "SELECT (SELECT count(*) FROM outbox WHERE kind > 2) + (SELECT count(*) FROM conflicts)",
     [STATEMENT_RANGE] = "SELECT " OBJECT_COLUMNS " FROM objects WHERE key >= ?1 ORDER BY key",
     [STATEMENT_GARBAGE] = "SELECT file, freed_at FROM garbage WHERE freed_at > ?1 AND "
                           "freed_at < ?2 ORDER BY freed_at, file LIMIT ?3",
@@ -423,6 +463,10 @@ int conn_upgrade(struct conn *conn)
     if (!rc)
         rc = conn_exec(conn, cluster_schema);
     if (!rc)
+        rc = conn_exec(conn, conflict_schema);
+    if (!rc)
+        rc = conn_exec(conn, freeze_schema);
+    if (!rc)
         rc = conn_exec(conn, version);
     if (!rc)
         rc = conn_exec(conn, "COMMIT");
@@ -443,6 +487,10 @@ int conn_create_schema(struct conn *conn, const struct id128 *node, const struct
     rc = conn_exec(conn, schema);
     if (!rc)
         rc = conn_exec(conn, peer_schema);
+    if (!rc)
+        rc = conn_exec(conn, conflict_schema);
+    if (!rc)
+        rc = conn_exec(conn, freeze_schema);
     if (!rc)
         rc = conn_exec(conn, cluster_schema);
     if (!rc)

@@ -182,6 +182,18 @@ static int decide_hold(struct decision *out, const struct object *row,
     return 0;
 }
 
+/* Facts that are newer than the put that lost stay: its event says what was true then. */
+static int decide_reput(struct decision *out, const struct object *row,
+                        const struct request *request)
+{
+    assert(request->stamp > 0);
+    if (row)
+        return decide_hold(out, row, request);
+    put_event(out, NULL, request);
+    out->event.stamp = request->stamp;
+    return 0;
+}
+
 static int decide_drop(struct decision *out, const struct object *row,
                        const struct request *request)
 {
@@ -228,10 +240,13 @@ int decide(struct decision *out, const struct object *row, const struct request 
         return decide_drop(out, row, request);
     case CHANGE_MOVE:
         return decide_move(out, row, request);
+    case CHANGE_REPUT:
+        return decide_reput(out, row, request);
     case CHANGE_SNAPSHOT:
     case CHANGE_PEER:
     case CHANGE_MERGE:
     case CHANGE_FACT:
+    case CHANGE_RESTATE:
         break;
     }
     assert(!"a kind of change that is none");

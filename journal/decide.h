@@ -19,6 +19,8 @@ enum change_kind {
     CHANGE_PEER,     /* events of other nodes: never decided */
     CHANGE_MERGE,    /* chunks of a merge with a peer: never decided */
     CHANGE_FACT,     /* an event of ours that concerns no object: never decided */
+    CHANGE_REPUT,    /* bytes that lost under another id, put under this one (conflict.h) */
+    CHANGE_RESTATE,  /* an event of ours of a frozen run, once more: never decided */
 };
 
 /* What is asked; `fields` (EVENT_HAS_…) tells which members are present. */
@@ -38,6 +40,7 @@ struct request {
      * (damaged) a moment ago; HOLD, DROP: the bad one. */
     bool verified, damaged;
     struct place checked;
+    hlc_time stamp; /* REPUT: that of the put that lost */
     /* PUT, META, DELETE: what must hold; NULL: nothing. Lent, as the texts are. */
     const struct condition *condition;
 };
@@ -50,7 +53,8 @@ enum verdict {
 struct decision {
     enum verdict verdict;
     bool store_body;
-    struct event event;     /* kind, id and payload; origin, seq, stamp, prev are the committer's */
+    struct event event;     /* kind, id and payload; origin, seq, prev are the committer's, and so
+                               is a stamp of 0 */
     struct event_item item; /* HOLD, DROP: what event.items points to, so do not copy a decision */
 };
 
@@ -72,7 +76,9 @@ struct decision {
  * reason DELETE_EXPIRED only where a live row still expires, and at REQUEST's expires_ms where that
  * is present: whoever prolonged it meanwhile keeps it. Drop commits where row->place is still
  * `checked`, else UNCHANGED. Move likewise; it has no event of its own (kind 0), the record's is
- * written again. Texts in the decision are REQUEST's or ROW's.
+ * written again. Reput of an unknown id is a put event with the stamp that was given; where the
+ * same bytes are known and not here it is a hold, where they are here UNCHANGED. Texts in the
+ * decision are REQUEST's or ROW's.
  */
 int decide(struct decision *out, const struct object *row,
            const struct request *request) MUST_CHECK;

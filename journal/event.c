@@ -25,6 +25,8 @@
  *   who     member*, freeze*  bin16 the node; the origin
  *   feature feature*      uint      the cluster's feature level from now on, at least 1
  *   follows all, freeze*  array     [origin bin16, seq, hash bin32]: the run before; where it broke
+ *   of      freeze        bin16     the node whose run the frozen one is
+ *   after   freeze        array     as follows of other kinds: the run before
  *
  * Writing is journal/pack's, reading journal/unpack's. Both ends share the rules in event_error, so
  * this node never journals what its peers, or itself after a restart, would refuse. Failure: one
@@ -80,7 +82,7 @@ static const struct {
     [EVENT_UNBIND] = {"unbind", EVENT_HAS_BIND, EVENT_HAS_BIND | EVENT_HAS_FOLLOWS},
     [EVENT_MEMBER] = {"member", EVENT_HAS_MEMBER, EVENT_HAS_MEMBER | EVENT_HAS_FOLLOWS},
     [EVENT_FREEZE] = {"freeze", EVENT_HAS_FREEZE | EVENT_HAS_FOLLOWS,
-                      EVENT_HAS_FREEZE | EVENT_HAS_FOLLOWS},
+                      EVENT_HAS_FREEZE | EVENT_HAS_FOLLOWS | EVENT_HAS_RUN_NODE | EVENT_HAS_AFTER},
     [EVENT_FEATURE] = {"feature", EVENT_HAS_FEATURE, EVENT_HAS_FEATURE | EVENT_HAS_FOLLOWS},
 #ifdef OBJSTORE_FEATURE_BUILD
     [EVENT_SAMPLE] = {"sample", EVENT_HAS_NAME, EVENT_HAS_NAME | EVENT_HAS_FOLLOWS},
@@ -183,6 +185,8 @@ bool event_says_ok(const struct event *event)
            (!(has & EVENT_HAS_REASON) || event->reason <= DELETE_EXPIRED) &&
            (!(has & EVENT_HAS_FOLLOWS) ||
             (event->follows.seq > 0 && event->follows.seq <= LARGEST)) &&
+           (!(has & EVENT_HAS_AFTER) || (event->after.seq > 0 && event->after.seq <= LARGEST)) &&
+           (!(has & EVENT_HAS_FREEZE) || !id_is_zero(&event->subject)) &&
            (!(has & EVENT_HAS_ITEMS) ||
             (event->item_count > 0 && event->item_count <= LIMIT_EVENT_LIST_ITEMS)) &&
            (!(has & EVENT_HAS_CLOUD) || cloud_ok(event)) &&
@@ -252,9 +256,9 @@ static void pack_key_bin(struct buf *out, const char *key, const void *data, siz
     pack_bin(out, data, len);
 }
 
-static void pack_follows(struct buf *out, const struct event_ref *follows)
+static void pack_ref(struct buf *out, const char *key, const struct event_ref *follows)
 {
-    pack_key(out, "follows");
+    pack_key(out, key);
     pack_array(out, 3);
     pack_bin(out, follows->origin.bytes, sizeof follows->origin.bytes);
     pack_uint(out, follows->seq);
@@ -333,7 +337,11 @@ static void pack_other_fields(struct buf *out, const struct event *event)
     if (has & EVENT_HAS_FEATURE)
         pack_key_uint(out, "feature", event->feature);
     if (has & EVENT_HAS_FOLLOWS)
-        pack_follows(out, &event->follows);
+        pack_ref(out, "follows", &event->follows);
+    if (has & EVENT_HAS_RUN_NODE)
+        pack_key_bin(out, "of", event->run_node.bytes, sizeof event->run_node.bytes);
+    if (has & EVENT_HAS_AFTER)
+        pack_ref(out, "after", &event->after);
 }
 
 static bool sums_are_a_map(struct text sums)
@@ -399,6 +407,8 @@ enum key {
     KEY_STATE,
     KEY_WHO,
     KEY_FOLLOWS,
+    KEY_OF,
+    KEY_AFTER,
     KEY_BACKEND,
     KEY_ETAG,
     KEY_FEATURE,
@@ -430,6 +440,8 @@ static const struct {
     [KEY_STATE] = {"state", 5, EVENT_HAS_MEMBER},
     [KEY_WHO] = {"who", 3, EVENT_HAS_MEMBER | EVENT_HAS_FREEZE},
     [KEY_FOLLOWS] = {"follows", 7, EVENT_HAS_FOLLOWS},
+    [KEY_OF] = {"of", 2, EVENT_HAS_RUN_NODE},
+    [KEY_AFTER] = {"after", 5, EVENT_HAS_AFTER},
     [KEY_BACKEND] = {"backend", 7, 0}, /* in the map under cloud alone, as etag */
     [KEY_ETAG] = {"etag", 4, 0},
     [KEY_FEATURE] = {"feature", 7, EVENT_HAS_FEATURE},
@@ -471,7 +483,7 @@ static void read_items(struct unpack *unpack, struct event *out)
     out->item_count = len / ITEM_BYTES;
 }
 
-static void read_follows(struct unpack *unpack, struct event_ref *out)
+static void read_ref(struct unpack *unpack, struct event_ref *out)
 {
     if (unpack_array(unpack) != 3)
         unpack_fail(unpack);
@@ -582,7 +594,13 @@ static void read_value(struct unpack *unpack, struct event *out, enum key key)
         unpack_bytes(unpack, out->subject.bytes, sizeof out->subject.bytes);
         break;
     case KEY_FOLLOWS:
-        read_follows(unpack, &out->follows);
+        read_ref(unpack, &out->follows);
+        break;
+    case KEY_OF:
+        unpack_bytes(unpack, out->run_node.bytes, sizeof out->run_node.bytes);
+        break;
+    case KEY_AFTER:
+        read_ref(unpack, &out->after);
         break;
     case KEY_FEATURE:
         out->feature = (uint32_t)unpack_uint(unpack, UINT32_MAX);

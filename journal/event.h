@@ -52,7 +52,9 @@ enum event_fields { /* which optional members are present */
                     EVENT_HAS_PURGE = 1 << 14,
                     EVENT_HAS_SUMS =
                         1 << 15, /* a map for further digests: md5, crc32, …; raw msgpack */
-                    EVENT_HAS_FEATURE = 1 << 16, /* feature: the level */
+                    EVENT_HAS_FEATURE = 1 << 16,  /* feature: the level */
+                    EVENT_HAS_RUN_NODE = 1 << 20, /* freeze: whose run the subject is */
+                    EVENT_HAS_AFTER = 1 << 21, /* freeze: the run before, as `follows` of others */
 };
 
 enum delete_reason { DELETE_BY_CLIENT = 0, DELETE_EXPIRED = 1 };
@@ -100,6 +102,8 @@ struct event {
     struct id128 subject;
     uint32_t feature;
     struct text sums; /* raw msgpack map */
+    struct id128 run_node;
+    struct event_ref after; /* a freeze needs `follows` for where the subject broke */
 };
 
 /*

@@ -6,7 +6,11 @@
  * A record that carries a body of exactly the bytes that the row names becomes the row's place
  * where it is higher in the log than the place known so far. That one rule serves puts, moves and
  * rebuilds that meet records in another order than they were written in.
+ *
+ * Bytes that are here and lose against others under their id go on being live in the entry's
+ * `loser`: see conflict.h.
  */
+#include "journal/conflict.h"
 #include "journal/journal_internal.h"
 
 #include <assert.h>
@@ -77,25 +81,33 @@ static bool names_bytes(const struct object *object, const struct event *event, 
            memcmp(item.sha256, object->sha256, SHA256_BYTES) == 0;
 }
 
+/* The place of the body that the record at PLACE with HEADER bears. */
+static struct place body_place(const struct record_header *header, const struct place *place,
+                               uint32_t *bytes)
+{
+    struct place out = *place;
+
+    *bytes = (uint32_t)record_bytes(header);
+    if (header->flags & RECORD_LARGE) {
+        out.volume = PLACE_LARGE;
+        out.offset = header->file;
+        *bytes = 0;
+    }
+    return out;
+}
+
 /* The record at PLACE bears a body; make it AFTER's where it is what AFTER names. */
 static void take_body(struct object *after, const struct object *before, const struct event *event,
                       const void *raw, size_t raw_bytes, const struct record_header *header,
                       const struct place *place)
 {
-    bool large = header->flags & RECORD_LARGE;
-    bool has = large || header->flags & RECORD_HAS_BODY;
+    bool has = header->flags & (RECORD_LARGE | RECORD_HAS_BODY);
 
     if (!has || !is_live(after) || after->size != header->size ||
         (!place_is_none(&after->place) && after->place.lsn >= place->lsn) ||
         !names_bytes(after, event, raw, raw_bytes))
         return;
-    after->place = *place;
-    after->record_bytes = (uint32_t)record_bytes(header);
-    if (large) {
-        after->place.volume = PLACE_LARGE;
-        after->place.offset = header->file;
-        after->record_bytes = 0;
-    }
+    after->place = body_place(header, place, &after->record_bytes);
     /* A put into nothing says all that the row says; a move takes the same event elsewhere. */
     if (event->kind != EVENT_PUT)
         after->flags &= ~(uint32_t)OBJECT_PLAIN;
@@ -157,6 +169,23 @@ bool fold_is_covered(const struct event *event)
     return fold_is_peer_fact(event->kind) || fold_concerns_row(event);
 }
 
+/* The record bears bytes that have lost already. */
+static int fold_loser(struct entry *entry, const struct object *before, const struct event *event,
+                      const struct record_header *header, const struct place *place)
+{
+    bool has = header->flags & (RECORD_LARGE | RECORD_HAS_BODY);
+    uint32_t bytes;
+
+    entry->conflict = header->type != RECORD_MOVE && conflict_is(before, event);
+    if (conflict_beats(before, entry->object) || !has || event->size != header->size ||
+        !conflict_loses(event, entry->object))
+        return 0;
+    entry->loser_taken = true;
+    struct place at = body_place(header, place, &bytes);
+
+    return conflict_loser(&entry->loser, event, &at, bytes);
+}
+
 /* Two puts of the same bytes: the row names the later one alone, but each has left a copy with its
  * author. */
 static void note_also_put(struct entry *entry, const struct object *before,
@@ -187,13 +216,18 @@ static int fold_row(struct entry *entry, const struct object *before, const stru
     note_also_put(entry, before, event);
     drop_body(entry->object, event, raw, raw_bytes, header, place, self);
     take_body(entry->object, before, event, raw, raw_bytes, header, place);
-    fold_changes(entry, before);
-    return 0;
+    rc = fold_loser(entry, before, event, header, place);
+    return rc ? rc : fold_changes(entry, before);
 }
 
-void fold_changes(struct entry *entry, const struct object *before)
+int fold_changes(struct entry *entry, const struct object *before)
 {
-    if (before && !place_is_none(&before->place) &&
+    /* Bytes that are here, to which the row pointed, have lost. */
+    if (conflict_beats(before, entry->object) && !(entry->loser = object_copy(before)))
+        return ERR_NO_MEMORY;
+    bool kept = entry->loser && !entry->loser_taken;
+
+    if (before && !kept && !place_is_none(&before->place) &&
         !place_equal(&before->place, &entry->object->place)) {
         entry->place_moved = true;
         entry->place_before = before->place;
@@ -210,6 +244,7 @@ void fold_changes(struct entry *entry, const struct object *before)
         wanted != entry->wanted_after ||
         (wanted && memcmp(before->sha256, entry->object->sha256, SHA256_BYTES) != 0);
     fold_delta(&entry->delta, before, entry->object);
+    return 0;
 }
 
 int fold_event(struct entry **out, const struct object *before, const struct event *event,
@@ -231,6 +266,10 @@ int fold_event(struct entry **out, const struct object *before, const struct eve
     if (event->fields & EVENT_HAS_FOLLOWS && event->kind != EVENT_FREEZE) {
         entry->ends_origin = true;
         entry->ended = event->follows.origin;
+    }
+    if (event->fields & EVENT_HAS_AFTER) {
+        entry->ends_origin = true;
+        entry->ended = event->after.origin;
     }
     entry->kind = event->kind;
     entry->is_covered = fold_is_covered(event);

@@ -74,17 +74,47 @@ void heads_begin(struct heads *heads)
     heads->batch++;
 }
 
+static void touch(struct heads *heads, struct head *head)
+{
+    if (head->touched == heads->batch)
+        return;
+    head->touched = heads->batch;
+    head->seq_before = head->seq;
+    memcpy(head->hash_before, head->hash, SHA256_BYTES);
+    head->frozen_before = head->frozen;
+}
+
 void heads_set(struct heads *heads, struct head *head, uint64_t seq,
                const uint8_t hash[SHA256_BYTES])
 {
     assert(seq > head->seq && !id_is_zero(&head->origin));
-    if (head->touched != heads->batch) {
-        head->touched = heads->batch;
-        head->seq_before = head->seq;
-        memcpy(head->hash_before, head->hash, SHA256_BYTES);
-    }
+    touch(heads, head);
     head->seq = seq;
     memcpy(head->hash, hash, SHA256_BYTES);
+}
+
+void heads_freeze(struct heads *heads, struct head *head)
+{
+    touch(heads, head);
+    head->frozen = true;
+}
+
+int heads_judge(const struct head *head, uint64_t seq, const uint8_t prev[SHA256_BYTES],
+                const void *raw, size_t len)
+{
+    uint8_t hash[SHA256_BYTES];
+
+    assert(seq > 0);
+    if (seq < head->seq)
+        return ERR_RANGE;
+    if (seq == head->seq) {
+        sha256(raw, len, hash);
+        return memcmp(hash, head->hash, SHA256_BYTES) == 0 ? ERR_EXISTS : ERR_CONFLICT;
+    }
+    if (seq > head->seq + 1)
+        return ERR_AGAIN;
+    /* The hash of nothing is zero, as the first event's `prev` is. */
+    return memcmp(prev, head->hash, SHA256_BYTES) == 0 ? 0 : ERR_CONFLICT;
 }
 
 void heads_undo(struct heads *heads)
@@ -96,6 +126,7 @@ void heads_undo(struct heads *heads)
             continue;
         head->seq = head->seq_before;
         memcpy(head->hash, head->hash_before, SHA256_BYTES);
+        head->frozen = head->frozen_before;
         head->touched = 0;
     }
 }

@@ -21,9 +21,11 @@ struct head {
     struct id128 origin;
     uint64_t seq; /* 0: nothing yet */
     uint8_t hash[SHA256_BYTES];
+    bool frozen; /* it contradicts itself: nothing more of it is taken */
     /* As it was before the batch that touched it last. */
     uint64_t touched, seq_before;
     uint8_t hash_before[SHA256_BYTES];
+    bool frozen_before;
 };
 
 struct heads {
@@ -42,6 +44,16 @@ struct head *heads_get(struct heads *heads, const struct id128 *origin) MUST_CHE
 void heads_begin(struct heads *heads);
 void heads_set(struct heads *heads, struct head *head, uint64_t seq,
                const uint8_t hash[SHA256_BYTES]);
+void heads_freeze(struct heads *heads, struct head *head);
 void heads_undo(struct heads *heads);
+
+/*
+ * Does event SEQ, the LEN bytes at RAW, which follows one with hash PREV, continue HEAD? 0: it is
+ * the next one. ERR_EXISTS: it is the last one. ERR_RANGE: it lies below that, where only the
+ * events themselves can tell. ERR_AGAIN: some before it are missing. ERR_CONFLICT: there are two of
+ * it, or of one before it.
+ */
+int heads_judge(const struct head *head, uint64_t seq, const uint8_t prev[SHA256_BYTES],
+                const void *raw, size_t len) MUST_CHECK;
 
 #endif

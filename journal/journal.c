@@ -88,11 +88,14 @@ static int check_node(struct journal *journal, char *message, size_t cap)
     struct applier *a = &journal->applier;
     int rc = 0;
 
-    if (journal->node_is_new)
+    if (journal->node_is_new || journal->config.new_node)
         journal->node = a->state.node;
     if (!id_equal(&journal->node, &a->state.node)) {
-        snprintf(message, cap, "%s/NODE_ID: names another node than journal.db does",
-                 journal->config.dirs->state_dir);
+        snprintf(
+            message, cap,
+            "%s/NODE_ID: names another node than journal.db does; if it was about to get a new "
+            "id, 'objctl journal new-node-id' goes on with that",
+            journal->config.dirs->state_dir);
         return ERR_WRONG_STORE;
     }
     if (journal->node_is_new && (rc = journal_save_node(journal)) != 0)
@@ -279,6 +282,7 @@ int journal_alloc(struct journal **out, const struct journal_config *config)
     journal->config = *config;
     journal->env = config->dirs->env;
     journal->scrub.interval_ms = config->scrub_interval_ms;
+    atomic_store(&journal->restate.due, true);
     pthread_mutex_init(&journal->lock, NULL);
     pthread_mutex_init(&journal->applier.sums_lock, NULL);
     pthread_condattr_init(&attr);
@@ -331,6 +335,8 @@ void journal_close(struct journal **journal_ptr)
     assert(!journal->threaded);
     scrub_release(&journal->scrub);
     compact_release(&journal->compactor);
+    reput_release(&journal->reput);
+    restate_release(&journal->restate);
     committer_close(journal);
     db_reader_close(&journal->cleaner.reader);
     applier_close(journal);
@@ -668,6 +674,9 @@ void journal_stats(struct journal *journal, struct journal_stats *out)
     out->repaired = atomic_load(&journal->repaired);
     out->lost = atomic_load(&journal->lost);
     out->conflicts = atomic_load(&journal->conflicts);
+    out->losers = atomic_load(&journal->losers);
+    out->loser_bytes = atomic_load(&journal->loser_bytes);
+    out->reputs = atomic_load(&journal->reput.done);
     out->clock = atomic_load(&journal->clock_faults);
     out->refused = atomic_load(&journal->refused);
     out->scrub_done = atomic_load(&journal->scrub.objects);

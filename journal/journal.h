@@ -27,9 +27,10 @@ struct journal_config {
     const struct store_dirs *dirs; /* open; lent for the journal's life */
     struct ram *ram;               /* lent; NULL: none. Kept coherent with every commit. */
     bool sync;                     /* false: --durability=async */
-    uint64_t segment_bytes;        /* 0: the default; tests use less */
-    uint64_t scrub_interval_ms;    /* 0: no scrub */
-    uint64_t compact_bytes;        /* of events from which on they are compacted; 0: the default */
+    bool new_node;              /* journal_new_node follows: NODE_ID may be ahead of the database */
+    uint64_t segment_bytes;     /* 0: the default; tests use less */
+    uint64_t scrub_interval_ms; /* 0: no scrub */
+    uint64_t compact_bytes;     /* of events from which on they are compacted; 0: the default */
 };
 
 /* What a client or the node itself wants done; filled by the caller, owned by it until DONE. */
@@ -46,6 +47,8 @@ struct change {
      * CHANGE_MERGE: chunks of a merge (merge_chunk.h), laid out likewise. */
     const uint8_t *events;
     size_t events_bytes;
+    /* CHANGE_REPUT: the id under which these bytes lost. */
+    struct id128 lost;
     /* CHANGE_FACT: kind and payload of an event without an object; lent until DONE. Its stamp,
      * where there is one, is the one that it replaces: what is journaled bears a later one. */
     const struct event *fact;
@@ -71,6 +74,7 @@ struct change {
     size_t events_done;        /* bytes of `events` that are in this batch or an earlier one */
     const uint8_t *move_event; /* or a snapshot's chunk */
     uint32_t move_event_bytes;
+    bool move_rotten;  /* its body does not verify, and no row pointed to it */
     bool move_covered; /* a snapshot covers the event: without a live body it need not move */
     struct place move_from;
     struct record_header move_header;
@@ -108,7 +112,8 @@ void journal_on_damage(struct journal *journal,
 /* One event that the applier has put into SQLite, and that may have changed who has copies of what
  * or who shall have. Lent for the call. */
 struct journal_copy_news {
-    const uint8_t *event; /* encoded: put, meta, hold, drop, delete */
+    const uint8_t *event; /* encoded: put, meta, hold, drop, delete; NULL: much may have changed, as
+                             rows of a merge are in SQLite */
     size_t len;
     const struct id128 *wanted; /* this node wants a copy of it from now on; NULL: none */
 };
@@ -164,6 +169,9 @@ struct journal_stats {
     uint64_t pending, pending_bytes;
     uint64_t segments, dead_bytes, cleaned_segments, moved_records;
     uint64_t bad_blocks, repaired, lost, conflicts, clock, refused;
+    uint64_t losers,
+        loser_bytes; /* bodies that lost under their id, still to get one of their own */
+    uint64_t reputs; /* that got it since the start */
     uint64_t scrub_done, scrub_total_bytes, scrub_errors, scrub_finished_ms;
     bool read_only;
     uint64_t recovered_records, rotten_bytes;
@@ -225,12 +233,25 @@ int journal_compact(struct journal *journal, struct journal_compact_result *out)
 int journal_rebuild(const struct store_dirs *dirs, uint64_t *events, uint64_t *objects,
                     char *message, size_t cap) MUST_CHECK;
 
+/*
+ * Make the open journal of a stopped node, a copy of another node's, that of a node of its own: a
+ * fresh id (*NODE), durable in NODE_ID and the database, and a hold journaled for every body that
+ * is here. Before journal_start, which must not follow: stop and close it. After an error the same
+ * call, after opening it anew, goes on.
+ */
+int journal_new_node(struct journal *journal, struct id128 *node) MUST_CHECK;
+
 struct journal_verify_result {
     uint64_t origins, events;
     uint64_t breaks;   /* places where a chain does not fit */
     char message[256]; /* the first break */
+    uint64_t frozen;   /* runs that were found to contradict themselves */
+    uint64_t forks; /* runs that do not follow the end of the run before, or not alone: a restored
+                       backup, or a copy */
+    char note[384]; /* the first of these */
 };
-/* Check every origin's hash chain and sequence. 0 also with breaks. */
+/* Check every origin's hash chain and sequence, and how runs follow each other. 0 also with breaks.
+ * Frozen runs and forks are no breaks: what is here of each is sound. */
 int journal_verify(struct db_reader *reader, struct journal_verify_result *out) MUST_CHECK;
 
 /*

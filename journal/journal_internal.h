@@ -4,12 +4,15 @@
 
 #include "base/queue.h"
 #include "journal/compact.h"
-#include "journal/heads.h"
+#include "journal/db_freeze.h"
+#include "journal/db_peers.h"
 #include "journal/db_snapshot.h"
+#include "journal/heads.h"
 #include "journal/journal.h"
 #include "journal/merge.h"
 #include "journal/merge_chunk.h"
 #include "journal/pending.h"
+#include "journal/reput.h"
 #include "journal/scrub.h"
 
 #include <pthread.h>
@@ -48,6 +51,7 @@ struct committer {
     struct buf event;
     uint64_t records, refused;
     lsn_t marked; /* the synced_through that the last batch on disk carries */
+    uint64_t frozen_refused, frozen_said_ms; /* freeze.c */
 };
 
 /* What the applier knows of a segment beyond what the log does. */
@@ -72,7 +76,8 @@ struct applier {
     struct db_state state;     /* as of the open or last transaction */
     struct db_origin *origins; /* rows of the table of this name */
     size_t origin_count;
-    uint64_t *settle; /* large files named in this transaction */
+    uint64_t losers, loser_bytes; /* rows of the table conflicts, and of their bodies */
+    uint64_t *settle;             /* large files named in this transaction */
     size_t settle_count, settle_cap;
     pthread_mutex_t sums_lock; /* sums are read by the janitor */
     struct segment_sums *sums;
@@ -88,6 +93,7 @@ struct applier {
     bool snapshots_changed; /* a transaction has held an end chunk */
     bool snapshots_failed;  /* and they could not be read since */
     bool members_changed;   /* … a member event; not said to the listener yet */
+    bool restate_changed;   /* … a freeze of a run of ours */
     struct trim trim;
 };
 
@@ -105,6 +111,18 @@ struct cleaner {
     uint64_t rotten;
     _Atomic uint32_t in_flight; /* moves submitted and not yet done */
     _Atomic int failed;         /* a move that was refused: leave the segment alone for now */
+};
+
+/* The janitor's own: see restate.c. */
+struct restate {
+    struct db_restate *rows; /* NULL: to be read */
+    size_t count, at;
+    int64_t origin_no; /* of rows[at]; 0: not looked up yet */
+    uint64_t said;     /* events journaled again, of this row */
+    uint64_t retry_ms;
+    _Atomic uint32_t in_flight;
+    _Atomic int failed;
+    _Atomic bool due; /* there may be rows that were not looked at */
 };
 
 /* See room.c. */
@@ -129,6 +147,8 @@ struct journal {
     struct cleaner cleaner;
     struct scrub scrub;
     struct compactor compactor;
+    struct reput reput;
+    struct restate restate;
 
     void (*listener)(void *arg, const struct journal_news *news);
     void *listener_arg;
@@ -172,6 +192,7 @@ struct journal {
     _Atomic bool trimming; /* events that the newest snapshot covers are still in the database */
     _Atomic uint64_t snapshot_count, compacted_events;
     _Atomic uint64_t bad_blocks, repaired, lost, conflicts, clock_faults, refused;
+    _Atomic uint64_t losers, loser_bytes; /* the applier's figures, as committed */
     _Atomic uint64_t cleaned_segments, moved_records;
     struct disk_room room_left;
 };
@@ -195,8 +216,8 @@ int fold_event(struct entry **out, const struct object *before, const struct eve
                const void *raw, size_t raw_bytes, const struct record_header *header,
                const struct place *place, const struct id128 *self) MUST_CHECK;
 /* What the step from BEFORE (NULL: unknown) to ENTRY's object, which is set, asks of the applier.
- */
-void fold_changes(struct entry *entry, const struct object *before);
+ * ERR_NO_MEMORY. */
+int fold_changes(struct entry *entry, const struct object *before) MUST_CHECK;
 /* What the step from BEFORE to AFTER (NULL: unknown) changes in counters and digest. */
 void fold_delta(struct delta *d, const struct object *before, const struct object *after);
 /* Whether an event of this kind can change the row of its id. */
@@ -254,6 +275,22 @@ int applier_add_sums(struct applier *applier, uint32_t volume, int64_t body, int
 /* The entry of a merge that is no row: holders, members, runs. */
 int applier_put_merge(struct journal *journal, const struct entry *entry) MUST_CHECK;
 
+/* ---- keep.c: the applier's side of conflicts ---- */
+
+/* Put what ENTRY says of bytes that lost into the open transaction: after its row. */
+int applier_keep(struct journal *journal, const struct entry *entry) MUST_CHECK;
+/* A row of the table as a snapshot has it, which may be older than the rows of objects are. */
+int applier_load_loser(struct journal *journal, const struct object *loser) MUST_CHECK;
+/* LOSER's bytes are gone: there is nothing left that could be put again. In a transaction. */
+int applier_forget_loser(struct journal *journal, const struct object *loser) MUST_CHECK;
+/* Read how many there are. */
+int applier_count_losers(struct journal *journal) MUST_CHECK;
+/* Nothing points to the bytes at PLACE any more since the record at LSN. */
+int applier_free(struct journal *journal, const struct place *place, uint64_t size,
+                 uint32_t record_bytes, lsn_t lsn) MUST_CHECK;
+/* A record of this transaction names this large file. */
+int applier_remember_large(struct applier *applier, uint64_t file) MUST_CHECK;
+
 /* ---- trim.c: the applier's side of snapshots ---- */
 
 /* The entry for a record of CHUNK at LSN. ERR_INVALID: not a chunk; ERR_FORMAT. */
@@ -265,6 +302,11 @@ int applier_load_snapshots(struct journal *journal) MUST_CHECK;
 /* One transaction that removes covered events, where there are any; true: there may be more. */
 bool applier_trim(struct journal *journal);
 
+/* ---- mend.c ---- */
+
+/* After a replay, outside a transaction: runs with a hole end before it. */
+int applier_mend(struct journal *journal) MUST_CHECK;
+
 /* ---- recover.c ---- */
 int journal_recover(struct journal *journal, bool clean, char *message, size_t cap) MUST_CHECK;
 
@@ -275,6 +317,9 @@ struct replay {
     unsigned in_transaction;
     lsn_t covered;      /* rebuild: the rows know all records below … */
     bool without_peers; /* … but holds, drops and members */
+    /* Rebuild: copies of ours came before the events that say what of, since cleaning has moved
+     * those behind them; a further reading, LATE, is of such copies alone. */
+    bool copies_wait, late;
     /* Rebuild: whether this snapshot is whole; NULL: all that end are. */
     bool (*is_whole)(void *arg, const struct id128 *snapshot);
     void *arg;
@@ -318,6 +363,39 @@ void committer_mark(struct journal *journal);
 int committer_row(void *arg, const struct id128 *id, struct object **out) MUST_CHECK;
 /* ENTRY, whose LSN is known, is part of this batch. */
 void committer_add(struct journal *journal, struct entry *entry);
+
+/* Write what was decided of CHANGE as the next event of this run into this batch. BEFORE: the row.
+ * A stamp in D stays; else it gets one. ERR_FULL: the batch is full; nothing happened. */
+int committer_event(struct journal *journal, struct change *change, struct decision *d,
+                    const struct object *before) MUST_CHECK;
+
+/* ---- freeze.c: runs that contradict themselves; the committer's ---- */
+
+/* A fresh run's origin, greater than BEFORE. */
+struct id128 freeze_draw_run(struct journal *journal, const struct id128 *before);
+/* May EVENT of a peer, the LEN bytes at RAW, be taken? HEAD is its run's. 0: it is the next one;
+ * ERR_EXISTS: it is here; ERR_AGAIN: some before it are missing; ERR_CONFLICT: the run is frozen,
+ * now or since long; ERR_FULL: that has to wait for the next batch; ERR_IO, ERR_NO_MEMORY. */
+int freeze_judge(struct journal *journal, struct head *head, const struct event *event,
+                 const uint8_t *raw, size_t len) MUST_CHECK;
+/* Journal the freeze in D, which somebody has told of; unless it is known. */
+int freeze_fact(struct journal *journal, struct change *change, struct decision *d) MUST_CHECK;
+/* EVENT, a freeze, was taken from a peer. */
+void freeze_heard(struct journal *journal, const struct event *event);
+
+/* ---- absent.c: what this node is said to hold, and does not; the committer's ---- */
+
+/* Journal drops for what the events of CHANGE that are still to be taken say this node holds. */
+int absent_drop(struct journal *journal, const struct change *change) MUST_CHECK;
+/* … for what EVENT alone says, if this node says it. */
+int absent_drop_of(struct journal *journal, const struct event *event) MUST_CHECK;
+
+/* ---- restate.c: own facts of frozen runs once more; the janitor's ---- */
+
+bool restate_step(struct journal *journal);
+/* Of a run that broke at event BROKE: is EVENT, of ours, to be said again? Pure. */
+bool restate_concerns(const struct event *event, uint64_t broke);
+void restate_release(struct restate *restate);
 
 /* ---- commit_merge.c ---- */
 

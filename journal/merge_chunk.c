@@ -109,7 +109,10 @@ static int fold_row(struct folding *f, struct object *row, merge_look_up *look_u
         entry->is_merge = true;
         entry->lsn = f->lsn++;
         entry->stamp = object_stamp(entry->object);
-        fold_changes(entry, before);
+        rc = fold_changes(entry, before);
+        entry->conflict = entry->loser != NULL;
+    }
+    if (rc == 0 && entry && entry->is_merge) {
         append(f, entry);
         entry = NULL;
     }

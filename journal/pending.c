@@ -78,12 +78,14 @@ void entry_destroy(struct entry *entry)
     if (!entry)
         return;
     object_destroy(&entry->object);
+    object_destroy(&entry->loser);
     free(entry);
 }
 
 static uint64_t entry_bytes(const struct entry *entry)
 {
-    return sizeof *entry + entry->event_bytes + (entry->object ? object_bytes(entry->object) : 0);
+    return sizeof *entry + entry->event_bytes + (entry->object ? object_bytes(entry->object) : 0) +
+           (entry->loser ? object_bytes(entry->loser) : 0);
 }
 
 static struct entry **bucket_of(struct pending *pending, const struct id128 *id,
@@ -154,6 +156,26 @@ int pending_find(struct pending *pending, const struct id128 *id, bool all, stru
         }
     pthread_mutex_unlock(&shard->lock);
     return rc;
+}
+
+bool pending_find_loser(struct pending *pending, const struct id128 *id,
+                        const uint8_t sha256[SHA256_BYTES], struct place *place)
+{
+    struct shard *shard;
+    struct entry **bucket = bucket_of(pending, id, &shard);
+    bool found = false;
+
+    pthread_mutex_lock(&shard->lock);
+    for (struct entry *entry = *bucket; entry && !found; entry = entry->older) {
+        const struct object *loser = entry->loser;
+
+        found =
+            loser && id_equal(&loser->id, id) && memcmp(loser->sha256, sha256, SHA256_BYTES) == 0;
+        if (found)
+            *place = loser->place;
+    }
+    pthread_mutex_unlock(&shard->lock);
+    return found;
 }
 
 uint64_t pending_count(const struct pending *pending)

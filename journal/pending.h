@@ -42,6 +42,14 @@ struct entry {
     bool ends_origin;           /* the event names the run that it follows: that one has ended */
     struct id128 ended;
     hlc_time stamp;
+    struct id128 restated; /* it says again what event restated_seq (0: none) of that run said */
+    uint64_t restated_seq;
+
+    /* Bytes that lost against others under their id, as the row that they were; NULL: none did.
+     * They stay live (applier_keep); place_moved does not speak of them. */
+    struct object *loser;
+    bool loser_taken; /* they came with this very record: no row has pointed to them yet */
+    bool conflict;    /* different bytes met under one id */
 
     struct place place_before; /* what the row pointed to, where the row now points elsewhere */
     uint64_t size_before;
@@ -80,6 +88,11 @@ void pending_remove(struct pending *pending, struct entry *entry);
  * ERR_NOT_FOUND: no entry, ask SQLite; ERR_NO_MEMORY. */
 int pending_find(struct pending *pending, const struct id128 *id, bool all,
                  struct object **out) MUST_CHECK;
+
+/* Where the bytes of SHA256 lie that lost under ID, as far as any entry, visible or not, says so.
+ * False: ask SQLite. */
+bool pending_find_loser(struct pending *pending, const struct id128 *id,
+                        const uint8_t sha256[SHA256_BYTES], struct place *place);
 
 uint64_t pending_count(const struct pending *pending);
 uint64_t pending_bytes(const struct pending *pending);

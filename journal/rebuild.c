@@ -3,7 +3,8 @@
  * log, and here is the proof. Every segment found in the files directory is read from its beginning
  * twice: first for the snapshots that lie in it, then the newest whole one is loaded into a fresh
  * database and every record that it does not cover is replayed, all of them where there is no
- * snapshot. The database then takes the old one's name.
+ * snapshot. (Where cleaning has moved events behind copies of what they put, these copies are read
+ * once more.) The database then takes the old one's name.
  */
 #include "base/io.h"
 #include "base/log.h"
@@ -170,11 +171,14 @@ static int replay_log(struct journal *journal, char *message, size_t cap)
                            cap);
     if (rc == 0) {
         rc = replay_segments(journal, &replay, &rotten);
-        if (rc == 0) {
-            rc = replay_end(&replay, log.end);
-        } else if (replay.in_transaction) {
-            applier_rollback(journal);
+        if (rc == 0 && replay.copies_wait && (rc = replay_end(&replay, log.end)) == 0) {
+            replay.late = true;
+            rc = replay_segments(journal, &replay, &rotten);
         }
+        if (rc == 0)
+            rc = replay_end(&replay, log.end);
+        else if (replay.in_transaction)
+            applier_rollback(journal);
     }
     snapshot_found_destroy(&reading.found);
     if (rc == ERR_IO && !message[0])
@@ -201,6 +205,8 @@ static int replay_all(struct journal *journal, uint64_t *events, uint64_t *objec
                         dirs->generation, true);
     if (rc == 0)
         rc = replay_log(journal, message, cap);
+    if (rc == 0)
+        rc = applier_mend(journal);
     if (rc == 0)
         rc = applier_checkpoint(journal);
     /* The database alone is renamed: all of it must be in it. */

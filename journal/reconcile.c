@@ -74,6 +74,36 @@ static int commit_page(struct reconcile *r)
     return 0;
 }
 
+static int forget_if_gone(void *arg, const struct db_conflict *conflict)
+{
+    struct reconcile *r = arg;
+
+    if (is_there(r, conflict->loser))
+        return 0;
+    r->dropped++;
+    return applier_forget_loser(r->journal, conflict->loser);
+}
+
+/* Bytes that lost under their id and were still to be put again: those that are gone are owed no
+ * more. */
+static int forget_losers(struct reconcile *r)
+{
+    struct journal *journal = r->journal;
+    struct db_conflict_cursor after = {{{0}}, {0}};
+    unsigned count = PAGE;
+    int rc = applier_begin(journal);
+
+    if (rc)
+        return rc;
+    while (rc == 0 && count == PAGE)
+        rc = db_each_conflict(journal->cleaner.reader, &after, PAGE, forget_if_gone, r, &count);
+    if (rc == 0)
+        rc = applier_commit(journal, journal->applier.state.position);
+    if (rc)
+        applier_rollback(journal);
+    return rc;
+}
+
 /* Segments that are gone leave the database: no row points into them any more. */
 static int forget_segments(struct journal *journal)
 {
@@ -122,6 +152,8 @@ int journal_reconcile(struct journal *journal)
         if (rc == 0)
             rc = commit_page(r);
     }
+    if (rc == 0)
+        rc = forget_losers(r);
     if (rc == 0)
         rc = forget_segments(journal);
     if (rc == 0) {

@@ -69,6 +69,11 @@ static int replay_record(struct replay *replay, const struct record_view *view,
         return 0;
     }
     bool is_late = replay->without_peers && fold_is_peer_fact(event.kind);
+    bool is_copy = (event.kind == EVENT_HOLD || event.kind == EVENT_DROP) &&
+                   id_equal(&event.node, &journal->node);
+
+    if (replay->late && !is_copy)
+        return 0;
 
     if (view->lsn < replay->covered && fold_is_covered(&event) && !is_late) {
         /* Its row is there already; its body counts as what the segment holds. */
@@ -84,6 +89,9 @@ static int replay_record(struct replay *replay, const struct record_view *view,
                     place, &journal->node);
     if (rc == 0) {
         entry->is_covered &= !is_late;
+        replay->copies_wait |= is_copy && !entry->object && !id_is_zero(&event.id);
+        if (replay->late)
+            entry->inline_volume = 0; /* counted the first time */
         rc = applier_put(journal, entry);
     }
     object_destroy(&before);
@@ -128,13 +136,19 @@ int replay_visit(void *arg, const struct record_view *view, const struct place *
     struct replay *replay = arg;
     int rc;
 
-    if (replay->in_transaction >= LIMIT_APPLY_RECORDS && view->lsn != replay->previous_end &&
-        (rc = replay_end(replay, batch_boundary(replay->previous_end))) != 0)
-        return rc;
+    if (replay->in_transaction >= LIMIT_APPLY_RECORDS && view->lsn != replay->previous_end) {
+        lsn_t position = replay->late ? replay->journal->applier.state.position
+                                      : batch_boundary(replay->previous_end);
+        rc = replay_end(replay, position);
+        if (rc)
+            return rc;
+    }
     if (!replay->in_transaction && (rc = applier_begin(replay->journal)) != 0)
         return rc;
     replay->in_transaction++;
     replay->previous_end = view->lsn + record_bytes(&view->header);
+    if (replay->late && view->header.type != RECORD_EVENT && view->header.type != RECORD_MOVE)
+        return 0;
     if (view->header.type == RECORD_SNAPSHOT)
         return replay_chunk(replay, view);
     if (view->header.type == RECORD_MERGE || view->header.type == RECORD_VECTOR)
@@ -194,6 +208,8 @@ int journal_recover(struct journal *journal, bool clean, char *message, size_t c
         rc = replay_end(&replay, found.end > position ? found.end : position);
     else if (replay.in_transaction)
         applier_rollback(journal);
+    if (rc == 0)
+        rc = applier_mend(journal);
     if (rc == 0)
         rc = applier_load_snapshots(journal);
     if (rc == ERR_IO && journal_say_unreadable(journal, message, cap))

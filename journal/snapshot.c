@@ -275,11 +275,12 @@ static void pack_place(msgpack_packer *pk, const struct object *object)
     pack_uint(pk, object->record_bytes);
 }
 
-int snapshot_add_row(struct snapshot_writer *writer, const struct object *object)
+static int add_object(struct snapshot_writer *writer, enum snapshot_kind kind,
+                      const struct object *object)
 {
     uint32_t mask = mask_of(object);
     msgpack_packer pk;
-    size_t before = start_item(writer, SNAPSHOT_ROWS, &pk, 3 + members_of(mask));
+    size_t before = start_item(writer, kind, &pk, 3 + members_of(mask));
 
     pack_id(&pk, &object->id);
     pack_uint(&pk, mask);
@@ -314,6 +315,17 @@ int snapshot_add_row(struct snapshot_writer *writer, const struct object *object
     if (mask & ROW_USER_META)
         pack_text(&pk, object_user_meta(object));
     return end_item(writer, before);
+}
+
+int snapshot_add_row(struct snapshot_writer *writer, const struct object *object)
+{
+    return add_object(writer, SNAPSHOT_ROWS, object);
+}
+
+int snapshot_add_loser(struct snapshot_writer *writer, const struct object *loser)
+{
+    assert(!place_is_none(&loser->place) && loser->flags & OBJECT_PUT);
+    return add_object(writer, SNAPSHOT_LOSERS, loser);
 }
 
 void snapshot_end_chunk(struct snapshot_writer *writer, const struct id128 *snapshot,
@@ -556,13 +568,13 @@ static void take_members(struct unpack *in, uint32_t mask, struct object *o)
         take_place(in, o);
 }
 
-int snapshot_next_row(struct snapshot_reader *reader, struct object **out)
+static int next_object(struct snapshot_reader *reader, enum snapshot_kind kind, struct object **out)
 {
     struct unpack *in = &reader->in;
     struct text name = {0}, type = {0}, user_meta = {0};
     struct object o = {0};
     uint32_t members;
-    int rc = next_item(reader, SNAPSHOT_ROWS, &members);
+    int rc = next_item(reader, kind, &members);
 
     *out = NULL;
     if (rc != 1)
@@ -584,4 +596,20 @@ int snapshot_next_row(struct snapshot_reader *reader, struct object **out)
         return rc;
     *out = object_create(&o, name, type, user_meta);
     return *out ? 1 : ERR_NO_MEMORY;
+}
+
+int snapshot_next_row(struct snapshot_reader *reader, struct object **out)
+{
+    return next_object(reader, SNAPSHOT_ROWS, out);
+}
+
+int snapshot_next_loser(struct snapshot_reader *reader, struct object **out)
+{
+    int rc = next_object(reader, SNAPSHOT_LOSERS, out);
+
+    if (rc == 1 && (place_is_none(&(*out)->place) || !((*out)->flags & OBJECT_PUT))) {
+        object_destroy(out);
+        rc = ERR_INVALID;
+    }
+    return rc;
 }

@@ -28,6 +28,7 @@ enum snapshot_kind {
     SNAPSHOT_HOLDERS = 5, /* struct snapshot_holder */
     SNAPSHOT_MEMBERS = 6, /* struct snapshot_member */
     SNAPSHOT_FEATURE = 7, /* the cluster's feature level */
+    SNAPSHOT_LOSERS = 8,  /* struct object: bytes that lost under their id and are kept */
     SNAPSHOT_END = 255,   /* one struct snapshot_end */
 };
 
@@ -101,6 +102,7 @@ int snapshot_add_begin(struct snapshot_writer *writer,
 int snapshot_add_origin(struct snapshot_writer *writer,
                         const struct snapshot_origin *origin) MUST_CHECK;
 int snapshot_add_row(struct snapshot_writer *writer, const struct object *object) MUST_CHECK;
+int snapshot_add_loser(struct snapshot_writer *writer, const struct object *loser) MUST_CHECK;
 int snapshot_add_owed(struct snapshot_writer *writer, const struct snapshot_owed *owed) MUST_CHECK;
 int snapshot_add_garbage(struct snapshot_writer *writer,
                          const struct snapshot_garbage *garbage) MUST_CHECK;
@@ -132,6 +134,8 @@ int snapshot_next_begin(struct snapshot_reader *reader, struct snapshot_begin *o
 int snapshot_next_origin(struct snapshot_reader *reader, struct snapshot_origin *out) MUST_CHECK;
 /* The caller destroys *OUT. */
 int snapshot_next_row(struct snapshot_reader *reader, struct object **out) MUST_CHECK;
+/* Likewise; a loser without a place or a put is ERR_INVALID. */
+int snapshot_next_loser(struct snapshot_reader *reader, struct object **out) MUST_CHECK;
 int snapshot_next_owed(struct snapshot_reader *reader, struct snapshot_owed *out) MUST_CHECK;
 int snapshot_next_garbage(struct snapshot_reader *reader, struct snapshot_garbage *out) MUST_CHECK;
 int snapshot_next_holder(struct snapshot_reader *reader, struct snapshot_holder *out) MUST_CHECK;

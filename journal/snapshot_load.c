@@ -283,6 +283,20 @@ static int load_rows(struct loading *loading, struct snapshot_reader *reader)
     return rc;
 }
 
+static int load_losers(struct journal *journal, struct snapshot_reader *reader)
+{
+    struct object *loser = NULL;
+    int rc;
+
+    while ((rc = snapshot_next_loser(reader, &loser)) == 1) {
+        rc = applier_load_loser(journal, loser);
+        object_destroy(&loser);
+        if (rc)
+            return rc;
+    }
+    return rc;
+}
+
 static int load_rest(struct db *db, struct snapshot_reader *reader)
 {
     struct snapshot_garbage garbage;
@@ -351,6 +365,8 @@ static int load_chunk(void *arg, const uint8_t *chunk, size_t len)
     case SNAPSHOT_FEATURE:
         rc = load_peer_facts(loading, &reader);
         break;
+    case SNAPSHOT_LOSERS:
+        return load_losers(journal, &reader);
     case SNAPSHOT_OUTBOX:
     case SNAPSHOT_GARBAGE:
         return load_rest(journal->applier.db, &reader);

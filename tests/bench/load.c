@@ -19,6 +19,7 @@
 #include "histogram.h"
 
 #include <arpa/inet.h>
+#include <assert.h>
 #include <errno.h>
 #include <getopt.h>
 #include <netinet/tcp.h>
@@ -84,7 +85,7 @@ static uint64_t now_ns(void)
     return (uint64_t)now.tv_sec * SECOND + (uint64_t)now.tv_nsec;
 }
 
-static void die(const char *what)
+_Noreturn static void die(const char *what)
 {
     fprintf(stderr, "load: %s: %s\n", what, strerror(errno));
     exit(1);
@@ -382,6 +383,7 @@ static void run(struct load *load)
 {
     struct epoll_event events[256];
 
+    assert(load->all && load->idle);
     load->start_ns = load->heard_ns = now_ns();
     load->end_ns = load->start_ns + (uint64_t)(load->seconds * (double)SECOND);
     for (;;) {

@@ -49,7 +49,7 @@ static void sleep_until(uint64_t ns)
         ;
 }
 
-static void die(const char *what)
+_Noreturn static void die(const char *what)
 {
     fprintf(stderr, "visible: %s: %s\n", what, strerror(errno));
     exit(1);

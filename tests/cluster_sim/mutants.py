@@ -33,16 +33,15 @@ MUTANTS = [
      "    if (hlc_wall_ms(event.stamp) > env_wall_ms(journal->env) + 60000)\n"
      "        return ERR_AGAIN;\n"
      "    struct head *head = heads_get(&c->heads, &event.origin);\n"),
-    ("commit-of-a-gap", "events are taken though earlier ones are missing", "journal/commit.c",
-     "    if (event->seq > head->seq + 1)\n        return ERR_AGAIN;\n"
-     "    /* The hash of nothing is zero, as the first event's `prev` is. */\n",
-     "    if (event->seq > head->seq + 1)\n        return 0;\n",
+    ("commit-of-a-gap", "events are taken though earlier ones are missing", "journal/heads.c",
+     "    if (seq > head->seq + 1)\n        return ERR_AGAIN;\n",
+     "    if (seq > head->seq + 1)\n        return 0;\n",
      "cluster/sync_ask.c",
      "    if (events->first > from) {",
      "    if (events->first > from && events->first == 0) {"),
-    ("duplicate-applied", "an event that is here is committed once more", "journal/commit.c",
-     "    if (event->seq <= head->seq)\n        return ERR_EXISTS;\n",
-     "    if (event->seq <= head->seq)\n        return 0;\n",
+    ("duplicate-applied", "an event that is here is committed once more", "journal/heads.c",
+     "    if (seq < head->seq)\n        return ERR_RANGE;\n",
+     "    if (seq <= head->seq)\n        return 0;\n",
      "cluster/sync_ask.c",
      "    for (uint64_t seq = events->first; seq < from; seq++) {",
      "    for (uint64_t seq = from; seq < from; seq++) {"),

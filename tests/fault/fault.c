@@ -3,7 +3,7 @@
  * for each call that is made to fail, in a process of its own (so that whatever happens there is
  * one failure), under the address and leak sanitizers.
  *
- *   fault DEPTH|all [NAME]                 of scenarios named so, or of each
+ *   fault DEPTH|all [NAME [WAY]]           of scenarios, and ways to fail, named so, or of each
  *   fault replay SCENARIO WAY once|on K    one run, with the stack of the call that fails
  *
  * `all` is every k where one call fails; where all later ones fail too, one k for each distinct
@@ -83,7 +83,7 @@ static struct {
     const char *root;
     bool all;
     unsigned depth;
-    const char *only;
+    const char *only, *way;
     struct job jobs[JOBS];
     unsigned long calls, runs, injected, failures;
 } runner;
@@ -406,6 +406,7 @@ int main(int argc, char **argv)
     runner.all = argc > 1 && strcmp(argv[1], "all") == 0;
     runner.depth = argc > 1 ? (unsigned)strtoul(argv[1], NULL, 10) : 1;
     runner.only = argc > 2 ? argv[2] : "";
+    runner.way = argc > 3 ? argv[3] : "";
     unsigned count = 0;
     for (size_t s = 0; s < sizeof scenarios / sizeof *scenarios; s++) {
         if (!strstr(scenarios[s].name, runner.only))
@@ -413,7 +414,8 @@ int main(int argc, char **argv)
         count++;
         make_template(&scenarios[s]);
         for (size_t m = 0; m < sizeof modes / sizeof *modes; m++)
-            if (scenarios[s].sockets || modes[m].way < FAULT_SOCKET)
+            if ((scenarios[s].sockets || modes[m].way < FAULT_SOCKET) &&
+                strstr(fault_way_names[modes[m].way], runner.way))
                 run_mode(&scenarios[s], &modes[m]);
     }
     remove_all(runner.root);

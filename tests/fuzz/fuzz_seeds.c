@@ -419,6 +419,11 @@ static void seed_bodies(void)
                      .note_ids = {TEXT("aaaaaaaaaaaaaaaa"), {NULL, 0}, TEXT("bbbbbbbbbbbbbbbb")}});
     seed_message(NULL,
                  &(struct wire_message){.type = WIRE_PACK, .pack = {TEXT("\3\0\0\0abc\1\0\0\0d")}});
+    seed_message(NULL, &(struct wire_message){
+                           .type = WIRE_SYNC_FROZEN,
+                           .sync_frozen = {12, TEXT("aaaaaaaaaaaaaaaabbbbbbbbbbbbbbbb")}});
+    seed_message(NULL, &(struct wire_message){.type = WIRE_TWIN,
+                                              .process = {{{9}}, TEXT("10.1.2.3:11999")}});
     seed_merge_messages();
 }
 

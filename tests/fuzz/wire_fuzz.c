@@ -182,6 +182,17 @@ static void check_rules(const struct wire_message *m)
     case WIRE_KNOWN:
     case WIRE_ROW_ASK:
         break;
+    case WIRE_SYNC_FROZEN:
+        inside(m->sync_frozen.runs);
+        CHECK(m->sync_frozen.runs.len % WIRE_FROZEN_BYTES == 0 && m->sync_frozen.session != 0);
+        CHECK(m->sync_frozen.runs.len <= LIMIT_WIRE_FROZEN * WIRE_FROZEN_BYTES);
+        break;
+    case WIRE_PROCESS:
+    case WIRE_TWIN:
+        inside(m->process.address);
+        CHECK(!id_is_zero(&m->process.process));
+        CHECK(m->process.address.len <= LIMIT_WIRE_ADDR_BYTES);
+        break;
     default:
         CHECK(m->type == WIRE_PROBE_FOR || m->type == WIRE_PROBE_SAW ||
               m->flow.end <= WIRE_END_CANCEL);
@@ -344,6 +355,9 @@ static void same_message(const struct wire_message *a, const struct wire_message
     case WIRE_MERGE_CUT_KNOWN:
         same_merge(a, b);
         break;
+    case WIRE_PACK:
+        same_text(a->pack.data, b->pack.data);
+        break;
     case WIRE_ADOPT:
         same_text(a->adopt.items, b->adopt.items);
         break;
@@ -356,6 +370,15 @@ static void same_message(const struct wire_message *a, const struct wire_message
     case WIRE_RANGE:
     case WIRE_ROW:
         same_finding(&a->finding, &b->finding);
+        break;
+    case WIRE_SYNC_FROZEN:
+        CHECK(a->sync_frozen.session == b->sync_frozen.session);
+        same_text(a->sync_frozen.runs, b->sync_frozen.runs);
+        break;
+    case WIRE_PROCESS:
+    case WIRE_TWIN:
+        CHECK(id_equal(&a->process.process, &b->process.process));
+        same_text(a->process.address, b->process.address);
         break;
     default:
         CHECK(a->flow.session == b->flow.session && a->flow.bytes == b->flow.bytes);

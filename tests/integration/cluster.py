@@ -1,5 +1,6 @@
 """Clusters under test: several nodes on loopback that find each other by their private addresses."""
 
+import hashlib
 import random
 import signal
 import socket
@@ -212,10 +213,34 @@ class Cluster:
             rows = [m.stats() for m in members or self.running()]
             raise AssertionError(f"{error}: {[(r['journal'], r['sync']) for r in rows]}") from None
 
+    def wait_resolved(self, fought, timeout_s=harness.PATIENCE_S):
+        """FOUGHT: id → (the body that lost, the one that won), as put on two sides of a partition. Until
+        both are objects on every node, and all have the same facts."""
+        wait_for(lambda: all(m.stats()["conflicts"]["count"] == 0 for m in self.running()),
+                 "what lost to be put again", timeout_s)
+        for object_id, (lost, _) in fought.items():
+            self.wait_all(lambda m, i=conflict_id(object_id, lost): m.http.meta(i).status == 200, "what lost")
+        self.wait_equal(timeout_s=timeout_s)
+        for member in self.running():
+            for object_id, (lost, won) in fought.items():
+                for name, body in ((object_id, won), (conflict_id(object_id, lost), lost)):
+                    reply = member.http.get(name)
+                    assert reply.status == 200 and reply.body == body, (member.name, name, reply)
+
     def wait_all(self, condition, what, members=None, timeout_s=harness.PATIENCE_S):
         """Until CONDITION(member) holds for each."""
         for member in members or self.running():
             wait_for(lambda member=member: condition(member), f"{member.name}: {what}", timeout_s)
+
+
+def conflict_id(object_id, body):
+    """The id that BODY gets which lost against another under OBJECT_ID (docs/JOURNAL.md)."""
+    number = 0
+    for letter in object_id:
+        number = number << 5 | harness.CROCKFORD.index(letter)
+    raw = number.to_bytes(16, "big")
+    mixed = hashlib.sha256(raw + hashlib.sha256(body).digest()).digest()
+    return harness.ulid(number >> 80, int.from_bytes(mixed[:10], "big"))
 
 
 def shared_fields(document):

@@ -278,7 +278,7 @@ def test_client_goes_away(trio):
         connection.close()
         wait_for(lambda: acks(trio[0])["waiting"] == 0, "the wait to be given up")
         assert acks(trio[0])["late"] == late + 1
-        assert trio[1].http.get(object_id).body == b"gone"
+        wait_for(lambda: trio[1].http.get(object_id).body == b"gone", "it on the other node")
 
 
 def test_deleted_meanwhile(trio):

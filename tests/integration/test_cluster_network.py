@@ -5,7 +5,7 @@ import time
 import pytest
 
 from cluster import FAILED_S, WHERE, Background, Cluster, Told  # noqa: F401
-from harness import noise, sha256, ulid, wait_for
+from harness import INLINE, noise, sha256, ulid, wait_for
 from network import Network
 from test_cluster_faults import writes
 
@@ -64,7 +64,8 @@ def test_loss_and_delay(apart):
 
 def test_partition(apart):
     """Five nodes fall apart into two and three; both sides write, rename, delete, and put different bytes
-    under the same ids. Healed, all have the same facts: deletes hold, of two bodies one won."""
+    under the same ids. Healed, all have the same facts: deletes hold, of two bodies one won and the other is an object of
+    its own."""
     net, cluster = apart
     told = Told()
     ids = [told.put(cluster[n % 5].http, noise(1000, n), name="before") for n in range(40)]
@@ -93,10 +94,13 @@ def test_partition(apart):
     later()
     told.rename(right[0].http, ids[6], "late")
     fought = [ulid() for _ in range(5)]
+    bodies = {i: [noise(size, side) for side in ("left", "right")]
+              for i, size in zip(fought, (0, 1000, 70000, INLINE, INLINE + 1))}
+    bodies[fought[0]][1] = b"not empty"
     for number, object_id in enumerate(fought):
-        left[0].http.stored(noise(1000, f"left {number}"), id=object_id)
+        left[0].http.stored(bodies[object_id][0], id=object_id, level=2 * (number % 2))
         later()
-        right[0].http.stored(noise(1000, f"right {number}"), id=object_id)
+        right[0].http.stored(bodies[object_id][1], id=object_id)
     lost = ulid()
     left[0].http.stored(b"put here", id=lost)
     told.delete(right[0].http, lost)
@@ -109,9 +113,8 @@ def test_partition(apart):
     cluster.wait_equal()
     for member in cluster.members:
         told.check(member)
-        for number, object_id in enumerate(fought):
-            assert member.http.get(object_id).body == noise(1000, f"right {number}")
     assert sha256(cluster[4].http.get(ids[7]).body) == told.bodies[ids[7]]
+    cluster.wait_resolved(bodies)
 
 
 def test_a_bad_link(apart):

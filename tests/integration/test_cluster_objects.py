@@ -7,7 +7,7 @@ import threading
 import pytest
 
 import wire
-from cluster import WHERE, Background, Cluster, Told, shared_fields  # noqa: F401
+from cluster import WHERE, Background, Cluster, Told, conflict_id, shared_fields  # noqa: F401
 from harness import BLOCK, INLINE, noise, sha256, ulid, wait_for
 
 MIB = 1 << 20
@@ -264,7 +264,8 @@ def test_delete_of_what_nobody_has(trio):
 def test_each_while_the_other_is_down(nodes):
     """Two nodes that know each other; one gets objects while the other is down, then the other, alone,
     deletes some of them and puts different bytes under the ids of others. When both are there: a delete
-    wins over a put it had not heard of, also where the bytes are; of two puts the later wins on both."""
+    wins over a put it had not heard of, also where the bytes are; of two puts the later wins on both, and
+    the other body is an object of its own."""
     pair = Cluster(nodes, 2).start()
     one, two = pair.members
     gone, fought = [ulid() for _ in range(10)], {ulid(): 1000, ulid(): MIB}
@@ -290,6 +291,12 @@ def test_each_while_the_other_is_down(nodes):
             assert (document["name"], document["sha256"]) == ("late", sha256(noise(size, 42)))
             assert member.http.get(object_id).body == noise(size, 42)
             assert member.http.put(noise(size, 43), id=object_id).code() == "conflict"
+    pair.wait_resolved({i: (noise(size, 41), noise(size, 42)) for i, size in fought.items()})
+    for object_id, size in fought.items():
+        document = two.http.meta(conflict_id(object_id, noise(size, 41))).json()
+        assert document["name"] == "early"
+    assert one.stats()["conflicts"]["done"] == len(fought)
+    assert "conflict: different bytes were put under" in one.log()
 
 
 # ---- All together ----

@@ -148,7 +148,11 @@ def test_a_fill_whose_holder_dies_leaves_nothing(pair):
         wait_for(lambda: pair[1].stats()["http"]["in_flight"] >= 2, "the request to wait")
         pair[0].kill()
         client.settimeout(60)
-        assert client.recv(100).startswith(b"HTTP/1.1 503")
+        got = client.recv(1 << 20)
+        if not got.startswith(b"HTTP/1.1 503"):  # a machine this busy stops a process late
+            while piece := client.recv(1 << 20):
+                got += piece
+            assert got.startswith(b"HTTP/1.1 200") and len(got) < len(body)
     wait_for(lambda: cache(pair[1])["used_bytes"] <= used, "the room to be free again")
     pair[0].start()
     wait_for(lambda: get(pair[1], object_id).status == 200, "the holder to be back")

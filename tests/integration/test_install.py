@@ -77,7 +77,7 @@ def test_completions(installed):
         return set(done.stdout.split())
 
     assert set(COMMANDS) <= complete("objctl", "") and complete("objctl", "jo") == {"journal"}
-    assert complete("objctl", "journal", "") == {"verify", "dump", "compact", "rebuild"}
+    assert complete("objctl", "journal", "") == {"verify", "dump", "compact", "rebuild", "new-node-id"}
     assert complete("objctl", "put", "--level", "") == {"local", "s3", "full"}
     for command in COMMANDS:
         shown = run([OBJCTL, command, "--help"]).stdout

@@ -123,8 +123,8 @@ def test_a_taker_that_dies_is_not_relied_upon(nodes):
     trio = Cluster(nodes).start()
     leaver, dies, stays = trio.members
     bodies = {}
-    for number in range(400):
-        body = noise(2000 if number % 10 else 300_000, number)
+    for number in range(1500):  # more than are under way at once
+        body = noise(200 if number % 50 else 300_000, number)
         bodies[leaver.http.stored(body)["id"]] = body
     trio.wait_equal()
     assert leaver.ctl("node", "drain", "--no-wait").returncode == 0

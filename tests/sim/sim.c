@@ -140,8 +140,9 @@ static void report(double took)
             " records moved, %" PRIu64 " segments cleaned\n",
             COUNT(calls), COUNT(answers), COUNT(restarts), COUNT(rebuilds), COUNT(checks),
             COUNT(slow_reads), COUNT(moved), COUNT(cleaned));
-    sim_say("sim: %" PRIu64 " snapshots, %" PRIu64 " events compacted\n", COUNT(snapshots),
-            COUNT(compacted));
+    sim_say("sim: %" PRIu64 " snapshots, %" PRIu64 " events compacted, %" PRIu64
+            " bodies that lost put again\n",
+            COUNT(snapshots), COUNT(compacted), COUNT(reputs));
     sim_say("sim: %.1f s of simulated time in %.1f s; %" PRIu64 " failures\n",
             (double)COUNT(sim_ms) / 1000, took, COUNT(failures));
 #undef COUNT

@@ -12,6 +12,7 @@
 #define SIM_FILES         "/sim/files"
 #define SIM_OPEN_REQUESTS 64
 #define SIM_SLOW_READERS  3
+#define SIM_FOUGHT        5 /* ids that a peer puts, too */
 
 /* What a child does at its point of its parent's run. */
 enum sim_point {
@@ -20,6 +21,10 @@ enum sim_point {
     POINT_FAULT, /* the call fails, or does less */
     POINT_FLIP,  /* one bit is flipped after the run's end */
 };
+
+/* How far an id that is fought about has come: sim_conflict.c. */
+enum conflict_stage { FOUGHT_NONE, FOUGHT_HERE, FOUGHT_LOST, FOUGHT_DELETED };
+struct conflict_request;
 
 /* One client's request, from its submission to its answer. */
 struct sim_request {
@@ -36,6 +41,7 @@ struct sim_request {
 struct sim_counts {
     atomic_uint_fast64_t runs, points, kills, powers, nested, restarts, faults, checks, rebuilds;
     atomic_uint_fast64_t moved, cleaned, failures, sim_ms, calls, answers, trace, slow_reads;
+    atomic_uint_fast64_t reputs;
     atomic_uint_fast64_t fault_points, emptied, flips, flips_found, snapshots, compacted;
 };
 
@@ -80,6 +86,11 @@ struct sim {
     bool lost_to_faults; /* calls failed meanwhile: each may have been refused alone */
     int retry_id;        /* this put was told to read the copy first; -1: none */
     unsigned retry_variant;
+
+    enum conflict_stage fought[SIM_FOUGHT]; /* as acknowledged */
+    struct conflict_request *fight;         /* under way, or answered; NULL: none */
+    unsigned fight_id;                      /* its id; … */
+    bool fight_maybe;                       /* … open whether that one happened */
 
     struct {
         struct object *object; /* what a reader has looked up and not yet read; NULL: nothing */
@@ -159,6 +170,19 @@ void node_submit(struct sim *sim, const struct wish *wish);
 void node_retry(struct sim *sim);
 /* Read OBJECT (a live one) and compare with its body. 0, or what reading it failed with. */
 int node_read(struct sim *sim, unsigned id, const struct object *object);
+
+/* ---- sim_conflict.c ---- */
+
+/* One more request about an id that a peer puts, too. */
+void conflict_step(struct sim *sim);
+/* The node is dead or stopped: free what is under way. */
+void conflict_abandon(struct sim *sim);
+/* After a start: what was under way has happened or not. */
+void conflict_settle_outcome(struct sim *sim);
+/* What was acknowledged is there; with BODIES also what lost. */
+void conflict_check(struct sim *sim, bool bodies);
+/* Nothing is owed for ever. Goes on with the node meanwhile. */
+void conflict_check_end(struct sim *sim);
 
 /* ---- sim_check.c: what clients were told ---- */
 

@@ -69,6 +69,11 @@ static int want_object(void *arg, const struct object *object)
     return 0;
 }
 
+static int want_loser(void *arg, const struct db_conflict *conflict)
+{
+    return want_object(arg, conflict->loser);
+}
+
 static int want_garbage(void *arg, uint64_t file, lsn_t freed_at)
 {
     (void)freed_at;
@@ -157,6 +162,9 @@ void check_files(struct sim *sim)
         abort();
     wanted->sim = sim;
     int rc = db_each_object(sim->reader, NULL, 4096, want_object, wanted, &last, &seen);
+    if (rc == 0)
+        rc = db_each_conflict(sim->reader, &(struct db_conflict_cursor){{{0}}, {0}}, 4096,
+                              want_loser, wanted, &seen);
     if (rc == 0)
         rc = db_each_garbage(sim->reader, 0, LSN_LIMIT, 4096, want_garbage, wanted);
     if (rc == 0)

@@ -101,6 +101,7 @@ void node_stop(struct sim *sim)
     if (sim->disk->dead)
         return; /* the caller sees to it */
     free_requests(sim, true);
+    conflict_abandon(sim);
     node_free(sim);
 }
 
@@ -114,6 +115,7 @@ void node_abandon(struct sim *sim)
             ;
     }
     free_requests(sim, true);
+    conflict_abandon(sim);
     node_free(sim);
     sim->retry_id = -1;
 }

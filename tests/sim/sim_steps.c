@@ -27,9 +27,11 @@ static void check_all(struct sim *sim)
 {
     sim->calm++;
     check_outcome(sim);
+    conflict_settle_outcome(sim);
     check_files(sim);
     check_visible(sim, true);
     check_journal(sim);
+    conflict_check(sim, true);
     sim->calm--;
 }
 
@@ -145,6 +147,7 @@ static void stop_and_start(struct sim *sim)
     /* What a failed sync, or a failed undo of a failed write, has left open is settled now. */
     sim->calm++;
     check_outcome(sim);
+    conflict_settle_outcome(sim);
     sim->calm--;
 }
 
@@ -321,7 +324,7 @@ static const struct step {
 } steps[] = {
     {30, step_put},  {8, step_meta},  {22, step_delete},   {20, step_upkeep},
     {6, step_fill},  {6, step_clock}, {4, step_check},     {14, node_read_slowly},
-    {3, step_fault}, {2, step_death}, {4, help_read_only},
+    {3, step_fault}, {2, step_death}, {4, help_read_only}, {16, conflict_step},
 };
 
 enum { COMMIT_WEIGHT = 30, APPLY_WEIGHT = 14, CHECKPOINT_WEIGHT = 6, MARK_WEIGHT = 4 };
@@ -435,6 +438,7 @@ void sim_run(struct sim *sim)
     check_all(sim);
     survive(sim);
     gate_arm(false);
+    conflict_check_end(sim);
     node_stop(sim);
     for (unsigned i = 1; points && i <= sim_options.flips; i++)
         if (gate_branch(sim, POINT_FLIP, i))

@@ -109,6 +109,9 @@ static void the_document_counts_what_happened(void **state)
     assert_in_range(figure(json, "commit", "pending"), 0, 2);
     assert_int_equal(figure(json, "outbox", "count"), 1);
     assert_int_equal(figure(json, "outbox", "bytes"), 5);
+    static const char *const conflicts[] = {"count", "bytes", "done"};
+    for (size_t i = 0; i < sizeof conflicts / sizeof *conflicts; i++)
+        assert_int_equal(figure(json, "conflicts", conflicts[i]), 0);
     assert_int_equal(figure(json, "memory", "limit_bytes"), 8 * MIB);
     assert_true(figure(json, "memory", "hits") >= 1);
     assert_true(figure(json, "memory", "misses") >= 1);

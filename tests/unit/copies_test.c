@@ -99,6 +99,7 @@ static void say_member(struct node *by, const struct id128 *subject, enum member
 
 static void listen(void *arg, const struct journal_copy_news *news)
 {
+    assert_non_null(news->event);
     copies_news(arg, news->event, news->len);
 }
 

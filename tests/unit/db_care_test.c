@@ -3,6 +3,7 @@
 #include "tests/unit/db_util.h"
 
 #include "base/io.h"
+#include "journal/db_freeze.h"
 
 #include <fcntl.h>
 #include <pthread.h>
@@ -256,6 +257,8 @@ static void a_database_of_the_version_before_is_brought_up_to_date(void **state)
     db_close(&db);
     assert_int_equal(conn_open(&conn, at->vfs, at->copy, SQLITE_OPEN_READWRITE), 0);
     assert_int_equal(conn_exec(&conn, "DROP TABLE cluster; DROP TABLE members; DROP TABLE holders; "
+                                      "DROP TABLE conflicts; "
+                                      "DROP TABLE frozen; DROP TABLE restate; "
                                       "ALTER TABLE state DROP COLUMN wanted; "
                                       "ALTER TABLE state DROP COLUMN wanted_bytes; "
                                       "INSERT INTO snapshots VALUES(x'01', 5, 2); "
@@ -278,10 +281,10 @@ static void a_database_of_the_version_before_is_brought_up_to_date(void **state)
     assert_int_equal(found, 0);
     assert_int_equal(conn_number(&conn,
                                  "SELECT count(*) FROM sqlite_schema WHERE name IN ('members', "
-                                 "'holders', 'cluster')",
+                                 "'holders', 'cluster', 'frozen', 'restate', 'conflicts')",
                                  &found),
                      0);
-    assert_int_equal(found, 3);
+    assert_int_equal(found, 6);
     /* What it lacks of level 2 is listed. */
     assert_int_equal(conn_number(&conn, "SELECT sum(since_ms * 1000 + size) FROM outbox", &found),
                      0);
@@ -290,14 +293,25 @@ static void a_database_of_the_version_before_is_brought_up_to_date(void **state)
                      0);
     assert_int_equal(found, 4 * 1000 + 102 + 103 + 104 + 105);
     /* From the version between. */
-    assert_int_equal(conn_exec(&conn, "DROP TABLE cluster; PRAGMA user_version = 3"), 0);
+    assert_int_equal(conn_exec(&conn,
+                               "DROP TABLE cluster; DROP TABLE conflicts; DROP TABLE frozen; "
+                               "DROP TABLE restate; PRAGMA user_version = 3"),
+                     0);
     conn_close(&conn);
+    assert_int_equal(db_reader_open(&reader, at->vfs, at->copy), ERR_FORMAT);
     assert_int_equal(try_open(at, at->copy), 0);
     assert_int_equal(conn_open(&conn, at->vfs, at->copy, SQLITE_OPEN_READWRITE), 0);
     assert_int_equal(conn_number(&conn, "SELECT feature FROM cluster", &found), 0);
     assert_int_equal(found, 1);
+    assert_int_equal(conn_number(&conn, "SELECT count(*) FROM conflicts", &found), 0);
+    assert_int_equal(found, 0);
     conn_close(&conn);
     assert_int_equal(db_reader_open(&reader, at->vfs, at->copy), 0);
+    struct db_frozen *frozen;
+    size_t count;
+    assert_int_equal(db_reader_frozen(reader, &frozen, &count), 0);
+    assert_int_equal(count, 0);
+    free(frozen);
     db_reader_close(&reader);
 }
 

@@ -1,5 +1,6 @@
 /* Goal: what the journal's database is told comes back unchanged, and its events stay as they are.
  */
+#include "journal/db_conflict.h"
 #include "tests/unit/db_util.h"
 
 static uint64_t number(uint64_t max)
@@ -421,6 +422,66 @@ static void the_outbox_and_the_garbage_are_lists(void **state)
     assert_int_equal(sql_number(at, "SELECT size FROM outbox WHERE kind = 2"), 3);
 }
 
+static int see_conflict(void *arg, const struct db_conflict *conflict)
+{
+    uint64_t *seen = arg;
+
+    if (conflict->loser->size == 99)
+        return 1;
+    *seen = *seen * 100 + conflict->loser->size;
+    return 0;
+}
+
+/* One row for each (id, sha256), found by either and by what it is to become. */
+static void what_lost_is_found_by_both_its_ids(void **state)
+{
+    struct place_on_disk *at = *state;
+    struct db_conflict_cursor after = {{{0}}, {0}};
+    struct id128 id = {{4}}, other = {{5}}, target = {{6}}, moved = {{7}};
+    struct db_conflict found;
+    uint64_t count, bytes, seen = 0;
+    unsigned taken;
+
+    assert_int_equal(db_begin(at->db), 0);
+    for (uint8_t i = 0; i < 4; i++) {
+        struct object *loser = plain_object(i < 3 ? &id : &other, 10u + i, 1);
+
+        memset(loser->sha256, 9 - i, SHA256_BYTES);
+        target.bytes[1] = i;
+        assert_int_equal(db_conflict_set(at->db, &target, loser), 0);
+        if (i == 1)
+            assert_int_equal(db_conflict_set(at->db, &moved, loser), 0); /* instead */
+        if (i == 2)
+            assert_int_equal(db_conflict_remove(at->db, loser), 0);
+        object_destroy(&loser);
+    }
+    assert_int_equal(db_conflict_sums(at->db, &count, &bytes), 0);
+    assert_int_equal(count, 3);
+    assert_int_equal(bytes, 10 + 11 + 13);
+    assert_int_equal(db_conflict_for(at->db, &moved, &found), 0);
+    assert_int_equal(found.loser->size, 11);
+    assert_true(id_equal(&found.loser->id, &id) && id_equal(&found.target, &moved));
+    object_destroy(&found.loser);
+    target.bytes[1] = 1;
+    assert_int_equal(db_conflict_for(at->db, &target, &found), ERR_NOT_FOUND);
+    assert_int_equal(db_conflict_of(at->db, &other, &found), 0);
+    assert_int_equal(found.loser->size, 13);
+    assert_int_equal(db_conflict_get(at->db, &id, found.loser->sha256, &(struct db_conflict){0}),
+                     ERR_NOT_FOUND);
+    object_destroy(&found.loser);
+    assert_int_equal(db_commit(at->db), 0);
+
+    /* In order of id and hash, a page at a time; what is not taken comes again. */
+    assert_int_equal(db_each_conflict(at->reader, &after, 2, see_conflict, &seen, &taken), 0);
+    assert_int_equal(taken, 2);
+    assert_int_equal(seen, 1110);
+    assert_int_equal(db_each_conflict(at->reader, &after, 2, see_conflict, &seen, &taken), 0);
+    assert_int_equal(taken, 1);
+    assert_int_equal(seen, 111013);
+    assert_int_equal(db_each_conflict(at->reader, &after, 2, see_conflict, &seen, &taken), 0);
+    assert_int_equal(taken, 0);
+}
+
 static void a_rollback_leaves_no_trace(void **state)
 {
     struct place_on_disk *at = *state;
@@ -486,6 +547,7 @@ int main(void)
         ON_FILES(origins_and_segments_are_rows_that_change),
         ON_FILES(the_state_comes_back_in_full),
         ON_FILES(the_outbox_and_the_garbage_are_lists),
+        ON_FILES(what_lost_is_found_by_both_its_ids),
         ON_FILES(a_rollback_leaves_no_trace),
         ON_FILES(events_can_be_neither_changed_nor_removed),
     };

@@ -258,7 +258,8 @@ static void a_row_is_plain_only_by_the_put_that_made_it(void **state)
     object_destroy(&before);
 }
 
-static void other_bytes_leave_the_old_place(void **state)
+/* They stay live where they are, as what they were (journal/conflict.h). */
+static void bytes_that_are_beaten_are_kept(void **state)
 {
     struct event put = put_of(20, 6, 300);
     struct record_header without = inline_body(300);
@@ -268,11 +269,66 @@ static void other_bytes_leave_the_old_place(void **state)
     without.flags = 0;
     struct entry *entry = folded(before, &put, &without, 6000);
     assert_true(place_is_none(&entry->object->place));
-    assert_true(entry->place_moved && !entry->place_taken);
-    assert_int_equal(entry->place_before.lsn, 5000);
-    assert_int_equal(entry->size_before, 100);
+    assert_false(entry->place_moved || entry->place_taken);
+    assert_true(entry->conflict && entry->loser && !entry->loser_taken);
+    assert_memory_equal(entry->loser, before, object_bytes(before));
     assert_int_equal(entry->delta.objects, 0);
     assert_int_equal(entry->delta.bytes, 200);
+    entry_destroy(entry);
+
+    /* Of other bytes that come along with their winner nothing is here. */
+    before->place = (struct place){0};
+    entry = folded(before, &put, &without, 6000);
+    assert_true(entry->conflict && !entry->loser);
+    entry_destroy(entry);
+    object_destroy(&before);
+}
+
+/* As a rebuild meets them that comes to a moved record after its winner's. */
+static void bytes_that_lose_as_they_come_are_kept(void **state)
+{
+    struct event put = put_of(9, 6, 300);
+    struct record_header header = inline_body(300);
+    struct object *before = stored();
+
+    (void)state;
+    header.type = RECORD_MOVE;
+    struct entry *entry = folded(before, &put, &header, 6000);
+    assert_memory_equal(entry->object, before, object_bytes(before));
+    assert_false(entry->place_moved || entry->place_taken || entry->conflict);
+    assert_true(entry->loser && entry->loser_taken);
+    assert_int_equal(entry->loser->place.lsn, 6000);
+    assert_int_equal(entry->loser->record_bytes, record_bytes(&header));
+    assert_int_equal(entry->loser->sha256[31], 6);
+    assert_int_equal(entry->loser->put_at.stamp, 9);
+    entry_destroy(entry);
+
+    header.flags = RECORD_LARGE;
+    header.file = 77;
+    entry = folded(before, &put, &header, 6000);
+    assert_int_equal(entry->loser->place.volume, PLACE_LARGE);
+    assert_int_equal(entry->loser->place.offset, 77);
+    assert_int_equal(entry->loser->record_bytes, 0);
+    entry_destroy(entry);
+
+    header.flags = 0; /* without a body */
+    entry = folded(before, &put, &header, 6000);
+    assert_null(entry->loser);
+    entry_destroy(entry);
+    object_destroy(&before);
+}
+
+static void a_delete_leaves_the_old_place_and_keeps_nothing(void **state)
+{
+    struct event gone = event_of(EVENT_DELETE, 20);
+    struct record_header without = {.type = RECORD_EVENT, .event_bytes = 3, .id = the_id};
+    struct object *before = stored();
+
+    (void)state;
+    struct entry *entry = folded(before, &gone, &without, 6000);
+    assert_true(entry->place_moved && !entry->loser && !entry->conflict);
+    assert_int_equal(entry->place_before.lsn, 5000);
+    assert_int_equal(entry->size_before, 100);
     entry_destroy(entry);
     object_destroy(&before);
 }
@@ -386,13 +442,21 @@ static void a_run_ends_by_the_first_event_of_the_next(void **state)
     assert_true(id_equal(&entry->ended, &other));
     entry_destroy(entry);
 
-    /* A freeze has a `follows` that means something else. */
+    /* A freeze has a `follows` that means something else, … */
     freeze.fields = EVENT_HAS_FOLLOWS;
     freeze.follows = first.follows;
     entry = folded(NULL, &freeze, &header, 5000);
     assert_false(entry->ends_origin);
     assert_null(entry->object);
     assert_int_equal(entry->delta.events, 1);
+    entry_destroy(entry);
+
+    /* … and another name for it. */
+    freeze.fields = EVENT_HAS_FOLLOWS | EVENT_HAS_AFTER;
+    freeze.after = first.follows;
+    entry = folded(NULL, &freeze, &header, 5000);
+    assert_true(entry->ends_origin);
+    assert_true(id_equal(&entry->ended, &other));
     entry_destroy(entry);
 }
 
@@ -545,7 +609,9 @@ int main(void)
         cmocka_unit_test(other_bytes_are_not_taken),
         cmocka_unit_test(the_highest_record_of_the_same_bytes_is_the_place),
         cmocka_unit_test(a_row_is_plain_only_by_the_put_that_made_it),
-        cmocka_unit_test(other_bytes_leave_the_old_place),
+        cmocka_unit_test(bytes_that_are_beaten_are_kept),
+        cmocka_unit_test(bytes_that_lose_as_they_come_are_kept),
+        cmocka_unit_test(a_delete_leaves_the_old_place_and_keeps_nothing),
         cmocka_unit_test(only_our_own_statement_about_these_bytes_drops_them),
         cmocka_unit_test(a_drop_speaks_of_what_lay_below_it),
         cmocka_unit_test(a_run_ends_by_the_first_event_of_the_next),

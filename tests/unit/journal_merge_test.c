@@ -627,14 +627,47 @@ static void ranges_are_read_in_whole_ids(void **state)
     node_close(a, true);
 }
 
+static void count_wholesale_news(void *arg, const struct journal_copy_news *news)
+{
+    unsigned *count = arg;
+
+    *count += !news->event;
+}
+
+/* Who waits for copies is told to look again, as no event says which ones came. */
+static void whoever_counts_copies_hears_of_a_merge(void **state)
+{
+    struct trio *trio = *state;
+    struct node *a = trio->a, *b = trio->b;
+    unsigned count = 0;
+
+    node_open(a, false);
+    node_open(b, false);
+    journal_listen_copies(b->journal, count_wholesale_news, &count);
+    assert_int_equal(put(b, 1, 100), 0);
+    apply(b);
+    assert_int_equal(count, 0);
+    assert_int_equal(put(a, 2, 100), 0);
+    merge_rows_of(b, a);
+    apply(b);
+    assert_true(count >= 1);
+    node_close(a, true);
+    node_close(b, true);
+}
+
 int main(void)
 {
 #define test(name) cmocka_unit_test_setup_teardown(name, setup_trio, teardown_trio)
     const struct CMUnitTest tests[] = {
-        test(a_joiner_gets_what_was_compacted),      test(what_was_merged_lasts),
-        test(who_was_away_honours_what_was_deleted), test(merged_tombstones_free_bodies),
-        test(rows_that_cannot_be_are_refused),       test(a_failed_batch_adopts_nothing),
-        test(sums_tell_where_rows_differ),           test(ranges_are_read_in_whole_ids),
+        test(whoever_counts_copies_hears_of_a_merge),
+        test(a_joiner_gets_what_was_compacted),
+        test(what_was_merged_lasts),
+        test(who_was_away_honours_what_was_deleted),
+        test(merged_tombstones_free_bodies),
+        test(rows_that_cannot_be_are_refused),
+        test(a_failed_batch_adopts_nothing),
+        test(sums_tell_where_rows_differ),
+        test(ranges_are_read_in_whole_ids),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -14,7 +14,7 @@ enum { SELF, ALIVE, SUSPECT, FAILED, STOPPED, LEFT, FORGOTTEN, MEMBERS };
 static void make_view(struct cluster_member view[MEMBERS])
 {
     memset(view, 0, MEMBERS * sizeof *view);
-    for (uint8_t i = 0; i < MEMBERS; i++) {
+    for (unsigned i = 0; i < MEMBERS; i++) {
         view[i].node.bytes[0] = (uint8_t)(i + 1);
         view[i].joined = i == LEFT        ? MEMBER_LEFT
                          : i == FORGOTTEN ? MEMBER_FORGOTTEN

@@ -516,6 +516,49 @@ static void an_offer_is_taken_of_one_peer_at_a_time(void **state)
     network_destroy(network);
 }
 
+/* All that a peer may lack goes into one message; what it has shown to have is not offered to it.
+ */
+static void offers_are_bundled_and_leave_out_what_a_peer_has(void **state)
+{
+    struct network *network = one_node();
+    struct node *node = &network->nodes[0];
+    struct id128 ids[3] = {note_id(1), note_id(2), note_id(99)}, other = node_id(2);
+
+    (void)state;
+    for (unsigned i = 2; i < NODES; i++) { /* but one peer */
+        struct id128 id = node_id(i);
+
+        notes_peer(node->core, &id, false);
+    }
+    for (unsigned i = 0; i < 2; i++)
+        assert_int_equal(notes_say(node->core, &ids[i], text_of("x"), times_of(network)), 0);
+    node->sends = 0;
+    network->now_ms += NOTE_ROUND_MS;
+    notes_tick(node->core, network->now_ms);
+    assert_int_equal(node->sends, 1);
+    assert_int_equal(node->sent.note_ids.offered.len, 2 * 16);
+    /* Ids that nobody knows are nobody's harm, in any list. */
+    struct wire_message seen = ids_from(1, (struct text){NULL, 0}, (struct text){NULL, 0});
+    seen.note_ids.seen = (struct text){(const char *)&ids[1], 2 * 16};
+    seen.note_ids.wanted = (struct text){(const char *)&ids[2], 16};
+    hear(network, seen);
+    network->now_ms += NOTE_ROUND_MS;
+    notes_tick(node->core, network->now_ms);
+    assert_int_equal(node->sends, 2);
+    assert_int_equal(node->sent.note_ids.offered.len, 16);
+    hear(network, ids_from(1, (struct text){(const char *)&ids[0], 16}, (struct text){NULL, 0}));
+    assert_int_equal(node->sends, 3); /* seen */
+    network->now_ms += NOTE_ROUND_MS;
+    notes_tick(node->core, network->now_ms);
+    assert_int_equal(node->sends, 3);
+    notes_peer(node->core, &other, true); /* one that has nothing yet */
+    network->now_ms += NOTE_ROUND_MS;
+    notes_tick(node->core, network->now_ms);
+    assert_int_equal(node->sends, 4);
+    assert_int_equal(node->sent.note_ids.offered.len, 2 * 16);
+    network_destroy(network);
+}
+
 static void who_asks_again_and_again_is_not_served_for_ever(void **state)
 {
     struct network *network = one_node();
@@ -550,6 +593,7 @@ int main(void)
         cmocka_unit_test(a_node_does_not_say_more_than_others_take),
         cmocka_unit_test(what_is_kept_is_bounded_in_bytes_and_read_in_order),
         cmocka_unit_test(an_offer_is_taken_of_one_peer_at_a_time),
+        cmocka_unit_test(offers_are_bundled_and_leave_out_what_a_peer_has),
         cmocka_unit_test(who_asks_again_and_again_is_not_served_for_ever),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -85,7 +85,7 @@ static void many_share_one_transfer_and_it_stays(void **state)
     reply_free(&reply);
     assert_int_equal(fake_count(far->fake), 1);
     assert_int_equal(cache_of(far).stored, 1);
-    assert_int_equal(cache_of(far).hits, 2);
+    assert_true(cache_of(far).hits >= 2); /* who came late has found it, too */
     wait_until(far, memory_used, 0);
 }
 
@@ -135,6 +135,34 @@ static void what_has_come_is_sent_and_the_last_block_waits(void **state)
     assert_int_equal(fake_count(far->fake), 1);
 }
 
+/* CLIENT's end. Whoever was still on its way when a fill ended has begun another: that ends with
+ * RC, or (0) is served with BODY. */
+static void end_of(struct far *far, struct client **client, int rc, const uint8_t *body,
+                   struct reply *reply)
+{
+    struct timespec until;
+
+    for (;;) {
+        (void)clock_gettime(CLOCK_REALTIME, &until);
+        until.tv_nsec += 10000000;
+        until.tv_sec += until.tv_nsec / 1000000000;
+        until.tv_nsec %= 1000000000;
+        if (pthread_timedjoin_np((*client)->thread, NULL, &until) == 0)
+            break;
+        for (unsigned i = 0, count = fake_count(far->fake); i < count; i++) {
+            struct fake_fetch *fetch = &far->fake->fetches[i];
+
+            if (!fetch->over && rc)
+                fake_end(fetch, rc);
+            else if (!fetch->over)
+                fake_serve(far->fake, fetch, body);
+        }
+    }
+    *reply = (*client)->reply;
+    free(*client);
+    *client = NULL;
+}
+
 static void a_wrong_body_is_whole_for_nobody_and_not_kept(void **state)
 {
     struct far *far = *state;
@@ -148,17 +176,16 @@ static void a_wrong_body_is_whole_for_nobody_and_not_kept(void **state)
     wait_until(far, under_way, 3);
     fake_serve(far->fake, fake_fetch(far->fake, 0), wrong);
     for (int i = 0; i < 3; i++) {
-        client_end(&clients[i], &reply);
+        end_of(far, &clients[i], 0, wrong, &reply);
         assert_false(reply.complete);
         assert_true(reply.len <= (LARGE - 1) / BLOCK_BYTES * BLOCK_BYTES);
         reply_free(&reply);
     }
     wait_until(far, uses, 0);
     assert_int_equal(cache_of(far).stored, 0);
-    assert_int_equal(bad_blocks(far), 1);
+    assert_int_equal(bad_blocks(far), fake_count(far->fake));
     clients[0] = client_start(far, ID, NULL);
-    fake_serve(far->fake, fake_fetch(far->fake, 1), far->large);
-    client_end(&clients[0], &reply);
+    end_of(far, &clients[0], 0, far->large, &reply);
     expect_bytes(&reply, 200, far->large, LARGE);
     reply_free(&reply);
     free(wrong);
@@ -216,20 +243,23 @@ static void a_failure_is_told_to_all(void **state)
 
     put_elsewhere(far, ID, far->large, LARGE);
     for (unsigned i = 0; i < 4; i++) {
+        unsigned next = fake_count(far->fake);
+
         for (int k = 0; k < 2; k++)
             clients[k] = client_start(far, ID, NULL);
-        struct fake_fetch *fetch = fake_fetch(far->fake, i);
+        struct fake_fetch *fetch = fake_fetch(far->fake, next);
         wait_until(far, under_way, 2);
         fake_end(fetch, ends[i].rc);
         for (int k = 0; k < 2; k++) {
-            client_end(&clients[k], &reply);
+            end_of(far, &clients[k], ends[i].rc, NULL, &reply);
             expect_error(&reply, ends[i].status, ends[i].code);
             reply_free(&reply);
         }
         wait_until(far, uses, 0);
     }
+    unsigned last = fake_count(far->fake);
     clients[0] = client_start(far, ID, NULL);
-    struct fake_fetch *fetch = fake_fetch(far->fake, 4);
+    struct fake_fetch *fetch = fake_fetch(far->fake, last);
     assert_true(fake_give(far->fake, fetch, far->large, LARGE / 2));
     fake_end(fetch, ERR_TIMEOUT);
     client_end(&clients[0], &reply);
@@ -291,6 +321,55 @@ static void a_range_of_a_cold_body_comes_by_itself(void **state)
     assert_int_equal(cache_of(far).used_bytes, 0);
 }
 
+static bool holds_copies(struct far *far, uint64_t value)
+{
+    return cache_of(far).copies == value;
+}
+
+/* Out of memory, but not out of the disk cache; a damaged copy, or none, is fetched. */
+static void a_small_body_outlives_the_memory_on_disk(void **state)
+{
+    enum { OTHERS = 60 };
+    struct far *far = *state;
+    uint8_t *other = make_body(200000, 3);
+    char path[64];
+    struct reply reply;
+
+    put_elsewhere(far, ID, far->small, SMALL);
+    put_elsewhere(far, ID2, far->small, 1000); /* not worth a block */
+    for (unsigned i = 0; i < 2; i++) {
+        int fd = ask(far, "GET", i ? ID2 : ID, NULL);
+
+        fake_serve(far->fake, fake_fetch(far->fake, i), far->small);
+        hear(fd, &reply);
+        expect_bytes(&reply, 200, far->small, i ? 1000 : SMALL);
+        reply_free(&reply);
+    }
+    wait_until(far, holds_copies, 1);
+    for (unsigned i = 0; i < OTHERS; i++) {
+        request(far->node, &reply, "PUT", "/api/v1/put", NULL, other, 200000);
+        (void)snprintf(path, sizeof path, "/api/v1/get/%.26s", value_of(&reply, "X-Meta-Id"));
+        reply_free(&reply);
+        for (int k = 0; k < 3; k++) {
+            request(far->node, &reply, "GET", path, NULL, NULL, 0);
+            assert_int_equal(reply.status, 200);
+            reply_free(&reply);
+        }
+    }
+    hear(ask(far, "GET", ID, NULL), &reply);
+    expect_bytes(&reply, 200, far->small, SMALL);
+    reply_free(&reply);
+    hear(ask(far, "GET", ID, "Range: bytes=70000-70009\r\n"), &reply);
+    expect_bytes(&reply, 206, far->small + 70000, 10);
+    reply_free(&reply);
+    assert_int_equal(fake_count(far->fake), 2);
+    assert_int_equal(cache_of(far).hits, 1); /* then it was in memory again */
+    request(far->node, &reply, "POST", "/api/v1/delete/" ID, NULL, NULL, 0);
+    reply_free(&reply);
+    wait_until(far, uses, 0);
+    free(other);
+}
+
 static void a_node_that_stops_lets_nobody_wait(void **state)
 {
     struct far *far = *state;
@@ -323,6 +402,7 @@ int main(void)
         FILL_TEST(a_failure_is_told_to_all),
         FILL_TEST(what_is_deleted_is_not_kept),
         FILL_TEST(a_range_of_a_cold_body_comes_by_itself),
+        FILL_TEST(a_small_body_outlives_the_memory_on_disk),
         FILL_TEST(a_node_that_stops_lets_nobody_wait),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

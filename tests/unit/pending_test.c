@@ -69,7 +69,7 @@ static void an_entry_begins_with_its_event_and_nothing_else(void **state)
     entry = entry_create(event, sizeof event);
     assert_non_null(entry);
     memset(entry, 0xff, sizeof *entry);
-    entry->object = NULL;
+    entry->object = entry->loser = NULL;
     entry_destroy(entry);
 
     entry = entry_create(event, sizeof event);

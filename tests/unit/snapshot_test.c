@@ -420,6 +420,38 @@ static void what_is_owed_comes_back_within_its_limits(void **state)
     }
 }
 
+/* They are rows, but for those that say of no bytes where they are. */
+static void what_lost_comes_back_with_its_place(void **state)
+{
+    struct object *row = row_of(1), *got;
+    struct chunk chunk;
+
+    (void)state;
+    row->place = (struct place){.volume = 7, .offset = 4096, .lsn = 5000};
+    row->record_bytes = 300;
+    chunk_begin(&chunk, SNAPSHOT_LOSERS);
+    assert_int_equal(snapshot_add_loser(&chunk.writer, row), 0);
+    chunk_end(&chunk);
+    assert_int_equal(snapshot_next_loser(&chunk.reader, &got), 1);
+    assert_int_equal(object_bytes(got), object_bytes(row));
+    assert_memory_equal(got, row, object_bytes(row));
+    object_destroy(&got);
+    assert_int_equal(snapshot_next_loser(&chunk.reader, &got), 0);
+    chunk_release(&chunk);
+    for (int i = 0; i < 2; i++) {
+        row->place.volume = i ? 7 : 0;
+        row->flags = i ? OBJECT_DELETED : OBJECT_PUT;
+        chunk_begin(&chunk, SNAPSHOT_ROWS);
+        assert_int_equal(snapshot_add_row(&chunk.writer, row), 0);
+        chunk.writer.kind = SNAPSHOT_LOSERS;
+        chunk_end(&chunk);
+        assert_int_equal(snapshot_next_loser(&chunk.reader, &got), ERR_INVALID);
+        assert_null(got);
+        chunk_release(&chunk);
+    }
+    object_destroy(&row);
+}
+
 static void garbage_comes_back_within_its_limits(void **state)
 {
     struct snapshot_garbage got;
@@ -692,6 +724,7 @@ int main(void)
         cmocka_unit_test(a_beginning_comes_back_within_its_limits),
         cmocka_unit_test(a_vector_comes_back_within_its_limits),
         cmocka_unit_test(what_is_owed_comes_back_within_its_limits),
+        cmocka_unit_test(what_lost_comes_back_with_its_place),
         cmocka_unit_test(garbage_comes_back_within_its_limits),
         cmocka_unit_test(copies_come_back_within_their_limits),
         cmocka_unit_test(members_come_back_within_their_limits),

@@ -390,6 +390,77 @@ static void frozen_runs_are_not_taken(void **state)
     assert_silent();
 }
 
+/* One that nothing is here of, but that it is frozen. */
+static void a_run_may_be_known_as_frozen_alone(void **state)
+{
+    struct hash128 before;
+
+    (void)state;
+    begin();
+    before = ours();
+    local((struct vector_run){.origin = id(10), .frozen = true}, false);
+    struct hash128 after = ours();
+
+    assert_true(hash128_equal(&before, &after));
+    uint64_t s = asking_b();
+
+    events(B, s, 10, 1, 1);
+    assert_silent();
+}
+
+static void what_a_peer_says_is_frozen_is_for_the_journal(void **state)
+{
+    struct wire_message m = {.type = WIRE_SYNC_FROZEN};
+    struct id128 runs[] = {id(10), id(C), id(20), id(D)};
+
+    (void)state;
+    begin();
+    local((struct vector_run){.origin = id(10), .seq = 2, .frozen = true}, false);
+    run(20, 4);
+    uint64_t s = asking_b();
+
+    m.sync_frozen = (struct wire_sync_frozen){s, {(char *)runs, sizeof runs}};
+    assert_int_equal(message(C, m), 0);
+    assert_silent(); /* not whom we asked */
+    assert_int_equal(message(B, m), 0);
+    struct sync_output *out = the(SYNC_FREEZE);
+
+    assert_true(id_equal(&out->freeze.origin, &runs[2]) && id_equal(&out->freeze.node, &runs[3]));
+}
+
+/* The last event that is here is another than B has under its number. Which one it is that broke,
+ * the journal finds out: it gets all that came. */
+static void another_event_of_a_number_goes_to_the_journal(void **state)
+{
+    struct vector_run known = {.origin = id(10), .node = id(B), .seq = 5};
+    uint8_t event[EVENT];
+
+    (void)state;
+    memset(event, 5, sizeof event);
+    sha256(event, sizeof event, known.hash);
+    begin();
+    local(known, false);
+    peer(B, true);
+    events(B, 0, 10, 4, 2);
+    assert_silent(); /* the same */
+    assert_int_equal(sync_stats(core)->duplicates, 2);
+    known.origin = id(20);
+    known.hash[0] ^= 1;
+    local(known, false);
+    events(B, 0, 20, 6, 1);
+    assert_committed(20, 6, 1); /* the journal will see that it does not follow */
+    committed(&the(SYNC_COMMIT)->commit, ERR_FULL);
+    events(B, 0, 20, 1, 4);
+    assert_silent(); /* nothing to compare with */
+    tick(3 * SYNC_DEADLINE_MS);
+    events(B, 0, 20, 3, 4);
+    assert_committed(20, 3, 4);
+    committed(&the(SYNC_COMMIT)->commit, ERR_CONFLICT);
+    assert_int_equal(count_of(SYNC_CONFLICT), 1);
+    events(B, 0, 20, 3, 4);
+    assert_silent();
+}
+
 static void ended_runs_go_out_page_by_page(void **state)
 {
     enum { RUNS = LIMIT_WIRE_RUNS + 10 };
@@ -435,6 +506,9 @@ int main(void)
         cmocka_unit_test(what_does_not_fit_is_told_and_not_taken_again),
         cmocka_unit_test(a_full_log_ends_the_session_for_a_while),
         cmocka_unit_test(frozen_runs_are_not_taken),
+        cmocka_unit_test(a_run_may_be_known_as_frozen_alone),
+        cmocka_unit_test(what_a_peer_says_is_frozen_is_for_the_journal),
+        cmocka_unit_test(another_event_of_a_number_goes_to_the_journal),
         cmocka_unit_test(ended_runs_go_out_page_by_page),
     };
     return cmocka_run_group_tests(tests, NULL, end);

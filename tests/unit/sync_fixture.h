@@ -53,6 +53,8 @@ static inline void keep_texts(struct sync_output *out)
         message->sync_ask.runs = keep(message->sync_ask.runs);
     else if (message->type == WIRE_SYNC_VECTOR)
         message->sync_vector.runs = keep(message->sync_vector.runs);
+    else if (message->type == WIRE_SYNC_FROZEN)
+        message->sync_frozen.runs = keep(message->sync_frozen.runs);
     else if (message->type == WIRE_SYNC_EVENTS)
         message->sync_events.data = keep(message->sync_events.data);
 }

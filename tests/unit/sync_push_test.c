@@ -301,7 +301,7 @@ static void asking_waits_while_pushes_keep_coming(void **state)
     assert_in_range(now - began, SYNC_PATIENCE_MS, SYNC_PATIENCE_MS + 200);
 }
 
-static void events_of_our_own_run_that_we_did_not_write_are_reported(void **state)
+static void events_of_our_own_run_that_we_did_not_write_are_for_the_journal(void **state)
 {
     (void)state;
     begin();
@@ -312,10 +312,37 @@ static void events_of_our_own_run_that_we_did_not_write_are_reported(void **stat
     events(B, 0, 500, 4, 1);
     struct id128 origin = id(500);
 
-    assert_int_equal(count_of(SYNC_COMMIT), 0);
+    assert_committed(500, 4, 1);
+    committed(&the(SYNC_COMMIT)->commit, ERR_CONFLICT);
     assert_true(id_equal(&the(SYNC_CONFLICT)->conflict.origin, &origin));
     events(B, 0, 500, 4, 1);
     assert_silent();
+}
+
+/* The journal froze it, and this process writes under a fresh run from then on. */
+static void a_frozen_run_of_our_own_is_pushed_no_more(void **state)
+{
+    struct hash128 before;
+
+    (void)state;
+    begin();
+    before = ours();
+    peer(B, true);
+    own(1);
+    struct sync_read read = the(SYNC_READ)->read;
+
+    local((struct vector_run){.origin = id(500), .node = id(ME), .seq = 3, .frozen = true}, true);
+    assert_silent();
+    assert_true(hash128_equal(&before, &(struct hash128){ours().low, ours().high}));
+    read_done(&read, 1, 0);
+    assert_silent();
+    local((struct vector_run){.origin = id(500), .node = id(ME), .seq = 3, .frozen = true}, false);
+    local((struct vector_run){.origin = id(501), .node = id(ME), .seq = 2}, true);
+    assert_read(501, 1);
+    read_done(&the(SYNC_READ)->read, 2, 0);
+    assert_int_equal(sent(B, WIRE_SYNC_EVENTS).sync_events.count, 2);
+    events(B, 0, 500, 4, 1);
+    assert_int_equal(count_of(SYNC_COMMIT), 0);
 }
 
 static void a_peer_cannot_push_without_bounds(void **state)
@@ -357,7 +384,8 @@ int main(void)
         cmocka_unit_test(pushes_are_committed_and_acknowledged),
         cmocka_unit_test(a_gap_in_pushes_is_asked_about_at_once),
         cmocka_unit_test(asking_waits_while_pushes_keep_coming),
-        cmocka_unit_test(events_of_our_own_run_that_we_did_not_write_are_reported),
+        cmocka_unit_test(events_of_our_own_run_that_we_did_not_write_are_for_the_journal),
+        cmocka_unit_test(a_frozen_run_of_our_own_is_pushed_no_more),
         cmocka_unit_test(a_peer_cannot_push_without_bounds),
     };
     return cmocka_run_group_tests(tests, NULL, end);

@@ -107,6 +107,37 @@ static void frozen_runs_are_not_given(void **state)
     assert_end(B, 78, WIRE_END_DONE);
 }
 
+/* Once, at the end, and not where the asker says that it knows. */
+static void who_does_not_know_of_frozen_runs_is_told(void **state)
+{
+    static const uint64_t known[] = {WIRE_SEQ_MAX, 3};
+    struct wire_sync_frozen told;
+    struct id128 expected[2] = {id(20), id(B)};
+
+    (void)state;
+    begin();
+    local((struct vector_run){.origin = id(10), .node = id(C), .seq = 9, .frozen = true}, false);
+    local((struct vector_run){.origin = id(20), .node = id(B), .seq = 9, .frozen = true}, false);
+    local((struct vector_run){.origin = id(30), .seq = 9, .frozen = true}, false); /* nobody's */
+    run(40, 1);
+    assert_int_equal(ask_me(B, 77, 1 << 20, known, 2), 0);
+    read_done(&the(SYNC_READ)->read, 1, 0);
+    told = sent(B, WIRE_SYNC_FROZEN).sync_frozen;
+    assert_int_equal(told.session, 77);
+    assert_int_equal(told.runs.len, WIRE_FROZEN_BYTES);
+    assert_memory_equal(told.runs.ptr, expected, WIRE_FROZEN_BYTES);
+    assert_end(B, 77, WIRE_END_DONE);
+
+    /* No more than a message holds; the rest with the next question. */
+    begin();
+    for (uint64_t i = 0; i < LIMIT_WIRE_FROZEN + 5; i++)
+        local((struct vector_run){.origin = id(100 + i), .node = id(C), .seq = 1, .frozen = true},
+              false);
+    assert_int_equal(ask_me(B, 78, 1 << 20, NULL, 0), 0);
+    assert_int_equal(sent(B, WIRE_SYNC_FROZEN).sync_frozen.runs.len,
+                     LIMIT_WIRE_FROZEN * WIRE_FROZEN_BYTES);
+}
+
 /* 10, 20, 30, 40, 50 ended here, with one event each. The asker knows other ended runs. */
 static void begin_with_ended_runs(uint64_t session)
 {
@@ -279,6 +310,7 @@ int main(void)
         cmocka_unit_test(what_was_compacted_is_left_out_and_told),
         cmocka_unit_test(what_cannot_be_read_is_left_out_and_told),
         cmocka_unit_test(frozen_runs_are_not_given),
+        cmocka_unit_test(who_does_not_know_of_frozen_runs_is_told),
         cmocka_unit_test(ended_runs_are_compared_page_by_page),
         cmocka_unit_test(pages_that_lead_nowhere_end_the_session),
         cmocka_unit_test(an_asker_without_ended_runs_needs_no_pages),

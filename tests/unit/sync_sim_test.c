@@ -268,6 +268,7 @@ static void perform(int at, const struct sync_output *out)
     case SYNC_BEHIND:
         merge_snapshot(at, node_of(&out->behind.peer));
         break;
+    case SYNC_FREEZE:
     case SYNC_CONFLICT:
         fail_msg("events of %s%d do not fit", "run ", run_of(&out->conflict.origin));
     }

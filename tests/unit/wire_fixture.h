@@ -28,6 +28,7 @@ static const enum wire_type types[] = {
     WIRE_MERGE_ASK,    WIRE_MERGE_VECTOR,   WIRE_MERGE_CHUNK,
     WIRE_MERGE_CREDIT, WIRE_MERGE_SUMS_ASK, WIRE_MERGE_SUMS,
     WIRE_MERGE_END,    WIRE_MERGE_CUT_ASK,  WIRE_MERGE_CUT_KNOWN,
+    WIRE_PROCESS,      WIRE_TWIN,           WIRE_SYNC_FROZEN,
 };
 
 #define TYPES (sizeof types / sizeof *types)
@@ -125,6 +126,14 @@ static inline struct wire_message message_of(enum wire_type type)
         break;
     case WIRE_ROW:
         message.finding = (struct wire_finding){.nonce = 19, .data = TEXT("{\"level\":2}")};
+        break;
+    case WIRE_SYNC_FROZEN:
+        message.sync_frozen =
+            (struct wire_sync_frozen){12, TEXT("aaaaaaaaaaaaaaaabbbbbbbbbbbbbbbb")};
+        break;
+    case WIRE_PROCESS:
+    case WIRE_TWIN:
+        message.process = (struct wire_process){{{9}}, TEXT("10.1.2.3:11999")};
         break;
     case WIRE_MERGE_ASK:
         message.merge_ask = (struct wire_merge_ask){7, 1, {{5}}, {{6}}, 1 << 20};
@@ -328,6 +337,17 @@ static inline void raw_small(struct buf *out, const struct wire_message *m)
     case WIRE_PACK:
         raw_head(out, m, 1);
         pack_bin(out, m->pack.data.ptr, m->pack.data.len);
+        break;
+    case WIRE_SYNC_FROZEN:
+        raw_head(out, m, 2);
+        pack_uint(out, m->sync_frozen.session);
+        pack_bin(out, m->sync_frozen.runs.ptr, m->sync_frozen.runs.len);
+        break;
+    case WIRE_PROCESS:
+    case WIRE_TWIN:
+        raw_head(out, m, 2);
+        pack_bin(out, m->process.process.bytes, 16);
+        pack_str(out, m->process.address.ptr, m->process.address.len);
         break;
     default:
         assert_int_equal(m->type, WIRE_SYNC_MORE);
@@ -581,6 +601,15 @@ static inline void same_members(const struct wire_message *a, const struct wire_
         break;
     case WIRE_PACK:
         same_text(a->pack.data, b->pack.data);
+        break;
+    case WIRE_SYNC_FROZEN:
+        assert_true(a->sync_frozen.session == b->sync_frozen.session);
+        same_text(a->sync_frozen.runs, b->sync_frozen.runs);
+        break;
+    case WIRE_PROCESS:
+    case WIRE_TWIN:
+        assert_true(id_equal(&a->process.process, &b->process.process));
+        same_text(a->process.address, b->process.address);
         break;
     case WIRE_MERGE_ASK:
         assert_true(a->merge_ask.session == b->merge_ask.session);

@@ -222,6 +222,7 @@ static void each_type_has_a_name(void **state)
         "merge-ask",    "merge-vector",   "merge-chunk",
         "merge-credit", "merge-sums-ask", "merge-sums",
         "merge-end",    "merge-cut-ask",  "merge-cut-known",
+        "process",      "twin",           "sync-frozen",
     };
 
     (void)state;
