@@ -3,6 +3,7 @@
  * there as its acknowledgement promised; nothing deleted is back; every node has what is for every
  * node; and each store is as sound as tests/sim wants a single node's to be.
  */
+#include "journal/conflict.h"
 #include "journal/journal_internal.h"
 #include "journal/ulid.h"
 #include "tests/cluster_sim/world.h"
@@ -41,6 +42,9 @@ static bool nodes_agree(const char **why)
         *why = "something is yet to be applied";
         journal_stats(node->sim.journal, &stats);
         if (stats.pending)
+            return false;
+        *why = "bytes that lost have no id of their own yet";
+        if (stats.losers)
             return false;
         struct vector_sum own = vector_sum(sync_vector(node->cluster->sync), VECTOR_ALL);
         if (i == 0) {
@@ -171,6 +175,8 @@ static void check_row(struct node *node, const struct key *key, const struct obj
     if (row && row->flags & OBJECT_DELETED) {
         if (!key->delete_submitted)
             fail("node %u: %s is deleted, which nobody asked for", n, id);
+        if (!place_is_none(&row->place))
+            fail("node %u: %s is deleted, and keeps its bytes", n, id);
         return;
     }
     if (key->deleted_on)
@@ -257,6 +263,47 @@ static void check_views(void)
     }
 }
 
+/* Bytes VARIANT that were acknowledged, and lost against others under their id, on a disk that is
+ * still there: they are an object of their own, on the same level of every node. */
+static void check_loser(struct key *key, unsigned variant)
+{
+    struct key copy = *key; /* the same bytes under another id */
+    unsigned holders = 0;
+    char id[ULID_TEXT_BYTES + 1];
+
+    copy.id = conflict_id(&key->id, key->sha256[variant]);
+    ulid_format(id, &key->id);
+    for (unsigned i = 0; i < NODES; i++) {
+        struct node *node = &world.nodes[i];
+        struct object *row = row_of(node, &copy);
+
+        if (!row || (row->flags & (OBJECT_PUT | OBJECT_DELETED)) != OBJECT_PUT ||
+            memcmp(row->sha256, key->sha256[variant], SHA256_BYTES) != 0)
+            fail("node %u: bytes %u of %s lost, and are no object of their own", i, variant, id);
+        if (!place_is_none(&row->place)) {
+            holders++;
+            if (row->place.volume == PLACE_LARGE)
+                read_large(node, &copy, row, variant);
+            else
+                read_inline(node, &copy, row, variant);
+        }
+        object_destroy(&row);
+    }
+    if (!holders)
+        fail("bytes %u of %s lost, and nobody has them any more", variant, id);
+    atomic_fetch_add(&world.counts->conflicts, 1);
+}
+
+static void check_losers(struct key *key)
+{
+    struct object *row = key->delete_submitted ? NULL : row_of(&world.nodes[0], key);
+
+    for (unsigned v = 0; row && v < VARIANTS; v++)
+        if (key->body_on[v] && memcmp(row->sha256, key->sha256[v], SHA256_BYTES) != 0)
+            check_loser(key, v);
+    object_destroy(&row);
+}
+
 static void check_keys(void)
 {
     for (size_t k = 0; k < world.key_count; k++) {
@@ -277,6 +324,7 @@ static void check_keys(void)
             key_seen(key, i, row);
             object_destroy(&row);
         }
+        check_losers(key);
         ulid_format(id, &key->id);
         if (live && level == 2 && have && have < NODES)
             fail("%s is for every node, and on %u of them", id, have);

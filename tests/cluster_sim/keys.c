@@ -180,3 +180,19 @@ void keys_restore(unsigned n)
 {
     each(n, restore);
 }
+
+static unsigned cloned_from;
+
+static void copy_bit(uint8_t *now, uint8_t *backup, uint8_t bit)
+{
+    (void)backup;
+    *now = (uint8_t)((*now & ~bit) | (*now >> cloned_from & 1 ? bit : 0));
+}
+
+void keys_clone(unsigned n, unsigned from)
+{
+    cloned_from = from;
+    each(n, copy_bit);
+    for (size_t i = 0; i < world.key_count; i++)
+        world.keys[i].put_at[n] = world.keys[i].put_at[from];
+}

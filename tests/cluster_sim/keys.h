@@ -48,5 +48,7 @@ void key_seen(struct key *key, unsigned n, const struct object *row);
 void keys_wipe(unsigned n);
 void keys_backup(unsigned n);
 void keys_restore(unsigned n);
+/* N's disk is a copy of FROM's now. */
+void keys_clone(unsigned n, unsigned from);
 
 #endif

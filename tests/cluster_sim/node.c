@@ -78,6 +78,17 @@ static struct sim_disk *new_disk(struct node *node)
     return disk;
 }
 
+void node_replace_disk(struct node *node, struct sim_disk *disk)
+{
+    if (!disk)
+        disk = new_disk(node);
+    disk->gate = gate;
+    disk->arg = node;
+    sim_disk_destroy(&node->sim.disk);
+    node->sim.disk = disk;
+    node->sim.env.io = &disk->io;
+}
+
 void node_init(struct node *node)
 {
     node->sim.disk = new_disk(node);
@@ -119,6 +130,33 @@ static int open_journal(struct node *node)
     return rc ? rc : journal_reader_open(sim->journal, &sim->reader);
 }
 
+static void displaced(void *arg)
+{
+    struct node *node = arg;
+
+    node->displaced = true;
+}
+
+/* What objctl journal new-node-id does with a copy. */
+static int rename_node(struct node *node)
+{
+    struct sim *sim = &node->sim;
+    struct journal_config config = {.dirs = &sim->dirs, .sync = true, .new_node = true};
+    struct id128 id;
+    int rc = store_dirs_open(&sim->dirs, &sim->env, SIM_STATE, SIM_FILES, false, sim->message,
+                             sizeof sim->message);
+
+    if (rc == 0)
+        rc = journal_open(&sim->journal, &config, sim->message, sizeof sim->message);
+    if (rc == 0) {
+        rc = journal_new_node(sim->journal, &id);
+        journal_stop(sim->journal);
+    }
+    journal_close(&sim->journal);
+    store_dirs_close(&sim->dirs);
+    return rc;
+}
+
 static int open_cluster(struct node *node)
 {
     const char *seeds[2];
@@ -128,6 +166,8 @@ static int open_cluster(struct node *node)
                                     .tag = "sim",
                                     .private_addr = node->address,
                                     .seeds = seeds,
+                                    .on_displaced = displaced,
+                                    .on_displaced_arg = node,
                                     .seed_count = 2};
 
     for (unsigned i = 0; i < 2; i++)
@@ -176,12 +216,16 @@ static void check_told(struct node *node)
 void node_start(struct node *node)
 {
     world.at = node;
-    node->faulty = node->fail_sync = false;
+    node->faulty = node->fail_sync = node->displaced = false;
     node->full_until = 0;
     node->life++;
     node->start_at = NEVER;
     node->stalled_until = 0;
-    int rc = open_journal(node);
+    int rc = node->rename ? rename_node(node) : 0;
+    if (rc == 0 && !node->sim.disk->dead)
+        node->rename = false;
+    if (rc == 0)
+        rc = open_journal(node);
     if (rc == 0)
         rc = open_cluster(node);
     if (node->sim.disk->dead) {
@@ -463,8 +507,15 @@ void node_take(struct node *node, enum step step)
     case STEPS:
         abort();
     }
-    if (node->sim.disk->dead)
+    if (node->sim.disk->dead) {
         node_bury(node);
-    else
+    } else if (node->displaced) {
+        tell("node %u gives way to another process of its id", node->index);
+        node_halt(node);
+        node->rename = true;
+        if (node->start_at == NEVER)
+            node->start_at = world.now + SECOND + around(20 * SECOND);
+    } else {
         node_arm(node);
+    }
 }

@@ -162,13 +162,6 @@ static void forget_member(const struct id128 *gone)
     atomic_fetch_add(&world.counts->forgotten, 1);
 }
 
-static void replace_disk(struct node *node, struct sim_disk *disk)
-{
-    sim_disk_destroy(&node->sim.disk);
-    node->sim.disk = disk;
-    node->sim.env.io = &disk->io;
-}
-
 static bool may_wipe(const struct node *node)
 {
     unsigned others = 0;
@@ -193,19 +186,44 @@ static void wipe(void)
     if (node->backup && dice(2)) {
         tell("trouble: node %u goes back to an old backup", node->index);
         keys_restore(node->index);
-        replace_disk(node, sim_disk_copy(node->backup));
+        node_replace_disk(node, sim_disk_copy(node->backup));
         atomic_fetch_add(&world.counts->restores, 1);
         return;
     }
     tell("trouble: node %u loses its disk", node->index);
     keys_wipe(node->index);
     sim_disk_destroy(&node->backup); /* of a node that is forgotten now */
-    struct sim_disk *fresh = sim_disk_create(dice(NEVER), node->sim.disk->total_bytes);
-    fresh->gate = node->sim.disk->gate;
-    fresh->arg = node;
-    replace_disk(node, fresh);
+    node_replace_disk(node, NULL);
     atomic_fetch_add(&world.counts->wipes, 1);
     forget_member(&node->self);
+}
+
+/* Somebody copies one node's directories to another's machine, and starts both. */
+static void copy_node(void)
+{
+    struct node *from = some_up(), *to = some_up();
+
+    if (!from || !to || from == to || !may_wipe(to))
+        return;
+    node_kill(to, SIM_POWER, false);
+    look_around(to);
+    trouble.wipes++;
+    trouble.wipe_after = world.now + 20 * MINUTE;
+    if (dice(2))
+        node_kill(from, SIM_POWER, false);
+    else
+        node_halt(from);
+    if (from->up)
+        return;
+    tell("trouble: node %u becomes a copy of node %u", to->index, from->index);
+    keys_clone(to->index, from->index);
+    sim_disk_destroy(&to->backup);
+    node_replace_disk(to, sim_disk_copy(from->sim.disk));
+    atomic_fetch_add(&world.counts->clones, 1);
+    to->fresh_disk = from->fresh_disk = true;
+    forget_member(&to->self);
+    to->start_at = world.now + SECOND + around(30 * SECOND);
+    from->start_at = world.now + SECOND + around(30 * SECOND);
 }
 
 static void back_up(void)
@@ -304,8 +322,8 @@ static const struct {
     void (*begin)(void);
     unsigned weight;
 } troubles[] = {
-    {kill_one, 30}, {kill_many, 3}, {restart, 10}, {stall, 6}, {slow, 4},       {wipe, 8},
-    {back_up, 6},   {cut, 22},      {rough, 15},   {jump, 10}, {break_disk, 8},
+    {kill_one, 30}, {kill_many, 3}, {restart, 10}, {stall, 6},  {slow, 4},  {wipe, 8},
+    {copy_node, 6}, {back_up, 6},   {cut, 22},     {rough, 15}, {jump, 10}, {break_disk, 8},
 };
 
 void trouble_step(void)

@@ -348,8 +348,9 @@ static void report(double took)
         COUNT(kills), COUNT(powers), COUNT(stops), COUNT(stalls), COUNT(wipes), COUNT(restores),
         COUNT(cuts), COUNT(jumps), COUNT(faults));
     say("cluster-sim: %" PRIu64 " checks of %" PRIu64 " ids, %" PRIu64 " bodies, %" PRIu64
-        " reads from peers; %u passed, %u failed\n",
-        COUNT(checks), COUNT(key_checks), COUNT(body_checks), COUNT(must_reads), passed, failed);
+        " reads from peers, %" PRIu64 " conflict copies; %u passed, %u failed\n",
+        COUNT(checks), COUNT(key_checks), COUNT(body_checks), COUNT(must_reads), COUNT(conflicts),
+        passed, failed);
 #undef COUNT
 }
 

@@ -50,6 +50,8 @@ struct node {
     uint64_t stalled_until; /* the process gets no time */
     uint64_t start_at;      /* of a node that is down; NEVER: somebody starts it */
     bool accept_loss;       /* at the next start */
+    bool displaced;         /* another process runs as this node: it is to stop … */
+    bool rename;            /* … and gets an id of its own before the next start */
     bool slow_disk;
     uint64_t full_until; /* writes fail now and then */
     bool fail_sync;      /* the next sync fails */
@@ -88,8 +90,8 @@ struct frame {
 struct world_counts {
     atomic_uint_fast64_t runs, failures, sim_s, frames, lost, doubled, turns, puts, deletes, metas,
         refused, reads, peer_reads, peer_read_failures, kills, powers, stops, wipes, restores, cuts,
-        jumps, checks, key_checks, body_checks, events, stalls, conflicts, faults, must_reads,
-        trace, forgotten;
+        jumps, checks, key_checks, body_checks, events, stalls, conflicts, clones, faults,
+        must_reads, trace, forgotten;
 };
 
 struct world_options {
@@ -144,6 +146,8 @@ void pass(uint64_t until, bool (*stop)(void));
 void node_init(struct node *node);
 void node_start(struct node *node);
 void node_halt(struct node *node); /* in order */
+/* Another disk for a node that is down. */
+void node_replace_disk(struct node *node, struct sim_disk *disk);
 /* At once, or in one of the next calls of its disk. */
 void node_kill(struct node *node, enum sim_crash how, bool inside);
 /* Whether its disk died under it: then it is cleared away. */
