@@ -96,6 +96,29 @@ static const struct buf *encode(struct cluster *cluster, const struct wire_messa
     return buf_check(&cluster->frame) == 0 ? &cluster->frame : NULL;
 }
 
+/* Our connection is not PEER's any more; it stays where another one is reached by it. */
+static void drop_link(struct cluster *cluster, struct peer *peer)
+{
+    bool shared = false;
+
+    for (size_t i = 0; i < cluster->peer_count; i++)
+        shared |= &cluster->peers[i] != peer && cluster->peers[i].link == peer->link;
+    if (peer->link && !shared)
+        link_peer_close(cluster->link, peer->link);
+    peer->link = 0;
+}
+
+/* PEER is reached at ADDRESS from now on. Whoever answers at the old place may be another node. */
+static void move(struct cluster *cluster, struct peer *peer, struct text address)
+{
+    char text[MEMBER_ADDRESS_BYTES + 1];
+
+    if (!copy_text(text, sizeof text, address) || strcmp(text, peer->address) == 0)
+        return;
+    memcpy(peer->address, text, sizeof peer->address);
+    drop_link(cluster, peer);
+}
+
 void peer_transmit(struct cluster *cluster, struct peer *peer, const void *data, size_t len)
 {
     int rc = ERR_CLOSED;
@@ -103,11 +126,11 @@ void peer_transmit(struct cluster *cluster, struct peer *peer, const void *data,
     if (!peer->link || link_peer_state(cluster->link, peer->link) != LINK_UP) {
         link_peer now = connection(cluster, peer->address);
 
-        /* It has moved: what is left of the old place is closed. */
-        if (now && peer->link && now != peer->link)
-            link_peer_close(cluster->link, peer->link);
-        if (now)
+        /* Its name leads to another place: what is left of the old one is closed. */
+        if (now && now != peer->link) {
+            drop_link(cluster, peer);
             peer->link = now;
+        }
     }
     if (peer->link)
         rc = link_send(cluster->link, peer->link, data, len);
@@ -207,8 +230,7 @@ static void forget(struct cluster *cluster, struct peer *peer)
     set_alive(cluster, peer, false);
     pack_flush(cluster, peer);
     buf_release(&peer->pack);
-    if (peer->link)
-        link_peer_close(cluster->link, peer->link);
+    drop_link(cluster, peer);
     *peer = cluster->peers[--cluster->peer_count];
 }
 
@@ -230,7 +252,7 @@ static void welcome(struct cluster *cluster, const struct id128 *node, struct te
     if (row && row->state == MEMBER_JOINED)
         return; /* the probes see to it */
     if (address.len)
-        (void)copy_text(peer->address, sizeof peer->address, address);
+        move(cluster, peer, address);
     set_alive(cluster, peer, true);
     if (summary) {
         struct sync_input input = {.kind = SYNC_PEER_SUMMARY,
@@ -274,7 +296,7 @@ void peer_members(struct cluster *cluster, const struct db_member *rows, size_t 
         struct peer *peer = joined ? peer_need(cluster, &row.node) : peer_find(cluster, &row.node);
         if (peer) {
             if (joined)
-                memcpy(peer->address, row.address, sizeof peer->address);
+                move(cluster, peer, text_of(row.address));
             peer->member = joined;
             peer->heard_ms = cluster_now(cluster);
         }

@@ -86,10 +86,10 @@ MUTANTS = [
     ("no-repair", "who fell out of step is never asked", "cluster/sync_ask.c",
      "    return peer->has_summary && !sync_was_ours(core, &peer->summary);",
      "    return peer->has_summary && peer->backoff_ms == 1 && !sync_was_ours(core, &peer->summary);"),
-    ("no-retry", "a copy that failed once is not tried again", "cluster/replicator.c",
-     "    wanted_ended(r->wanted, &result->id, result->outcome, now_ms(r));",
-     "    wanted_ended(r->wanted, &result->id,\n"
-     "                 result->outcome == WANTED_FAILED ? WANTED_DONE : result->outcome, now_ms(r));"),
+    ("stale-link", "a node that has moved is talked to at its old address",
+     "cluster/cluster_peers.c",
+     "    memcpy(peer->address, text, sizeof peer->address);\n    drop_link(cluster, peer);\n",
+     "    memcpy(peer->address, text, sizeof peer->address);\n"),
     ("reuse-seq", "a run goes on with the numbers of the one before", "journal/commit.c",
      "            c->chain.follows.seq = o->seq;\n",
      "            c->chain.origin = o->origin;\n            c->chain.seq = o->seq;\n"
