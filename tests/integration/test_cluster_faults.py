@@ -189,7 +189,7 @@ def test_kill_during_replication(trio):
     cluster = trio
     told = Told()
     for number in range(6):
-        told.put(cluster[0].http, noise(MIB, number) * 40, level=2)
+        told.put(cluster[0].http, noise(MIB, number) * 40, level=2, headers={"X-Meta-Ack": "local"})
     wait_for(cluster[1].temporaries, "a copy under way")
     cluster[1].kill()
     cluster[1].start()
