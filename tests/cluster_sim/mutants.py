@@ -81,8 +81,7 @@ MUTANTS = [
      "            rc = late == journal ? write_batch(journal) : log_write(journal->log);\n"
      "            late = late == journal ? NULL : journal;\n            if (rc)\n"
      "                void_batch(journal, &chain, rc);\n            else\n"
-     "                publish_batch(journal);\n"
-     "            if (late)\n                c->decided_count = 0;\n"),
+     "                publish_batch(journal);\n"),
     ("no-repair", "who fell out of step is never asked", "cluster/sync_ask.c",
      "    return peer->has_summary && !sync_was_ours(core, &peer->summary);",
      "    return peer->has_summary && peer->backoff_ms == 1 && !sync_was_ours(core, &peer->summary);"),
@@ -90,11 +89,14 @@ MUTANTS = [
      "cluster/cluster_peers.c",
      "    memcpy(peer->address, text, sizeof peer->address);\n    drop_link(cluster, peer);\n",
      "    memcpy(peer->address, text, sizeof peer->address);\n"),
-    ("reuse-seq", "a run goes on with the numbers of the one before", "journal/commit.c",
+    ("frozen-applied", "runs go on with old numbers, and events of frozen runs are taken", "journal/commit.c",
      "            c->chain.follows.seq = o->seq;\n",
      "            c->chain.origin = o->origin;\n            c->chain.seq = o->seq;\n"
      "            memcpy(c->chain.hash, o->hash, SHA256_BYTES);\n"
-     "            c->chain.follows.seq = o->seq;\n"),
+     "            c->chain.follows.seq = o->seq;\n",
+     "journal/freeze.c",
+     "    if (head->frozen)\n        return refuse(journal, head);\n    if (own) {",
+     "    if (own) {"),
     ("clean-on-a-hold", "cleaning leaves behind what every node should have", "journal/commit.c",
      "                         : place_equal(&before->place, &change->move_from));",
      "                         : place_equal(&before->place, &change->move_from) &&\n"
