@@ -1,22 +1,28 @@
 #!/bin/sh
-# Run the unit test programs of BUILD and count their tests. A program that fails shows its output;
-# one that ends without a word (a crash, a sanitizer) counts as one failure.
+# Run the unit test programs of BUILD, two at a time (they wait more than they work), and count their
+# tests. A program that fails shows its output; one that ends without a word (a crash, a sanitizer)
+# counts as one failure.
 #   usage: scripts/run-unit.sh BUILD [NAME]     NAME: only programs whose name contains it
 set -u
 build=$1
 only=${2:-}
-log=$(mktemp) || exit 74 # two runs at once must not share it
-trap 'rm -f "$log"' EXIT
+logs=$(mktemp -d) || exit 74 # two runs at once must not share it
+trap 'rm -rf "$logs"' EXIT
 passed=0 failed=0 skipped=0
 
 mkdir -p "$build/results"
-for program in "$build"/unit/*"$only"*_test; do
-    [ -x "$program" ] || continue
+names=$(for program in "$build"/unit/*"$only"*_test; do
     name=$(basename "$program")
     # A program whose source is gone is a leftover.
-    [ -f "tests/unit/$name.c" ] || continue
-    CMOCKA_MESSAGE_OUTPUT=TAP timeout 300 "$program" >"$log" 2>&1 </dev/null
-    rc=$?
+    [ -x "$program" ] && [ -f "tests/unit/$name.c" ] && echo "$name"
+done)
+# shellcheck disable=SC2016
+printf '%s\n' $names | xargs -r -P 2 -I '{}' sh -c '
+    CMOCKA_MESSAGE_OUTPUT=TAP timeout 300 "$1/unit/$3" >"$2/$3" 2>&1 </dev/null
+    echo "$?" >"$2/$3.rc"' sh "$build" "$logs" '{}'
+for name in $names; do
+    log=$logs/$name
+    rc=$(cat "$log.rc")
     good=$(grep -ac '^ok ' "$log")
     skip=$(grep -aci '^ok .*# SKIP' "$log")
     bad=$(grep -ac '^not ok ' "$log")
