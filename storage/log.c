@@ -459,6 +459,18 @@ static void set_limits(struct log *log, uint64_t segment_bytes)
         log->batch_bytes = LIMIT_BATCH_BYTES;
 }
 
+/* A segment that was made, could not be synced, and was being made once more when the process died
+ * leaves a temporary file that nobody will make again. */
+static void remove_temporary(const struct log *log, uint32_t volume)
+{
+    char *path;
+
+    if (asprintf(&path, "%s/" FILE_NAME_FORMAT ".tmp", log->dir, volume) < 0)
+        return; /* the next start does it */
+    (void)log->io->unlink(log->io, path);
+    free(path);
+}
+
 int log_open(struct log **out, const struct log_config *config, const struct log_segment *known,
              size_t count)
 {
@@ -493,8 +505,12 @@ int log_open(struct log **out, const struct log_config *config, const struct log
         rc = log->io->sync_dir(log->io, log->dir);
     if (rc)
         goto fail;
-    if (log->count > 0)
-        log->next_volume = log->segments[log->count - 1]->volume + 1;
+    if (log->count > 0) {
+        uint32_t last = log->segments[log->count - 1]->volume;
+
+        log->next_volume = last + 1;
+        remove_temporary(log, last);
+    }
     *out = log;
     return 0;
 fail:

@@ -385,7 +385,7 @@ static void local(unsigned origin, uint64_t seq, unsigned what)
     int rc = step(&input);
     run.own = rc ? before : run.own;
     CHECK(rc == 0 || rc == ERR_INVALID || rc == ERR_FULL);
-    CHECK((rc == ERR_INVALID) == (seq == 0 || seq > WIRE_SEQ_MAX));
+    CHECK((rc == ERR_INVALID) == ((seq == 0 && !it->frozen) || seq > WIRE_SEQ_MAX));
 }
 
 static void answer(struct feed *feed)
