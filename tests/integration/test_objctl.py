@@ -266,7 +266,7 @@ def test_wrong_calls(node, arguments, code):
 COMMANDS = {"put": ["/dev/null"], "get": [ulid()], "meta": [ulid()], "rm": [ulid()], "stats": [], "cluster": [],
             "journal": ["verify"], "verify": [], "backup": ["/no/such/directory/backup"]}
 ON_NODES, ON_DIRECTORIES = {"put", "get", "meta", "rm", "stats", "cluster"}, {"journal", "verify", "backup"}
-ALL_OPTIONS = {("--addr", "x"): ON_NODES, ("--state-dir", "x"): ON_DIRECTORIES, ("--files-dir", "x"): ON_DIRECTORIES,
+ALL_OPTIONS = {("--addr", "x"): ON_NODES, ("--state-dir", "x"): ON_DIRECTORIES | {"cluster"}, ("--files-dir", "x"): ON_DIRECTORIES,
            ("--json",): {"stats"}, ("--recursive",): {"put"}, ("-r",): {"put"}, ("--jobs", "2"): {"put"}, ("-j2",): {"put"},
            ("--id", ulid()): {"put"}, ("--type", "a/b"): {"put"}, ("--retry", "1s"): {"put"},
            ("--name", "x"): {"put", "meta"}, ("--level", "1"): {"put", "meta"}, ("--meta", "a=b"): {"put", "meta"},
