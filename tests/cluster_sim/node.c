@@ -237,6 +237,10 @@ void node_start(struct node *node)
     node->accept_loss = false;
     node->up = true;
     node->self = journal_node(node->sim.journal);
+    /* A backup or a copy may bring an id back that another process bears now: both have written
+     * under it, then, and each may lack what the other wrote. */
+    for (unsigned i = 0; node->fresh_disk && i < NODES; i++)
+        world.nodes[i].fresh_disk |= id_equal(&world.nodes[i].self, &node->self);
     if (!node->fresh_disk)
         check_told(node);
     node->due[STEP_TURN] = world.now + dice(20 * MS);
@@ -513,6 +517,7 @@ void node_take(struct node *node, enum step step)
         tell("node %u gives way to another process of its id", node->index);
         node_halt(node);
         node->rename = true;
+        sim_disk_destroy(&node->backup); /* of the id that the other one keeps */
         if (node->start_at == NEVER)
             node->start_at = world.now + SECOND + around(20 * SECOND);
     } else {
