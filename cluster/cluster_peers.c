@@ -249,10 +249,12 @@ static void welcome(struct cluster *cluster, const struct id128 *node, struct te
     if (news)
         say_back(cluster, node);
     peer->heard_ms = cluster_now(cluster);
-    if (row && row->state == MEMBER_JOINED)
-        return; /* the probes see to it */
+    /* Also of a member, which may have moved: that is journaled, but where its old place has been
+     * taken by another node nothing would ever reach it to fetch the news. */
     if (address.len)
         move(cluster, peer, address);
+    if (row && row->state == MEMBER_JOINED)
+        return; /* the probes see to it */
     set_alive(cluster, peer, true);
     if (summary) {
         struct sync_input input = {.kind = SYNC_PEER_SUMMARY,

@@ -106,6 +106,20 @@ static bool is_settled(void)
     return nodes_agree(&why) && copies_are_made();
 }
 
+/* For whoever replays it: whom the node believes to be where. */
+static void tell_members(const struct node *node)
+{
+    struct cluster_member members[LIMIT_MEMBERS + 1];
+    size_t count = cluster_members(node->cluster, members, LIMIT_MEMBERS + 1);
+    char text[ULID_TEXT_BYTES + 1];
+
+    for (size_t i = 0; i < count; i++) {
+        ulid_format(text, &members[i].node);
+        tell("  … node %u knows %s at %s: %s, %s", node->index, text, members[i].address,
+             member_state_name(members[i].joined), probe_state_name(members[i].state));
+    }
+}
+
 static void report_disagreement(void)
 {
     const char *why = "";
@@ -123,6 +137,7 @@ static void report_disagreement(void)
             " pending, digest %016" PRIx64 ", vector %016" PRIx64 "\n",
             i, text, stats.events, stats.objects, stats.wanted, stats.pending, stats.digest.low,
             vector_sum(sync_vector(node->cluster->sync), VECTOR_ALL).hash.low);
+        tell_members(node);
     }
     fail("the nodes do not agree within %u minutes: %s", (unsigned)(AGREE_WITHIN / MINUTE),
          nodes_agree(&why) ? "copies are missing" : why);

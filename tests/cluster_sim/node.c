@@ -119,7 +119,7 @@ static int open_journal(struct node *node)
     struct sim *sim = &node->sim;
     struct journal_config config = {.dirs = &sim->dirs,
                                     .sync = true,
-                                    .segment_bytes = 512 * KIB,
+                                    .segment_bytes = world.seed % 2 ? 64 * KIB : 512 * KIB,
                                     .compact_bytes = compact_bytes()};
     int rc = store_dirs_open(&sim->dirs, &sim->env, SIM_STATE, SIM_FILES, node->accept_loss,
                              sim->message, sizeof sim->message);
