@@ -140,9 +140,12 @@ static void forget_member(const struct id128 *gone)
 {
     struct node *node = NULL;
 
-    for (unsigned i = 0; i < NODES; i++)
-        if (world.nodes[i].up && !id_equal(&world.nodes[i].self, gone))
+    for (unsigned i = 0; i < NODES; i++) {
+        if (id_equal(&world.nodes[i].self, gone))
+            return; /* another copy of it goes on */
+        if (world.nodes[i].up)
             node = &world.nodes[i];
+    }
     if (!node)
         return;
     struct forgetting *f = calloc(1, sizeof *f);
@@ -195,7 +198,9 @@ static void wipe(void)
     sim_disk_destroy(&node->backup); /* of a node that is forgotten now */
     node_replace_disk(node, NULL);
     atomic_fetch_add(&world.counts->wipes, 1);
-    forget_member(&node->self);
+    const struct id128 gone = node->self;
+    node->self = (struct id128){{0}};
+    forget_member(&gone);
 }
 
 /* Somebody copies one node's directories to another's machine, and starts both. */
@@ -221,7 +226,9 @@ static void copy_node(void)
     node_replace_disk(to, sim_disk_copy(from->sim.disk));
     atomic_fetch_add(&world.counts->clones, 1);
     to->fresh_disk = from->fresh_disk = true;
-    forget_member(&to->self);
+    const struct id128 gone = to->self;
+    to->self = from->self;
+    forget_member(&gone);
     to->start_at = world.now + SECOND + around(30 * SECOND);
     from->start_at = world.now + SECOND + around(30 * SECOND);
 }
