@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import signal
 import sys
 
 import pytest
@@ -13,6 +14,8 @@ import harness  # noqa: E402
 
 
 def pytest_configure(config):
+    # A shell starts what runs in its background with SIGINT ignored, and every child would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "large: gigabytes of data; only with OBJSTORE_TEST_LARGE=1")
 
 
