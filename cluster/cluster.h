@@ -18,6 +18,7 @@
 #include "cluster/probe.h"
 #include "cluster/members.h"
 #include "journal/journal.h"
+#include "storage/cloud.h"
 
 struct cluster;
 struct cluster_member;
@@ -37,6 +38,9 @@ struct cluster_config {
     void *on_displaced_arg;
     const char *state_dir;        /* where a drain that was begun is remembered */
     const struct id128 *replaces; /* the dead member whose place this node takes; NULL: nobody's */
+    struct cloud *cloud; /* lent, until cluster_close; NULL: none. What is owed to it is uploaded,
+                            and what no member has is read from it */
+    const char *cloud_prefix; /* of the keys that this node makes; NULL: none */
 };
 
 /*
