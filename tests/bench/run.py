@@ -21,6 +21,7 @@ import case_replicate
 import case_crowd
 import case_get
 import case_memory
+import case_merge
 import case_probe
 import case_put
 import case_scale
@@ -41,6 +42,7 @@ CASES = {
     "scale-random": case_scale.scale_random,
     "compact": case_compact.compact,
     "cluster-facts": case_cluster.facts,
+    "cluster-merge": case_merge.merge,
     "cluster-visible": case_cluster.visible,
     "cluster-body": case_cluster.body,
     "cluster-replicate": case_replicate.replicate,
