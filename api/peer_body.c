@@ -201,7 +201,7 @@ static int verify(const struct peer_body *body)
     sha256(body->bytes, body->size, digest);
     if (memcmp(digest, body->sha256, SHA256_BYTES) == 0)
         return 0;
-    store_fetch_misfit(body->bodies->store, &body->id);
+    store_fetch_misfit(body->bodies->store, &body->id, &body->reader);
     return ERR_CORRUPT;
 }
 

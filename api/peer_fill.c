@@ -178,7 +178,7 @@ static int verify(struct peer_fill *fill)
     digest_final(fill->sha, digest);
     if (memcmp(digest, fill->origin.sha256, SHA256_BYTES) == 0)
         return 0;
-    store_fetch_misfit(fill->fills->store, &fill->origin.id);
+    store_fetch_misfit(fill->fills->store, &fill->origin.id, &fill->reader);
     return ERR_CORRUPT;
 }
 
@@ -318,7 +318,7 @@ static int create(struct peer_fill **out, struct peer_fills *fills,
     struct store *store = fills->store;
     struct peer_fill *fill = calloc(1, sizeof *fill);
     uint64_t whole = (origin->size + BLOCK_BYTES - 1) / BLOCK_BYTES * BLOCK_BYTES;
-    uint64_t cap = whole < BODY_WINDOW_BYTES ? whole : BODY_WINDOW_BYTES;
+    uint64_t window = store_origin_window(origin), cap = whole < window ? whole : window;
 
     *out = NULL;
     if (!fill)

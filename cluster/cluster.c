@@ -98,6 +98,7 @@ static void tick(struct cluster *cluster)
         cluster_merge(cluster, &(struct merge_input){.kind = MERGE_TICK});
         cluster_cut_tick(cluster, now_ms);
         fetch_tick(cluster->fetches, now_ms);
+        pull_tick(cluster, now_ms);
         serve_tick(cluster->serve, now_ms);
         orders_tick(cluster, now_ms);
         peer_tick(cluster, now_ms);
@@ -366,6 +367,7 @@ int cluster_open(struct cluster **out, const struct cluster_config *config, char
     assert(strlen(config->tag) <= LIMIT_WIRE_TAG_BYTES);
     cluster->journal = config->journal;
     cluster->env = config->env;
+    cluster->cloud = config->cloud;
     cluster->self = journal_node(config->journal);
     (void)snprintf(cluster->tag, sizeof cluster->tag, "%s", config->tag);
     cluster->alone = true;
@@ -471,6 +473,7 @@ void cluster_stats(struct cluster *cluster, struct cluster_stats *out)
     out->wanted_bytes = replicator.wanted_bytes;
     out->replicated = replicator.done;
     copies_stats(cluster->copies, &out->acks);
+    pull_stats(cluster, &out->cloud);
     /* What doors act on already. */
     out->health = cluster_health(cluster);
     out->clock_is_skewed = cluster_clock_is_skewed(cluster);

@@ -74,21 +74,36 @@ const char *cluster_address(const struct cluster *cluster);
 
 /* ---- Bodies from other nodes ---- */
 
+/* What a reader may have been given, and not told as taken: of nodes, or … */
+#define CLUSTER_PEER_BYTES BODY_WINDOW_BYTES
+/* … where the cloud has a copy, too. */
+#define CLUSTER_CLOUD_BYTES (CLOUD_WINDOW_BYTES + BODY_WINDOW_BYTES / 2)
+#define CLUSTER_ETAG_BYTES  127 /* as struct cloud_request's */
+
 /*
- * What a fetch calls, on the cluster's thread; embedded in its owner's struct, which lives until
- * `done` was called. It must not block. `data` gets all bytes from the offset asked for on, in
- * order; after cluster_fetch_cancel it may still be called until `done` was.
+ * What a fetch calls, on the cluster's thread or the cloud's, never on both at once; embedded in
+ * its owner's struct, which lives until `done` was called. It must not block. `data` gets all bytes
+ * from the offset asked for on, in order; after cluster_fetch_cancel it may still be called until
+ * `done` was. Whoever tells bytes as taken in steps makes them no larger than BODY_WINDOW_BYTES / 4.
  */
 struct cluster_reader {
     void (*data)(struct cluster_reader *reader, uint64_t offset, const void *bytes, size_t len);
     /* Once. 0: all bytes were given; ERR_NOT_FOUND: nobody has it; ERR_TIMEOUT, ERR_AGAIN,
-     * ERR_CLOSED: who may have it does not answer now; ERR_CORRUPT: no good copy. */
+     * ERR_CLOSED: who may have it does not answer now; ERR_CLOUD: the cloud has it and does not
+     * answer now; ERR_CORRUPT: no good copy. */
     void (*done)(struct cluster_reader *reader, int rc);
     /* The cluster's own. */
     struct cluster_reader *next; /* of those with something to say to its thread */
     struct cluster_ask *ask;
     uint64_t number, consumed;
     bool queued, cancelled, over;
+    bool from_cloud; /* some of the bytes were the cloud's; for the owner to read after `done` */
+};
+
+/* Where the cloud has a body, as its row says. */
+struct cluster_cloud {
+    char bucket[LIMIT_CLOUD_BUCKET_BYTES + 1], key[LIMIT_CLOUD_KEY_BYTES + 1];
+    char etag[CLUSTER_ETAG_BYTES + 1];
 };
 
 struct cluster_fetch {
@@ -96,20 +111,33 @@ struct cluster_fetch {
     uint8_t sha256[SHA256_BYTES];
     uint64_t size, offset, length;
     bool background;
+    bool delegated; /* for another node, which leaves it to us: we leave it to nobody else */
     const struct id128
         *holders; /* as db_reader_holders gives them; this node's own id is skipped */
     size_t holder_count;
+    const struct cluster_cloud *cloud; /* lent for the call; NULL: it has no copy */
 };
 
-/* Any thread. Holders that answer are asked first, then whoever else is a member and answers.
- * ERR_FULL: too much is under way; ERR_CLOSED: it stops; ERR_NOT_FOUND: there is no other member.
- * `done` is not called then. */
+/*
+ * Any thread. Where the cloud has no copy: holders that answer are asked first, then whoever else
+ * is a member and answers. Where it has one: holders that answer; the member that fetches this body
+ * for all (cluster/cluster_pull.c); the cloud; at last everybody.
+ * ERR_FULL: too much is under way; ERR_CLOSED: it stops; ERR_NOT_FOUND: there is no other member,
+ * and no cloud. `done` is not called then.
+ */
 int cluster_fetch_start(struct cluster *cluster, const struct cluster_fetch *fetch,
                         struct cluster_reader *reader) MUST_CHECK;
 /* The reader has taken so many of the bytes it was given: as many more may come. Any thread. */
 void cluster_fetch_consumed(struct cluster *cluster, struct cluster_reader *reader, uint64_t bytes);
 /* It wants no more: `done` follows soon. Any thread; fine after `done` is under way, too. */
 void cluster_fetch_cancel(struct cluster *cluster, struct cluster_reader *reader);
+
+/* Whether the cloud that this node reads has OBJECT's bytes, as its row says; and where. */
+bool cluster_cloud_of(const struct cluster *cluster, const struct object *object,
+                      struct cluster_cloud *out);
+/* Bytes of a whole body, some of which may have come from the cloud, have another SHA-256. Any
+ * thread. */
+void cluster_fetch_misfit(struct cluster *cluster, const struct cluster_reader *reader);
 
 /* ---- Changes of clients ---- */
 
@@ -186,10 +214,24 @@ struct cluster_member {
     char address[MEMBER_ADDRESS_BYTES + 1];
 };
 
+/* Bodies that came from the cloud, since the start. */
+struct cluster_cloud_stats {
+    uint64_t gets;       /* that this node asked the cloud for */
+    uint64_t bytes;      /* that came of them */
+    uint64_t coalesced;  /* that it did not have to ask for: another node fetched them for us */
+    uint64_t delegated;  /* that it fetched for another node */
+    uint64_t failures;   /* not reached, or cut off */
+    uint64_t misses;     /* the cloud has something else there than the row says, or nothing */
+    uint64_t wrong;      /* whole bodies whose SHA-256 was wrong */
+};
+
 struct cluster_stats {
     enum probe_health health;
     uint64_t events_in, bytes_in, events_out, bytes_out, sessions, timeouts; /* sync */
+    uint64_t rows_in, row_bytes_in, rows_out, row_bytes_out;                 /* merges: */
+    uint64_t merges_adopted, merges_repaired, merges_given_up, merges_served, merge_timeouts;
     uint64_t fetches, fetch_bytes, fetch_failures; /* bodies that came from peers */
+    struct cluster_cloud_stats cloud;              /* … and from the cloud */
     uint64_t served_bytes;                         /* bodies that went to peers */
     uint64_t wanted, replicated; /* copies that this node lacks of level 2, that it has made */
     uint64_t notes_said, notes_received, notes_refused; /* those of too many: either way */

@@ -49,7 +49,8 @@ struct fetch {
     uint64_t unread;  /* given to the sink, not yet taken by the reader */
     bool background;
     bool large; /* in the background, and keeps its place for long */
-    unsigned round;
+    bool delegated;
+    unsigned round, rounds, first_byte_ms;
     uint64_t counted_from; /* the byte that was next when `round` began anew */
     uint64_t deadline_ms;  /* WAITING: 0 unless all places are taken */
     /* The try; ASKED only. */
@@ -241,7 +242,7 @@ static void ask(struct fetches *fetches, struct fetch *fetch, size_t holder, uin
     fetch->transfer = next_random(fetches) << 8 | index_of(fetches, fetch);
     fetch->began = fetch->at;
     fetch->credit = grantable(fetch);
-    fetch->deadline_ms = now_ms + FETCH_FIRST_BYTE_MS;
+    fetch->deadline_ms = now_ms + fetch->first_byte_ms;
     fetches->stats.tries++;
     assert(fetch->credit > 0);
 
@@ -251,7 +252,8 @@ static void ask(struct fetches *fetches, struct fetch *fetch, size_t holder, uin
                                                 .offset = fetch->at,
                                                 .length = fetch->end - fetch->at,
                                                 .credit_bytes = fetch->credit,
-                                                .background = fetch->background}};
+                                                .background = fetch->background,
+                                                .delegated = fetch->delegated}};
     memcpy(message.body_ask.sha256, fetch->sha256, SHA256_BYTES);
     fetches->sink.send(fetches->sink.arg, to, &message);
 }
@@ -382,7 +384,7 @@ static void advance(struct fetches *fetches, struct fetch *fetch, uint64_t now_m
             return;
         }
     }
-    if (!ready && any_later(fetch) && fetch->round < FETCH_ROUNDS)
+    if (!ready && any_later(fetch) && fetch->round < fetch->rounds)
         rest(fetches, fetch, now_ms);
     else if (!ready)
         finish(fetches, fetch, verdict(fetch));
@@ -392,7 +394,7 @@ static void advance(struct fetches *fetches, struct fetch *fetch, uint64_t now_m
 
 static void begin_round(struct fetches *fetches, struct fetch *fetch, uint64_t now_ms)
 {
-    assert(fetch->phase == FETCH_RESTING && fetch->round < FETCH_ROUNDS);
+    assert(fetch->phase == FETCH_RESTING && fetch->round < fetch->rounds);
     fetch->round++;
     for (size_t i = 0; i < fetch->holder_count; i++) {
         struct holder *holder = &fetch->holders[i];
@@ -494,7 +496,11 @@ int fetch_start(struct fetches *fetches, const struct fetch_request *request, ui
                        .counted_from = request->offset,
                        .background = request->background,
                        .large = request->background && request->length > LIMIT_INLINE_BODY_BYTES,
+                       .delegated = request->delegated,
                        .round = 1,
+                       .rounds = request->rounds ? request->rounds : FETCH_ROUNDS,
+                       .first_byte_ms =
+                           request->first_byte_ms ? request->first_byte_ms : FETCH_FIRST_BYTE_MS,
                        .holder_count = request->holder_count};
     memcpy(fetch->sha256, request->sha256, SHA256_BYTES);
     for (size_t i = 0; i < request->holder_count; i++)

@@ -172,6 +172,8 @@ struct wire_body_ask {
     uint64_t offset, length; /* the sum fits 64 bits; length UINT64_MAX: to the end */
     uint64_t credit_bytes;
     uint8_t background; /* replication: gives way to what clients wait for */
+    /* Appended: 0 where it is not sent. */
+    uint8_t delegated; /* whoever lacks it fetches it from the cloud, and asks no node for that */
 };
 
 /* WIRE_BODY_DATA. `sum`: XXH3-64 of data, since blocks are checked on every way; by the receiver,

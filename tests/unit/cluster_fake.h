@@ -32,6 +32,8 @@ struct cluster {
     pthread_mutex_t lock;
     pthread_cond_t changed;
     bool alone;
+    bool has_cloud; /* … which has every body, under the key "fake" */
+    uint64_t misfits;
     int refusal; /* of the next starts */
     unsigned count;
     struct fake_fetch fetches[FAKE_FETCHES];
@@ -100,6 +102,23 @@ void cluster_fetch_cancel(struct cluster *cluster, struct cluster_reader *reader
     (void)pthread_mutex_lock(&cluster->lock);
     fake_of(cluster, reader)->cancelled = true;
     (void)pthread_cond_broadcast(&cluster->changed);
+    (void)pthread_mutex_unlock(&cluster->lock);
+}
+
+bool cluster_cloud_of(const struct cluster *cluster, const struct object *object,
+                      struct cluster_cloud *out)
+{
+    (void)object;
+    if (cluster->has_cloud)
+        *out = (struct cluster_cloud){.bucket = "b", .key = "fake", .etag = "e"};
+    return cluster->has_cloud;
+}
+
+void cluster_fetch_misfit(struct cluster *cluster, const struct cluster_reader *reader)
+{
+    (void)reader;
+    (void)pthread_mutex_lock(&cluster->lock);
+    cluster->misfits++;
     (void)pthread_mutex_unlock(&cluster->lock);
 }
 
