@@ -136,6 +136,13 @@ $(CLSIM): $(call OBJ,$(CLSIM_SRC) $(CLSIM_PARTS)) $(LIB)
 	@echo '  LINK  $@'
 	@$(CC) $(LINK) $(LDFLAGS) -o $@ $(filter %.o,$^) $(LIB) $(LIBS)
 
+# What `make bench` needs of the library's; its other tools stand alone (tests/bench/tools.py).
+DIFFER := $(BUILD)/bench/differ
+$(DIFFER): $(BUILD)/obj/tests/bench/differ.o $(LIB)
+	@mkdir -p $(@D)
+	@echo '  LINK  $@'
+	@$(CC) $(LINK) $(LDFLAGS) -o $@ $(filter %.o,$^) $(LIB) $(LIBS)
+
 # The node with a feature level and an event kind more, for a test of what differing nodes do
 # together: the few sources that speak of levels, compiled anew, before the library.
 FEATURE     := $(BUILD)/feature/objstore
@@ -239,7 +246,7 @@ coverage: ## run all tests and print the line coverage (at least 85 %)
 
 bench: ## measure side by side with nginx (minutes; not a test); ONE=case,… picks
 	@scripts/setup.sh build test bench
-	@$(MAKE) --no-print-directory build $(VENV)/ready
+	@$(MAKE) --no-print-directory build $(DIFFER) $(VENV)/ready
 	@$(VENV)/bin/python tests/bench/run.py $(if $(ONE),--only $(ONE)) $(BENCH)
 
 $(VENV)/ready: tests/requirements.txt

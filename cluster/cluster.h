@@ -255,6 +255,8 @@ struct cluster_cloud_stats {
 struct cluster_stats {
     enum probe_health health;
     uint64_t events_in, bytes_in, events_out, bytes_out, sessions, timeouts; /* sync */
+    uint64_t rows_in, row_bytes_in, rows_out, row_bytes_out;                 /* merges: */
+    uint64_t merges_adopted, merges_repaired, merges_given_up, merges_served, merge_timeouts;
     uint64_t fetches, fetch_bytes, fetch_failures; /* bodies that came from peers */
     struct cluster_cloud_stats cloud;              /* … and from the cloud */
     uint64_t served_bytes;                         /* bodies that went to peers */
