@@ -167,7 +167,10 @@ static void post_waiters(struct peer_fill *fill)
     unlock(fill);
     for (struct fill_waiter *next; ready; ready = next) {
         next = ready->next; /* READY may be gone once it is posted */
-        http_post(ready->http, ready->run);
+        if (ready->http)
+            http_post(ready->http, ready->run);
+        else
+            ready->wake(ready);
     }
 }
 
@@ -400,7 +403,7 @@ int peer_fill_wait(struct peer_fill *fill, struct fill_waiter *waiter, bool is_s
         assert(rc != 0);
     }
     if (rc == ERR_AGAIN && !fill->over) {
-        if (!is_suspended)
+        if (waiter->http && !is_suspended)
             http_suspend(waiter->http);
         waiter->next = fill->waiters;
         fill->waiters = waiter;
