@@ -389,7 +389,8 @@ int cluster_open(struct cluster **out, const struct cluster_config *config, char
         goto out;
     rc = replicator_create(&cluster->replicator, cluster->journal, cluster, cluster->env);
     if (rc == 0)
-        rc = copies_create(&cluster->copies, cluster->journal);
+        rc = copies_create(&cluster->copies, cluster->journal,
+                           config->outbox_copies ? config->outbox_copies : OUTBOX_COPIES);
     if (rc == 0)
         rc = drainer_create(&cluster->drainer, cluster->journal, cluster, cluster->env,
                             config->state_dir);

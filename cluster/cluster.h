@@ -41,6 +41,8 @@ struct cluster_config {
     struct cloud *cloud; /* lent, until cluster_close; NULL: none. What is owed to it is uploaded,
                             and what no member has is read from it */
     const char *cloud_prefix; /* of the keys that this node makes; NULL: none */
+    unsigned outbox_copies;   /* of a body while it is owed to the cloud: 1 or 2; 0: 2 */
+    bool writeback;           /* nobody waits for the cloud: second copies are made at once */
 };
 
 /*
