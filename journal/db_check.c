@@ -153,7 +153,7 @@ static int check_sums(struct conn *conn, struct report *report)
 
 /* What the rows of both object tables sum up to, and of conflicts. */
 struct sums {
-    uint64_t objects, deleted, bytes, owed, owed_bytes, wanted, wanted_bytes;
+    uint64_t objects, deleted, bytes, owed, owed_bytes, wanted, wanted_bytes, marks, purges;
     struct hash128 digest;
     const struct db_segment *segments;
     uint64_t *live, *live_records; /* one for each segment */
@@ -208,6 +208,8 @@ static void sum_object(struct sums *sums, const struct object *object)
         sums->wanted++;
         sums->wanted_bytes += object->size;
     }
+    sums->marks += object_owes_mark(object);
+    sums->purges += object_owes_purge(object);
     sum_place(sums, object);
 }
 
@@ -321,12 +323,49 @@ static int check_origins(struct conn *conn, struct report *report)
     return rc;
 }
 
-#define SUM_OF_OUTBOX "SELECT coalesce(sum(size), 0) FROM outbox WHERE kind = "
+#define COUNT_OF_OUTBOX "SELECT count(*) FROM outbox WHERE kind = "
+#define SUM_OF_OUTBOX   "SELECT coalesce(sum(size), 0) FROM outbox WHERE kind = "
+
+/* Of what was begun, and of rows of kinds that there are none of. */
+static int check_begun(struct conn *conn, struct report *report)
+{
+    int64_t strangers;
+    sqlite3_stmt *select;
+    int rc = conn_number(conn, "SELECT count(*) FROM outbox WHERE kind NOT IN (1, 2, 10, 11, 12)",
+                         &strangers);
+
+    if (rc == 0)
+        rc = conn_statement(conn, STATEMENT_OUTBOX, &select);
+    if (rc)
+        return rc;
+    compare(report, "rows of the outbox of no kind", 0, (uint64_t)strangers);
+    int code = sqlite3_bind_blob(select, 1, "", 0, SQLITE_STATIC);
+    code |= sqlite3_bind_int64(select, 2, -1); /* all of them */
+    code |= sqlite3_bind_int64(select, 3, OUTBOX_BEGUN);
+    if (code != SQLITE_OK)
+        return ERR_NO_MEMORY;
+    while ((rc = conn_step(conn, select)) == 1) {
+        struct object *row = NULL;
+        struct id128 id = {{0}};
+        const void *bytes = sqlite3_column_blob(select, 0);
+
+        if (bytes && sqlite3_column_bytes(select, 0) == (int)sizeof id.bytes)
+            memcpy(id.bytes, bytes, sizeof id.bytes);
+        rc = find_object(conn, &id, &row);
+        if (rc == ERR_NOT_FOUND || (rc == 0 && !(row->flags & OBJECT_CLOUD)))
+            finding(report, "an upload that was begun of an object that knows of none\n");
+        object_destroy(&row);
+        if (rc && rc != ERR_NOT_FOUND)
+            break;
+    }
+    sqlite3_reset(select);
+    return rc;
+}
 
 static int check_counters(struct conn *conn, const struct sums *sums, struct report *report)
 {
     struct db_state state;
-    int64_t events, event_bytes, outbox, outbox_bytes, wanted, wanted_bytes;
+    int64_t events, event_bytes, outbox, outbox_bytes, wanted, wanted_bytes, marks, purges;
     int rc = read_state(conn, &state);
 
     if (!rc)
@@ -334,13 +373,17 @@ static int check_counters(struct conn *conn, const struct sums *sums, struct rep
     if (!rc)
         rc = conn_number(conn, "SELECT coalesce(sum(length(raw)), 0) FROM events", &event_bytes);
     if (!rc)
-        rc = conn_number(conn, "SELECT count(*) FROM outbox WHERE kind = 1", &outbox);
+        rc = conn_number(conn, COUNT_OF_OUTBOX "1", &outbox);
     if (!rc)
         rc = conn_number(conn, SUM_OF_OUTBOX "1", &outbox_bytes);
     if (!rc)
-        rc = conn_number(conn, "SELECT count(*) FROM outbox WHERE kind <> 1", &wanted);
+        rc = conn_number(conn, COUNT_OF_OUTBOX "2", &wanted);
     if (!rc)
         rc = conn_number(conn, SUM_OF_OUTBOX "2", &wanted_bytes);
+    if (!rc)
+        rc = conn_number(conn, COUNT_OF_OUTBOX "10", &marks);
+    if (!rc)
+        rc = conn_number(conn, COUNT_OF_OUTBOX "11", &purges);
     if (rc)
         return rc;
     compare(report, "events", state.events, (uint64_t)events);
@@ -356,6 +399,10 @@ static int check_counters(struct conn *conn, const struct sums *sums, struct rep
     compare(report, "wanted bytes", state.wanted_bytes, (uint64_t)wanted_bytes);
     compare(report, "objects that lack a replica", (uint64_t)wanted, sums->wanted);
     compare(report, "bytes that lack a replica", (uint64_t)wanted_bytes, sums->wanted_bytes);
+    compare(report, "marks", state.marks, (uint64_t)marks);
+    compare(report, "objects that owe a mark", (uint64_t)marks, sums->marks);
+    compare(report, "purges", state.purges, (uint64_t)purges);
+    compare(report, "objects that owe a purge", (uint64_t)purges, sums->purges);
     compare(report, "digest, low half", state.digest.low, sums->digest.low);
     compare(report, "digest, high half", state.digest.high, sums->digest.high);
     for (size_t i = 0; i < sums->segment_count; i++) {
@@ -398,6 +445,8 @@ static int check_all(struct conn *conn, struct report *report)
         rc = sum_losers(conn, &sums, report);
     if (!rc)
         rc = check_counters(conn, &sums, report);
+    if (!rc)
+        rc = check_begun(conn, report);
     if (!rc)
         rc = check_origins(conn, report);
     free(sums.live);

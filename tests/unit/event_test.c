@@ -324,7 +324,10 @@ static void what_would_be_refused_is_never_written(void **state)
     REFUSED(event_of(EVENT_FREEZE), event.fields = EVENT_HAS_FREEZE);
     REFUSED(a_cloud(CLOUD_UPLOADED), event.fields = EVENT_HAS_CLOUD);
     REFUSED(a_cloud(0), (void)0);
-    REFUSED(a_cloud(4), (void)0);
+    REFUSED(a_cloud(5), (void)0);
+    REFUSED(a_cloud(CLOUD_UPLOADED), event.key = TEXT("a\0b"));
+    REFUSED(a_cloud(CLOUD_UPLOADED), event.bucket = TEXT("\0"));
+    REFUSED(a_cloud(CLOUD_PURGED), event.removed.stamp = HLC_LIMIT);
     REFUSED(a_cloud(CLOUD_STARTED), event.backend.len = 0);
     REFUSED(a_cloud(CLOUD_STARTED), event.key.len = 0);
     REFUSED(a_cloud(CLOUD_STARTED), event.key = TEXT("\xff"));

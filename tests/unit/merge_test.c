@@ -44,6 +44,10 @@ static struct event cloud_at(hlc_time stamp, uint8_t origin, uint8_t cloud_state
     event.fields = EVENT_HAS_CLOUD | EVENT_HAS_SHA256;
     event.cloud_state = cloud_state;
     event.sha256[0] = sha;
+    event.backend = TEXT("s3");
+    event.bucket = TEXT("b");
+    event.key = TEXT("k/1");
+    event.etag = TEXT("e");
     return event;
 }
 
@@ -96,6 +100,8 @@ static bool same_rows(const struct object *a, const struct object *b)
            reg_compare(&a->expires_at, &b->expires_at) == 0 && a->expires_ms == b->expires_ms &&
            reg_compare(&a->uploaded_at, &b->uploaded_at) == 0 &&
            memcmp(a->uploaded_sha256, b->uploaded_sha256, SHA256_BYTES) == 0 &&
+           reg_compare(&a->purged_of, &b->purged_of) == 0 &&
+           same_text(object_cloud_place(a), object_cloud_place(b)) &&
            a->deleted_at == b->deleted_at && place_equal(&a->place, &b->place) &&
            a->place.lsn == b->place.lsn && a->record_bytes == b->record_bytes &&
            same_text(object_name(a), object_name(b)) && same_text(object_type(a), object_type(b)) &&
@@ -238,14 +244,19 @@ static void a_delete_wins_for_ever_and_clears_the_row(void **state)
     struct event events[] = {put_at(10, 1, 5), cloud_at(11, 1, CLOUD_UPLOADED, 5),
                              event_at(EVENT_DELETE, 3, 1), put_at(50, 1, 5),
                              name_at(51, 1, TEXT("no"))};
-    struct object expected = {
-        .id = the_id, .flags = OBJECT_DELETED | OBJECT_CLOUD, .deleted_at = 3};
-    struct object *row;
+    struct object like = {.id = the_id,
+                          .flags = OBJECT_DELETED | OBJECT_CLOUD,
+                          .uploaded_at = {.stamp = 11, .origin = {{1}}},
+                          .uploaded_sha256 = {5},
+                          .deleted_at = 3};
+    struct object *row, *expected = object_create_placed(&like, TEXT(""), TEXT(""), TEXT(""),
+                                                         TEXT("s3\0b\0k/1\0e"));
 
     (void)state;
     events[0].level = 2;
     row = fold_all(events, 5);
-    assert_true(same_rows(row, &expected));
+    assert_true(same_rows(row, expected));
+    object_destroy(&expected);
     struct event again = event_at(EVENT_DELETE, 40, 2), earlier = event_at(EVENT_DELETE, 2, 2);
     fold(&row, &again);
     fold(&row, &earlier);
@@ -285,22 +296,23 @@ static void uploaded_is_said_of_bytes_not_of_ids(void **state)
     struct object *uploaded = object_copy(row);
     assert_non_null(uploaded);
     fold(&row, &purged);
-    assert_int_equal(row->flags, OBJECT_PUT | OBJECT_CLOUD);
+    assert_int_equal(row->flags, OBJECT_PUT | OBJECT_CLOUD | OBJECT_PURGED);
+    assert_true(object_owes_upload(row));
     fold(&uploaded, &newer); /* other bytes win: those are not in the cloud */
     assert_int_equal(uploaded->flags, OBJECT_PUT | OBJECT_CLOUD);
     object_destroy(&row);
     object_destroy(&uploaded);
 }
 
-/* A purge leaves zeros in the register; they are not the name of bytes, whoever claims such a put.
- */
+/* Without an upload the register is zeros; they are not the name of bytes, whoever claims such a
+ * put. */
 static void purged_is_not_uploaded_even_of_a_forged_digest(void **state)
 {
     struct event events[] = {put_at(10, 1, 0), cloud_at(11, 1, CLOUD_PURGED, 0)};
     struct object *row = fold_all(events, 2);
 
     (void)state;
-    assert_int_equal(row->flags, OBJECT_PUT | OBJECT_CLOUD);
+    assert_int_equal(row->flags, OBJECT_PUT | OBJECT_CLOUD | OBJECT_PURGED);
     object_destroy(&row);
 }
 

@@ -628,7 +628,7 @@ static void rows_that_are_none_are_refused(void **state)
     assert_int_equal(ROW_RC("\x94" ID "\x01\x00\x07"), 0);           /* a level */
     assert_int_equal(ROW_RC("\x94" ID "\x01\x00\xcd\x01\x00"), ERR_INVALID); /* … of 256 */
     assert_int_equal(ROW_RC("\x93" ID "\x01\x00"), ERR_INVALID); /* … that is not there */
-    assert_int_equal(ROW_RC("\x94" ID "\xcd\x10\x00\x00\x00"), ERR_FORMAT); /* an unknown bit */
+    assert_int_equal(ROW_RC("\x94" ID "\xcd\x40\x00\x00\x00"), ERR_FORMAT); /* an unknown bit */
     assert_int_equal(ROW_RC("\x93" ID "\xcf\x00\x00\x00\x01\x00\x00\x00\x00\x00"), ERR_INVALID);
     assert_int_equal(ROW_RC("\x93" ID "\x00\xce\xff\xff\xff\xff"), 0);
     assert_int_equal(ROW_RC("\x93" ID "\x00\xcf\x00\x00\x00\x01\x00\x00\x00\x00"), ERR_INVALID);
