@@ -204,6 +204,8 @@ static void names_that_nobody_writes_are_none(void **state)
 static void the_body_is_what_ordinary_tools_see_first(void **state)
 {
     struct cloud *cloud = create(NULL);
+    static const char expected[] = "Dear reader\n{\"meta\":{},\"tags\":{},\"type\":\"\"}\n"
+                                   "objstore-cloud 1 00000000000000000011 ";
     char text[4096] = "";
 
     (void)state;
@@ -212,8 +214,7 @@ static void the_body_is_what_ordinary_tools_see_first(void **state)
     assert_non_null(file);
     assert_true(fread(text, 1, sizeof text - 1, file) > 11);
     (void)fclose(file);
-    assert_memory_equal(
-        text, "Dear reader\n{\"meta\":{},\"tags\":{},\"type\":\"\"}\nobjstore-cloud 1 ", 73);
+    assert_int_equal(strncmp(text, expected, strlen(expected)), 0);
     cloud_destroy(&cloud);
 }
 
