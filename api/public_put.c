@@ -35,8 +35,8 @@ void public_answer_document(struct public_request *request, const struct object 
     buf_text(head, "Content-Type: application/json\r\nCache-Control: no-store\r\n");
     headers_render_meta(head, object);
     if (!deleted) {
-        struct replicas replicas = document_replicas(object, &request->copies,
-                                                     request->api->config.outbox_copies);
+        struct replicas replicas =
+            document_replicas(object, &request->copies, request->api->config.outbox_copies);
 
         if (request->operation == OPERATION_PUT) {
             char etag[ETAG_BYTES + 1];

@@ -63,8 +63,7 @@ bool copies_enough(enum copies_need need, const struct db_copies *found,
                    const struct copies_chance *chance);
 
 /* JOURNAL is lent until copies_destroy. OUTBOX_COPIES: as above. */
-int copies_create(struct copies **out, struct journal *journal,
-                  unsigned outbox_copies) MUST_CHECK;
+int copies_create(struct copies **out, struct journal *journal, unsigned outbox_copies) MUST_CHECK;
 /* After journal_open. */
 int copies_start(struct copies *copies) MUST_CHECK;
 /* End all waits as they stand, join. Before journal_stop. Nothing, where it was not started. */

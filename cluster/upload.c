@@ -32,7 +32,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_LOOKUPS 8
+#define MAX_LOOKUPS    8
+#define SIDECAR_SUFFIX ".usermeta"
 
 enum phase { START, HEAD, SIDECAR, PUT, REMOVE, REMOVE_SIDECAR, NOTE, OVER };
 enum wait { NOTHING, JOURNAL, CLOUD };
@@ -568,13 +569,18 @@ void upload_cancel(struct upload *u)
 static int make_key(struct upload *u)
 {
     const char *prefix = u->host->prefix ? u->host->prefix : "";
+    const char *slash = *prefix ? "/" : "";
     char id[ULID_TEXT_BYTES + 1];
     int len;
 
     ulid_format(id, &u->object->id);
-    len = snprintf(u->key, sizeof u->key, "%s%s%s", prefix,
+    len = snprintf(u->key, sizeof u->key, "%s%s%s%s", prefix, slash,
                    u->kind == OUTBOX_MARK ? ".deleted/" : "", id);
-    return len < (int)sizeof u->key ? 0 : ERR_TOO_BIG;
+    if (len + strlen(SIDECAR_SUFFIX) >= sizeof u->key)
+        return ERR_TOO_BIG;
+    memcpy(u->sidecar, u->key, (size_t)len);
+    memcpy(u->sidecar + len, SIDECAR_SUFFIX, sizeof SIDECAR_SUFFIX);
+    return 0;
 }
 
 int upload_create(struct upload **out, const struct upload_host *host, enum outbox_kind kind,

@@ -23,7 +23,7 @@ struct upload;
 struct upload_host {
     struct journal *journal;
     struct cloud *cloud;
-    const char *prefix; /* of keys; NULL: none */
+    const char *prefix; /* of keys, before a '/'; NULL: none */
     struct env *env;
     struct db_reader *reader; /* the owner's thread's */
     /* What UPLOAD waited for has come: its next step is due. Any thread; must not block. */

@@ -35,7 +35,8 @@
 
 struct flight {
     struct upload *upload;
-    bool asks; /* the cloud: it has one of the places */
+    bool asks;       /* the cloud: it has one of the places … */
+    uint32_t ticket; /* … and this of the gate */
 };
 
 /* Those that wait for a place; a ring. */
@@ -53,6 +54,8 @@ struct new_item {
 struct uploader {
     struct upload_host host;
     struct cluster *cluster;
+    struct copies *copies;
+    struct cloud_gate *gate;
     struct env *env;
     struct id128 self;
     struct queue *woken; /* struct upload *; a place for each */
@@ -70,6 +73,7 @@ struct uploader {
     size_t flight_count;
     struct line small, large;
     bool cancelled, failing_said;
+    bool closed; /* the breaker, when it was looked at last */
     uint64_t look_ms;
     struct id128 members[LIMIT_MEMBERS + 1]; /* that have joined, this node first */
     size_t member_count;
@@ -96,8 +100,9 @@ static void on_woken(void *arg, struct upload *upload)
 
 static void on_moved(void *arg, const struct id128 *id)
 {
-    (void)arg;
-    (void)id;
+    struct uploader *u = arg;
+
+    copies_moved(u->copies, id, now_ms(u));
 }
 
 void uploader_poke(struct uploader *uploader)
@@ -234,11 +239,27 @@ static struct line *line_of(struct uploader *u, const struct upload *upload)
     return upload_is_large(upload) ? &u->large : &u->small;
 }
 
-static void advance(struct uploader *u, struct upload *upload)
+/* What the cloud said, or did not, is the breaker's business, too. */
+static void tell_gate(struct uploader *u, struct upload *upload, uint32_t ticket)
+{
+    enum breaker_outcome outcome = BREAKER_UNKNOWN;
+    uint32_t retry_after_ms = 0;
+    int rc;
+
+    if (upload_heard(upload, &rc, &retry_after_ms))
+        outcome = breaker_outcome(rc);
+    cloud_gate_step(u->gate, ticket, outcome, retry_after_ms);
+}
+
+/* TICKET: of the request that has ended just now; 0: there was none. */
+static void advance(struct uploader *u, struct upload *upload, uint32_t ticket)
 {
     struct line *line = line_of(u, upload);
+    enum upload_need need = upload_step(upload);
 
-    switch (upload_step(upload)) {
+    if (ticket)
+        tell_gate(u, upload, ticket);
+    switch (need) {
     case UPLOAD_WAITS:
         return;
     case UPLOAD_ASKS:
@@ -269,11 +290,14 @@ static void take_woken(struct uploader *u)
         struct flight *flight = flight_of(u, upload);
 
         assert(flight);
-        if (flight->asks) {
+        bool asked = flight->asks;
+        uint32_t ticket = flight->ticket;
+
+        if (asked) {
             flight->asks = false;
             line_of(u, upload)->taken--;
         }
-        advance(u, upload);
+        advance(u, upload, asked ? ticket : 0);
     }
 }
 
@@ -282,6 +306,10 @@ static void serve_line(struct uploader *u, struct line *line)
 {
     while (line->taken < line->places && line->count > 0) {
         struct upload *upload = line->waiting[line->first];
+        uint32_t ticket = u->cancelled ? 0 : cloud_gate_ask(u->gate);
+
+        if (!ticket && !u->cancelled)
+            return;
 
         line->first = (line->first + 1) % FLIGHTS;
         line->count--;
@@ -289,11 +317,12 @@ static void serve_line(struct uploader *u, struct line *line)
         assert(flight && !flight->asks);
         if (!u->cancelled && upload_ask(upload)) {
             flight->asks = true;
+            flight->ticket = ticket;
             line->taken++;
         } else {
             if (u->cancelled)
                 upload_cancel(upload);
-            advance(u, upload);
+            advance(u, upload, ticket);
         }
     }
 }
@@ -378,7 +407,7 @@ static int begin(struct uploader *u, const struct owed_step *step, const struct 
         return rc;
     assert(u->flight_count < FLIGHTS);
     u->flights[u->flight_count++] = (struct flight){.upload = upload};
-    advance(u, upload);
+    advance(u, upload, 0);
     return 0;
 }
 
@@ -403,12 +432,41 @@ static void start(struct uploader *u, const struct owed_step *step)
                now_ms(u));
 }
 
+/* Whether the cloud can be reached, for whoever waits for it or for another node. */
+static void look_at_gate(struct uploader *u)
+{
+    bool closed = cloud_gate_state(u->gate).state == BREAKER_CLOSED;
+
+    if (closed && !u->closed)
+        owed_reached(u->owed, now_ms(u));
+    u->closed = closed;
+    copies_cloud(u->copies, closed);
+}
+
+/* When to step again without being woken. */
+static uint64_t earliest(struct uploader *u, uint64_t until_ms)
+{
+    uint64_t look_ms = u->look_ms + LOOK_MS;
+
+    if (look_ms < until_ms)
+        until_ms = look_ms;
+    if ((u->small.count && u->small.taken < u->small.places) ||
+        (u->large.count && u->large.taken < u->large.places)) {
+        uint64_t gate_ms = now_ms(u) + cloud_gate_wait_ms(u->gate);
+
+        if (gate_ms < until_ms)
+            until_ms = gate_ms;
+    }
+    return until_ms;
+}
+
 uint64_t uploader_step(struct uploader *u)
 {
     struct owed_step step;
 
     take_woken(u);
     look_around(u);
+    look_at_gate(u);
     take_news(u);
     serve_line(u, &u->small);
     serve_line(u, &u->large);
@@ -424,11 +482,8 @@ uint64_t uploader_step(struct uploader *u)
     case OWED_START:
         start(u, &step);
         break;
-    case OWED_WAIT: {
-        uint64_t look_ms = u->look_ms + LOOK_MS;
-
-        return step.until_ms < look_ms ? step.until_ms : look_ms;
-    }
+    case OWED_WAIT:
+        return earliest(u, step.until_ms);
     }
     return 0;
 }
@@ -503,8 +558,11 @@ int uploader_create(struct uploader **out, const struct uploader_config *config)
                                    .moved = on_moved,
                                    .arg = u};
     u->cluster = config->cluster;
+    u->copies = config->copies;
+    u->gate = config->gate;
     u->env = config->env;
     u->self = journal_node(config->journal);
+    u->closed = true;
     u->small.places = LIMIT_OWED_REQUESTS;
     u->large.places = LIMIT_OWED_LARGE;
     u->env->random(u->env, &seed, sizeof seed);

@@ -8,6 +8,7 @@
 #ifndef CLUSTER_UPLOADER_H
 #define CLUSTER_UPLOADER_H
 
+#include "cluster/cloud_gate.h"
 #include "cluster/cluster.h"
 
 struct uploader;
@@ -24,8 +25,10 @@ struct uploader_stats {
 struct uploader_config {
     struct journal *journal; /* lent until uploader_destroy, as all of these */
     struct cluster *cluster;
+    struct copies *copies; /* is told what the cloud does */
     struct env *env;
     struct cloud *cloud;
+    struct cloud_gate *gate;
     const char *prefix; /* NULL: none */
 };
 

@@ -223,7 +223,8 @@ static void enough_is_as_documented(void **state)
             assert_int_equal(copies_enough(COPIES_ALL, &found, &all), held == members);
             /* Who answers makes no difference to these. */
             assert_int_equal(copies_enough(COPIES_ALL, &found, &alone), held == members);
-            /* The cloud is waited for while it answers, else a second copy, where one can be had. */
+            /* The cloud is waited for while it answers, else a second copy, where one can be had.
+             */
             assert_false(copies_enough(COPIES_CLOUD, &found, &all));
             assert_int_equal(copies_enough(COPIES_CLOUD, &found, &cut_off), held >= 2);
             assert_true(copies_enough(COPIES_CLOUD, &found, &alone));
