@@ -20,8 +20,10 @@
 #include "journal/journal.h"
 #include "storage/cloud.h"
 
+struct cloud_gate;
 struct cluster;
 struct cluster_member;
+struct uploader;
 
 struct cluster_config {
     struct journal *journal; /* lent; open, but not started: the cluster listens to it */
@@ -41,6 +43,8 @@ struct cluster_config {
     struct cloud *cloud; /* lent, until cluster_close; NULL: none. What is owed to it is uploaded,
                             and what no member has is read from it */
     const char *cloud_prefix; /* of the keys that this node makes; NULL: none */
+    unsigned outbox_copies;   /* of a body while it is owed to the cloud: 1 or 2; 0: 2 */
+    bool writeback;           /* nobody waits for the cloud: second copies are made at once */
 };
 
 /*
@@ -84,7 +88,8 @@ const char *cluster_address(const struct cluster *cluster);
  * What a fetch calls, on the cluster's thread or the cloud's, never on both at once; embedded in
  * its owner's struct, which lives until `done` was called. It must not block. `data` gets all bytes
  * from the offset asked for on, in order; after cluster_fetch_cancel it may still be called until
- * `done` was. Whoever tells bytes as taken in steps makes them no larger than BODY_WINDOW_BYTES / 4.
+ * `done` was. Whoever tells bytes as taken in steps makes them no larger than BODY_WINDOW_BYTES
+ * / 4.
  */
 struct cluster_reader {
     void (*data)(struct cluster_reader *reader, uint64_t offset, const void *bytes, size_t len);
@@ -243,13 +248,13 @@ struct cluster_member {
 
 /* Bodies that came from the cloud, since the start. */
 struct cluster_cloud_stats {
-    uint64_t gets;       /* that this node asked the cloud for */
-    uint64_t bytes;      /* that came of them */
-    uint64_t coalesced;  /* that it did not have to ask for: another node fetched them for us */
-    uint64_t delegated;  /* that it fetched for another node */
-    uint64_t failures;   /* not reached, or cut off */
-    uint64_t misses;     /* the cloud has something else there than the row says, or nothing */
-    uint64_t wrong;      /* whole bodies whose SHA-256 was wrong */
+    uint64_t gets;      /* that this node asked the cloud for */
+    uint64_t bytes;     /* that came of them */
+    uint64_t coalesced; /* that it did not have to ask for: another node fetched them for us */
+    uint64_t delegated; /* that it fetched for another node */
+    uint64_t failures;  /* not reached, or cut off */
+    uint64_t misses;    /* the cloud has something else there than the row says, or nothing */
+    uint64_t wrong;     /* whole bodies whose SHA-256 was wrong */
 };
 
 struct cluster_stats {
@@ -280,6 +285,9 @@ bool cluster_is_alone(struct cluster *cluster);
 
 /* Who waits for copies of a body; NULL where nobody can. */
 struct copies *cluster_copies(struct cluster *cluster);
+/* The breaker before the cloud, and who uploads to it; NULL: there is none. */
+struct cloud_gate *cluster_cloud_gate(struct cluster *cluster);
+struct uploader *cluster_uploader(struct cluster *cluster);
 
 /* How this node stands, as of some tens of milliseconds ago. Any thread; they take no lock. */
 

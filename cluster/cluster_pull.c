@@ -3,14 +3,14 @@
  *
  *   source    asks                                                        goes on when
  *   NEAR      members that have a copy and answer, each once              none gave all
- *   DELEGATE  the member that fetches this body for all                   it does not answer at once
- *   CLOUD     the cloud                                                   it has it not, or is away
- *   FAR       every member, those with a copy first, for some rounds      the end
+ *   DELEGATE  the member that fetches this body for all                   it does not answer at
+ * once CLOUD     the cloud                                                   it has it not, or is
+ * away FAR       every member, those with a copy first, for some rounds      the end
  *
- * Where the cloud has no copy it is FAR alone. Which member fetches for all is decided by rendezvous
- * hash among those that answer (Thaler and Ravishankar, 1998): while views agree it is the same one
- * for everybody, and the cloud is asked once. It is asked with `delegated`, so it asks nobody else
- * to fetch it; if it does not begin at once, the cloud is asked from here.
+ * Where the cloud has no copy it is FAR alone. Which member fetches for all is decided by
+ * rendezvous hash among those that answer (Thaler and Ravishankar, 1998): while views agree it is
+ * the same one for everybody, and the cloud is asked once. It is asked with `delegated`, so it asks
+ * nobody else to fetch it; if it does not begin at once, the cloud is asked from here.
  *
  * Bytes go to the reader as they come: from peers on the cluster's thread, from the cloud on the
  * cloud's. One source has ended before the next begins, and that waits until the reader has taken

@@ -270,6 +270,18 @@ struct copies *cluster_copies(struct cluster *cluster)
     return NULL;
 }
 
+struct cloud_gate *cluster_cloud_gate(struct cluster *cluster)
+{
+    (void)cluster;
+    return NULL;
+}
+
+struct uploader *cluster_uploader(struct cluster *cluster)
+{
+    (void)cluster;
+    return NULL;
+}
+
 enum probe_health cluster_health(struct cluster *cluster)
 {
     (void)cluster;
