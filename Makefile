@@ -300,7 +300,7 @@ fuzz-seeds: $(BUILD)/fuzz-seeds ## write the generated part of the fuzzers' corp
 # tests/fault makes the k-th call of the allocator, of SQLite, on files or on sockets fail. The linker
 # gives it those calls of the library: each __wrap_NAME in it is one.
 FAULT_SRC   := $(wildcard tests/fault/*.c)
-FAULT_PARTS := $(FAULT_SRC) cmd/node.c cmd/gate.c cmd/options.c cmd/options_table.c $(BOTH_SRC)
+FAULT_PARTS := $(FAULT_SRC) cmd/node.c cmd/node_cloud.c cmd/gate.c cmd/options.c cmd/options_table.c $(BOTH_SRC)
 C_FILES     += $(FAULT_SRC)
 H_FILES     += $(wildcard tests/fault/*.h)
 
