@@ -200,8 +200,9 @@ static void report_end(const struct peer_source *source, uint64_t position, int 
     char id[ULID_TEXT_BYTES + 1];
 
     ulid_format(id, &source->origin.id);
-    log_warn("object %s: other nodes gave its body up to byte %llu of %llu only: %s", id,
-             (unsigned long long)position, (unsigned long long)source->origin.size, err_text(rc));
+    log_warn("object %s: other nodes, or the cloud, gave its body up to byte %llu of %llu only: %s",
+             id, (unsigned long long)position, (unsigned long long)source->origin.size,
+             err_text(rc));
 }
 
 /* All before POSITION was sent. */
@@ -253,7 +254,7 @@ static int verify(struct peer_source *source)
     hash_to(source, source->origin.size);
     digest_final(source->digest, digest);
     if (memcmp(digest, source->origin.sha256, SHA256_BYTES) != 0) {
-        store_fetch_misfit(source->store, &source->origin.id);
+        store_fetch_misfit(source->store, &source->origin.id, &source->reader);
         return ERR_CORRUPT;
     }
     source->verified = true;
@@ -359,16 +360,16 @@ static void close_source(struct http_source *it)
 /* ---- Life ---- */
 
 /* What the ring must hold: of the longest range what may come without being taken. */
-static uint64_t ring_bytes(const struct multipart *layout)
+static uint64_t ring_bytes(const struct store_origin *origin, const struct multipart *layout)
 {
-    uint64_t longest = 0;
+    uint64_t longest = 0, window = store_origin_window(origin);
 
     for (unsigned i = 0; i < layout->count; i++) {
         uint64_t len = layout->ranges[i].last - layout->ranges[i].first + 1;
 
         longest = len > longest ? len : longest;
     }
-    return longest < BODY_WINDOW_BYTES ? longest : BODY_WINDOW_BYTES;
+    return longest < window ? longest : window;
 }
 
 static bool is_whole(const struct multipart *layout, uint64_t size)
@@ -379,7 +380,7 @@ static bool is_whole(const struct multipart *layout, uint64_t size)
 int peer_source_create(struct http_source **out, struct store *store,
                        const struct store_origin *origin, struct multipart *layout)
 {
-    uint64_t cap = ring_bytes(layout);
+    uint64_t cap = ring_bytes(origin, layout);
 
     assert(cap > 0);
     int rc = ERR_NO_MEMORY;

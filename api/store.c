@@ -8,6 +8,7 @@
  */
 #include "api/store_impl.h"
 
+#include "api/lender.h"
 #include "api/peer_body.h"
 #include "api/peer_fill.h"
 
@@ -77,6 +78,8 @@ int store_create(struct store **out, const struct store_config *config)
     if (rc)
         goto out;
     rc = pool_start(&store->writers, "store-write", STORE_WRITER_THREADS, WRITER_CAPACITY, NULL);
+    if (!rc && store->cluster)
+        lender_start(store);
 out:
     if (rc)
         store_destroy(&store);
@@ -110,6 +113,11 @@ struct env *store_env(struct store *store)
 struct journal *store_journal(struct store *store)
 {
     return store->journal;
+}
+
+struct cluster *store_cluster(struct store *store)
+{
+    return store->cluster;
 }
 
 struct ram *store_ram(struct store *store)
@@ -157,7 +165,8 @@ struct db_copies store_own_copy(struct store *store, const struct object *object
     unsigned members = store_is_alone(store) ? 1 : cluster_joined(store->cluster);
 
     return (struct db_copies){.members = members ? members : 1,
-                              .held = !place_is_none(&object->place)};
+                              .held = !place_is_none(&object->place),
+                              .uploaded = object->flags & OBJECT_UPLOADED};
 }
 
 int store_count_copies(struct store *store, struct db_reader *reader, const struct object *object,

@@ -147,8 +147,8 @@ struct merge_outputs {
 /* Since the core was made. */
 struct merge_stats {
     uint64_t adopted, repaired, given_up; /* merges that this node asked for */
-    uint64_t bytes_in;                    /* of chunks that became durable here */
-    uint64_t served, bytes_out;           /* sessions, chunks */
+    uint64_t rows_in, bytes_in;           /* of chunks that became durable here */
+    uint64_t served, rows_out, bytes_out; /* sessions; chunks that were sent */
     uint64_t timeouts, ignored;
 };
 

@@ -203,6 +203,7 @@ void merge_give_read_done(struct merge *core, const struct merge_read_done *done
     g->credit -= charge < g->credit ? charge : g->credit;
     g->after = done->last;
     core->stats.bytes_out += done->data.len;
+    core->stats.rows_out += merge_row_count(done->data);
     if (members && id_equal(&done->last, &db_last_id)) {
         g->state = GIVE_ROWS;
         g->after = g->first;

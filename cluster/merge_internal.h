@@ -32,7 +32,7 @@ struct range {
 };
 
 struct chunk_flight {
-    uint64_t token, charge, bytes;
+    uint64_t token, charge, bytes, rows;
     struct id128 through;
 };
 
@@ -121,6 +121,8 @@ void merge_send_flow(struct merge *core, const struct id128 *to, enum wire_type 
                      uint64_t session, uint64_t bytes, enum wire_end end);
 /* Is there room for what one session puts out? If not, there will be more. */
 bool merge_room(struct merge *core);
+/* Rows of objects in DATA, as far as its chunks can be read. */
+uint64_t merge_row_count(struct text data);
 /* The buffer for the list of one message; NULL: taken, there will be more. */
 struct buf *merge_list(struct merge *core);
 

@@ -717,8 +717,10 @@ static void tell_copies(struct journal *journal, const struct entry *first)
         const struct journal_copy_news news = {.event = entry->event,
                                                .len = entry->event_bytes,
                                                .wanted = wanted ? &entry->object->id : NULL,
-                                               .owed =
-                                                   owes_more(entry) ? &entry->object->id : NULL};
+                                               .owed = owes_more(entry) ? &entry->object->id : NULL,
+                                               .kind = entry->kind,
+                                               .node = &entry->node,
+                                               .row = entry->object};
 
         journal->copies_listener(journal->copies_arg, &news);
     }

@@ -118,6 +118,9 @@ struct journal_copy_news {
     const struct id128 *wanted; /* this node wants a copy of it from now on; NULL: none */
     const struct id128 *owed;   /* something is owed to the cloud of it from now on, or with other
                                    bytes: the outbox has a row of that; NULL: nothing new */
+    uint32_t kind;              /* of the event, … */
+    const struct id128 *node;   /* … its author, … */
+    const struct object *row;   /* … and the row after it, where there is one */
 };
 /* Have LISTENER called from the applier's thread with each. Before journal_start; it must not
  * block. */

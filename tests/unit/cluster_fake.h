@@ -32,6 +32,9 @@ struct cluster {
     pthread_mutex_t lock;
     pthread_cond_t changed;
     bool alone;
+    bool has_cloud; /* … which has every body, under the key "fake" */
+    uint64_t misfits;
+    struct cluster_lender lender;
     int refusal; /* of the next starts */
     unsigned count;
     struct fake_fetch fetches[FAKE_FETCHES];
@@ -103,6 +106,23 @@ void cluster_fetch_cancel(struct cluster *cluster, struct cluster_reader *reader
     (void)pthread_mutex_unlock(&cluster->lock);
 }
 
+bool cluster_cloud_of(const struct cluster *cluster, const struct object *object,
+                      struct cluster_cloud *out)
+{
+    (void)object;
+    if (cluster->has_cloud)
+        *out = (struct cluster_cloud){.bucket = "b", .key = "fake", .etag = "e"};
+    return cluster->has_cloud;
+}
+
+void cluster_fetch_misfit(struct cluster *cluster, const struct cluster_reader *reader)
+{
+    (void)reader;
+    (void)pthread_mutex_lock(&cluster->lock);
+    cluster->misfits++;
+    (void)pthread_mutex_unlock(&cluster->lock);
+}
+
 bool cluster_is_alone(struct cluster *cluster)
 {
     return cluster->alone;
@@ -124,6 +144,11 @@ void cluster_stop(struct cluster *cluster)
     for (unsigned i = 0; i < cluster->count; i++)
         if (!cluster->fetches[i].over)
             fake_end(&cluster->fetches[i], ERR_CLOSED);
+}
+
+void cluster_lend(struct cluster *cluster, const struct cluster_lender *lender)
+{
+    cluster->lender = *lender;
 }
 
 /* The store itself calls none of these. */
@@ -240,6 +265,18 @@ void cluster_stats(struct cluster *cluster, struct cluster_stats *out)
 }
 
 struct copies *cluster_copies(struct cluster *cluster)
+{
+    (void)cluster;
+    return NULL;
+}
+
+struct cloud_gate *cluster_cloud_gate(struct cluster *cluster)
+{
+    (void)cluster;
+    return NULL;
+}
+
+struct uploader *cluster_uploader(struct cluster *cluster)
 {
     (void)cluster;
     return NULL;

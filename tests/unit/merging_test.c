@@ -667,10 +667,19 @@ static void a_joiner_takes_all_and_then_adopts(void **state)
     assert_false(lacks(2, 0) && lacks(2, 1));
     assert_true(w.node[2].most_flight <= MERGE_CREDIT_BYTES + LIMIT_WIRE_MERGE_BYTES);
     assert_int_equal(merge_stats(w.node[2].core)->timeouts, 0);
+    assert_true(merge_stats(w.node[2].core)->rows_in >= KEYS / 2);
     w.keep_going = false;
     pass(30000);
     assert_true(quiet());
     assert_false(w.node[0].holds || w.node[1].holds);
+    const struct merge_stats *took = merge_stats(w.node[2].core);
+    uint64_t given = 0, given_bytes = 0;
+    for (int i = 0; i < 2; i++) {
+        given += merge_stats(w.node[i].core)->rows_out;
+        given_bytes += merge_stats(w.node[i].core)->bytes_out;
+    }
+    assert_int_equal(took->rows_in, given);
+    assert_int_equal(took->bytes_in, given_bytes);
     check_node(2);
     end_world();
 }

@@ -1,0 +1,648 @@
+/*
+ * An upload goes from phase to phase; each phase asks the journal or the cloud one thing:
+ *
+ *   phase      asks     then
+ *   START      journal  HEAD where the cloud may have something under the key, else PUT
+ *   HEAD       cloud    body: PUT, or NOTE where these very bytes are there
+ *                       doubt: NOTE (uploaded, or not there), REMOVE
+ *   SIDECAR    cloud    PUT
+ *   PUT        cloud    NOTE; REMOVE where it was purged meanwhile
+ *   REMOVE     cloud    REMOVE_SIDECAR ─► NOTE
+ *   NOTE       journal  over
+ *
+ * HEAD comes first wherever a cloud event of the object is known already: another node has begun
+ * to upload it, or this one has, and did not hear how that ended.
+ *
+ * A small body is read whole, verified, just before it is sent. Of a large one the blocks are
+ * verified as they are sent; its file stays open, so that it may be deleted or moved meanwhile.
+ *
+ * Failure: a block of ours that does not verify ends it, is reported, and is never sent; the rest
+ * is tried again. What the cloud has of a PUT whose answer was lost is found out by the next try.
+ */
+#include "cluster/upload.h"
+
+#include "base/container.h"
+#include "base/text.h"
+#include "journal/ulid.h"
+
+#include <assert.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_LOOKUPS    8
+#define SIDECAR_SUFFIX ".usermeta"
+
+enum phase { START, HEAD, SIDECAR, PUT, REMOVE, REMOVE_SIDECAR, NOTE, OVER };
+enum wait { NOTHING, JOURNAL, CLOUD };
+
+struct upload {
+    struct change change; /* first: the committer hands it back */
+    struct cloud_request request;
+    const struct upload_host *host;
+    enum outbox_kind kind;
+    enum phase phase;
+    enum wait waits;
+    struct object *object;
+    bool started, cancelled, heard;
+    int answer; /* of what it waited for */
+    uint32_t retry_ms;
+
+    char key[LIMIT_CLOUD_KEY_BYTES + 1];
+    char sidecar[LIMIT_CLOUD_KEY_BYTES + 1];
+    char hex[2 * SHA256_BYTES + 1];
+    struct cloud_pair pairs[1];
+
+    /* Of a HEAD: */
+    bool found, found_sha;
+    uint64_t found_size;
+    uint8_t found_sha256[SHA256_BYTES];
+
+    /* What is noted: */
+    enum cloud_state state;
+    struct reg removes;
+    char etag[sizeof((struct cloud_request *)0)->etag];
+    uint8_t sha256[SHA256_BYTES];
+
+    /* The body: */
+    uint8_t *body;        /* a small one */
+    pthread_mutex_t lock; /* guards the next four */
+    struct large_reader *large;
+    uint64_t block_at; /* index of the block in `block`; UINT64_MAX: none */
+    size_t block_len;
+    uint8_t *block;
+    _Atomic bool damaged;
+    _Atomic uint64_t moved_ms;
+
+    enum owed_outcome outcome;
+    int rc;
+    bool sent;
+    uint64_t bytes;
+    char message[CLOUD_MESSAGE_BYTES];
+};
+
+static struct upload *of_request(struct cloud_request *request)
+{
+    return container_of(request, struct upload, request);
+}
+
+const struct id128 *upload_id(const struct upload *upload)
+{
+    return &upload->object->id;
+}
+
+bool upload_is_large(const struct upload *upload)
+{
+    return upload->kind == OUTBOX_UPLOAD && upload->object->size > OWED_LARGE_BYTES;
+}
+
+static struct cloud_text cloud_text(const char *text)
+{
+    return (struct cloud_text){text, (uint32_t)strlen(text)};
+}
+
+static struct text text(const char *text)
+{
+    return (struct text){text, (uint32_t)strlen(text)};
+}
+
+static enum phase end(struct upload *u, enum owed_outcome outcome, int rc)
+{
+    u->outcome = outcome;
+    u->rc = rc;
+    return OVER;
+}
+
+/* ---- The body ---- */
+
+static void moved(struct upload *u)
+{
+    uint64_t now_ms = env_mono_ms(u->host->env), before_ms = atomic_load(&u->moved_ms);
+
+    if (before_ms && now_ms - before_ms < UPLOAD_PROGRESS_MS)
+        return;
+    if (atomic_compare_exchange_strong(&u->moved_ms, &before_ms, now_ms))
+        u->host->moved(u->host->arg, &u->object->id);
+}
+
+/* Block INDEX into u->block, under the lock. */
+static int load_block(struct upload *u, uint64_t index)
+{
+    if (u->block_at == index)
+        return 0;
+    u->block_at = UINT64_MAX;
+    int rc = large_read_block(u->large, index, u->block, &u->block_len, false);
+
+    if (rc == 0)
+        u->block_at = index;
+    return rc;
+}
+
+static int read_large(struct upload *u, uint64_t offset, uint8_t *buf, size_t len)
+{
+    int rc = 0;
+
+    (void)pthread_mutex_lock(&u->lock);
+    while (rc == 0 && len > 0) {
+        rc = load_block(u, offset / BLOCK_BYTES);
+        if (rc)
+            break;
+        size_t within = offset % BLOCK_BYTES;
+        assert(within < u->block_len);
+        size_t part = u->block_len - within < len ? u->block_len - within : len;
+        memcpy(buf, u->block + within, part);
+        buf += part;
+        offset += part;
+        len -= part;
+    }
+    (void)pthread_mutex_unlock(&u->lock);
+    if (rc == ERR_CORRUPT)
+        atomic_store(&u->damaged, true);
+    return rc;
+}
+
+/* The backend wants bytes: on a thread of its own. */
+static int read_body(struct cloud_request *request, uint64_t offset, void *buf, size_t len)
+{
+    struct upload *u = of_request(request);
+    int rc = 0;
+
+    assert(offset <= request->size && len <= request->size - offset);
+    if (u->large)
+        rc = read_large(u, offset, buf, len);
+    else if (len)
+        memcpy(buf, u->body + offset, len);
+    if (rc == 0)
+        moved(u);
+    return rc;
+}
+
+static void close_body(struct upload *u)
+{
+    large_reader_close(&u->large);
+    free(u->block);
+    free(u->body);
+    u->block = u->body = NULL;
+}
+
+static int open_small(struct upload *u)
+{
+    const struct object *object = u->object;
+    size_t cap = object->record_bytes ? object->record_bytes : RECORD_MAX_BYTES;
+    uint8_t *record = malloc(cap);
+    struct record_view view;
+
+    if (!record)
+        return ERR_NO_MEMORY;
+    int rc = log_read(journal_log(u->host->journal), &object->place, &object->id,
+                      object->record_bytes, record, cap, false, &view);
+    if (rc == 0 && (!view.body || view.header.body_bytes != object->size))
+        rc = ERR_CORRUPT;
+    if (rc == 0 && !(u->body = malloc(object->size + 1)))
+        rc = ERR_NO_MEMORY;
+    if (rc == 0)
+        memcpy(u->body, view.body, object->size);
+    free(record);
+    return rc;
+}
+
+static int open_large(struct upload *u)
+{
+    int rc = large_reader_open(&u->large, journal_large(u->host->journal), u->object->place.offset,
+                               u->object->size);
+
+    if (rc == 0 && !(u->block = malloc(BLOCK_BYTES)))
+        rc = ERR_NO_MEMORY;
+    u->block_at = UINT64_MAX;
+    return rc;
+}
+
+/* The row as it is now. */
+static int look_again(struct upload *u)
+{
+    struct object *object = NULL;
+    int rc = journal_find(u->host->journal, u->host->reader, &u->object->id, &object);
+
+    if (rc)
+        return rc;
+    object_destroy(&u->object);
+    u->object = object;
+    return 0;
+}
+
+/* ERR_DELETED: nothing is to be uploaded any more. */
+static int open_body(struct upload *u)
+{
+    int rc = ERR_NOT_FOUND;
+
+    /* A record that was moved since is found at its new place. */
+    for (unsigned i = 0; i < MAX_LOOKUPS && rc == ERR_NOT_FOUND; i++) {
+        close_body(u);
+        rc = look_again(u);
+        if (rc)
+            break;
+        if (!object_owed_here(u->object))
+            return ERR_DELETED;
+        if (memcmp(u->object->sha256, u->sha256, SHA256_BYTES) != 0)
+            return ERR_CONFLICT;
+        rc = u->object->place.volume == PLACE_LARGE ? open_large(u) : open_small(u);
+    }
+    if (rc == ERR_CORRUPT)
+        atomic_store(&u->damaged, true);
+    return rc;
+}
+
+/* ---- Asking the journal ---- */
+
+static void on_committed(struct change *change)
+{
+    struct upload *u = container_of(change, struct upload, change);
+
+    u->answer = change->rc;
+    u->host->woken(u->host->arg, u);
+}
+
+static void say(struct upload *u, enum cloud_state state)
+{
+    struct request *request = &u->change.request;
+    int rc;
+
+    object_destroy(&u->change.object);
+    u->change = (struct change){.done = on_committed};
+    *request = (struct request){.kind = CHANGE_CLOUD,
+                                .id = u->object->id,
+                                .fields = EVENT_HAS_CLOUD,
+                                .cloud_state = (uint8_t)state,
+                                .backend = text(u->host->cloud->backend->name),
+                                .bucket = text(u->host->cloud->bucket),
+                                .key = text(u->key)};
+    if (state == CLOUD_STARTED || state == CLOUD_UPLOADED) {
+        request->fields |= EVENT_HAS_SHA256;
+        memcpy(request->sha256, u->sha256, SHA256_BYTES);
+    }
+    if (state == CLOUD_UPLOADED)
+        request->etag = text(u->etag);
+    if (state == CLOUD_PURGED)
+        request->removed = u->removes;
+    u->waits = JOURNAL;
+    rc = journal_submit(u->host->journal, &u->change);
+    if (rc) {
+        u->answer = rc;
+        u->host->woken(u->host->arg, u);
+    }
+}
+
+/* ---- Asking the cloud ---- */
+
+static void on_done(struct cloud_request *request, int rc)
+{
+    struct upload *u = of_request(request);
+
+    u->answer = rc;
+    u->host->woken(u->host->arg, u);
+}
+
+static bool pair_is(const struct cloud_pair *pair, const char *name)
+{
+    return pair->name.len == strlen(name) && memcmp(pair->name.ptr, name, pair->name.len) == 0;
+}
+
+static int on_head(struct cloud_request *request, const struct cloud_head *head)
+{
+    struct upload *u = of_request(request);
+
+    u->found = true;
+    u->found_size = head->size;
+    if (head->etag.len < sizeof u->etag) {
+        memcpy(u->etag, head->etag.ptr, head->etag.len);
+        u->etag[head->etag.len] = '\0';
+    }
+    for (size_t i = 0; i < head->pair_count; i++)
+        if (pair_is(&head->pairs[i], "sha256"))
+            u->found_sha = hex_decode(u->found_sha256, SHA256_BYTES, head->pairs[i].value.ptr,
+                                      head->pairs[i].value.len) == 0;
+    return 0;
+}
+
+static void prepare_put(struct upload *u)
+{
+    struct cloud_request *r = &u->request;
+
+    r->op = CLOUD_PUT;
+    r->read = read_body;
+    if (u->kind == OUTBOX_MARK) {
+        sha256("", 0, r->sha256);
+        return;
+    }
+    r->size = u->object->size;
+    memcpy(r->sha256, u->object->sha256, SHA256_BYTES);
+    r->type = (struct cloud_text){object_type(u->object).ptr, object_type(u->object).len};
+    hex_encode(u->hex, u->object->sha256, SHA256_BYTES);
+    u->pairs[0] = (struct cloud_pair){cloud_text("sha256"), cloud_text(u->hex)};
+    r->pairs = u->pairs;
+    r->pair_count = 1;
+}
+
+static void prepare(struct upload *u)
+{
+    struct cloud_request *r = &u->request;
+
+    *r = (struct cloud_request){.key = cloud_text(u->key), .done = on_done};
+    switch (u->phase) {
+    case HEAD:
+        u->found = u->found_sha = false;
+        u->etag[0] = '\0';
+        r->op = CLOUD_HEAD;
+        r->head = on_head;
+        break;
+    case PUT:
+        prepare_put(u);
+        break;
+    case REMOVE_SIDECAR:
+        r->key = cloud_text(u->sidecar);
+        r->op = CLOUD_DELETE;
+        break;
+    default:
+        assert(u->phase == REMOVE);
+        r->op = CLOUD_DELETE;
+        break;
+    }
+}
+
+static enum phase lacks_body(struct upload *u, int rc)
+{
+    if (rc == ERR_DELETED || rc == ERR_NOT_FOUND)
+        return end(u, OWED_GONE, 0);
+    if (rc == ERR_CONFLICT)
+        return end(u, OWED_AGAIN, 0);
+    return end(u, OWED_FAILED, rc);
+}
+
+bool upload_ask(struct upload *u)
+{
+    int rc = 0;
+
+    assert(u->waits == NOTHING && u->phase != OVER);
+    if (u->phase == PUT && u->kind == OUTBOX_UPLOAD && (rc = open_body(u)) != 0) {
+        u->phase = lacks_body(u, rc);
+        return false;
+    }
+    prepare(u);
+    u->waits = CLOUD;
+    u->heard = false;
+    if (u->kind == OUTBOX_UPLOAD)
+        moved(u);
+    rc = cloud_start(u->host->cloud, &u->request);
+    if (rc == 0)
+        return true;
+    u->waits = NOTHING;
+    u->phase = end(u, rc == ERR_FULL ? OWED_BUSY : OWED_FAILED, rc);
+    return false;
+}
+
+/* ---- From phase to phase ---- */
+
+static bool is_purged(const struct object *object)
+{
+    return (object->flags & (OBJECT_DELETED | OBJECT_PURGE)) == (OBJECT_DELETED | OBJECT_PURGE);
+}
+
+static enum phase remove_it(struct upload *u)
+{
+    u->removes = object_removes(u->object);
+    u->state = CLOUD_PURGED;
+    return REMOVE;
+}
+
+static enum phase note_it(struct upload *u, const uint8_t *sha256)
+{
+    memcpy(u->sha256, sha256, SHA256_BYTES);
+    u->state = CLOUD_UPLOADED;
+    return NOTE;
+}
+
+/* What is there stays in doubt until the row says so: it is looked at again. */
+static enum phase after_head(struct upload *u, int rc)
+{
+    const struct object *object = u->object;
+    bool same =
+        u->found && u->found_sha && memcmp(u->found_sha256, object->sha256, SHA256_BYTES) == 0;
+
+    if (rc && rc != ERR_NOT_FOUND)
+        return end(u, OWED_FAILED, rc);
+    if (u->kind == OUTBOX_UPLOAD)
+        return same && u->found_size == object->size ? note_it(u, object->sha256) : PUT;
+    if (look_again(u) != 0)
+        return end(u, OWED_FAILED, ERR_IO);
+    object = u->object;
+    if (is_purged(object) && u->found)
+        return remove_it(u);
+    same = u->found_sha && memcmp(u->found_sha256, object->sha256, SHA256_BYTES) == 0;
+    if (u->found && u->found_sha &&
+        (same || (object->flags & OBJECT_PUT) == 0 || object->flags & OBJECT_DELETED))
+        return note_it(u, u->found_sha256);
+    u->removes = object_removes(object);
+    u->state = CLOUD_PURGED;
+    return NOTE;
+}
+
+static enum phase after_put(struct upload *u, int rc)
+{
+    if (rc == ERR_MISMATCH || atomic_load(&u->damaged)) {
+        /* The copy here is not what it should be: it is replaced by another node's. */
+        journal_found_damaged(u->host->journal, u->object);
+        return end(u, OWED_FAILED, ERR_CORRUPT);
+    }
+    if (rc)
+        return end(u, OWED_FAILED, rc);
+    if (u->kind == OUTBOX_MARK) {
+        u->state = CLOUD_MARKED;
+        return NOTE;
+    }
+    u->sent = true;
+    u->bytes = u->request.size;
+    (void)snprintf(u->etag, sizeof u->etag, "%s", u->request.etag);
+    u->state = CLOUD_UPLOADED; /* of the bytes that were sent, whatever the row names by now */
+    rc = look_again(u);
+    if (rc == 0 && is_purged(u->object))
+        return remove_it(u);
+    return NOTE;
+}
+
+static enum phase after_start(struct upload *u, int rc)
+{
+    if (rc == ERR_DELETED || rc == ERR_NOT_FOUND)
+        return end(u, OWED_GONE, 0);
+    if (rc == ERR_CONFLICT)
+        return end(u, OWED_AGAIN, 0);
+    if (rc)
+        return end(u, rc == ERR_FULL ? OWED_BUSY : OWED_FAILED, rc);
+    if (u->change.verdict == VERDICT_UNCHANGED)
+        return end(u, OWED_GONE, 0);              /* it is there by now */
+    bool known = u->object->flags & OBJECT_CLOUD; /* before */
+
+    u->started = true;
+    return known ? HEAD : PUT;
+}
+
+static enum phase next_phase(struct upload *u, int rc)
+{
+    switch (u->phase) {
+    case START:
+        return after_start(u, rc);
+    case HEAD:
+        return after_head(u, rc);
+    case PUT:
+        return after_put(u, rc);
+    case REMOVE:
+        return rc ? end(u, OWED_FAILED, rc) : REMOVE_SIDECAR;
+    case REMOVE_SIDECAR:
+        return rc ? end(u, OWED_FAILED, rc) : NOTE;
+    case NOTE:
+        if (rc == ERR_CONFLICT || rc == ERR_NOT_FOUND)
+            return end(u, OWED_GONE, 0);
+        return end(u, rc == 0 ? OWED_DONE : rc == ERR_FULL ? OWED_BUSY : OWED_FAILED, rc);
+    case SIDECAR:
+    case OVER:
+        break;
+    }
+    abort();
+}
+
+bool upload_heard(struct upload *u, int *rc, uint32_t *retry_after_ms)
+{
+    if (!u->heard)
+        return false;
+    u->heard = false;
+    *rc = u->answer;
+    *retry_after_ms = u->request.retry_after_ms;
+    return true;
+}
+
+static void take_answer(struct upload *u)
+{
+    if (u->waits == CLOUD) {
+        bool ours = u->answer && (atomic_load(&u->damaged) || u->cancelled);
+
+        u->heard = !ours;
+        u->retry_ms = u->request.retry_after_ms;
+        if (u->answer)
+            (void)snprintf(u->message, sizeof u->message, "%s", u->request.message);
+    }
+    u->waits = NOTHING;
+    u->phase = next_phase(u, u->answer);
+    if (u->phase != PUT)
+        close_body(u);
+}
+
+enum upload_need upload_step(struct upload *u)
+{
+    if (u->waits != NOTHING)
+        take_answer(u);
+    if (u->cancelled && u->phase != OVER && u->phase != NOTE)
+        u->phase = end(u, OWED_FAILED, ERR_CLOSED);
+    switch (u->phase) {
+    case START:
+        say(u, CLOUD_STARTED);
+        return UPLOAD_WAITS;
+    case NOTE:
+        say(u, u->state);
+        return UPLOAD_WAITS;
+    case OVER:
+        return UPLOAD_OVER;
+    default:
+        return UPLOAD_ASKS;
+    }
+}
+
+void upload_cancel(struct upload *u)
+{
+    u->cancelled = true;
+    if (u->waits == CLOUD)
+        cloud_cancel(u->host->cloud, &u->request);
+}
+
+/* ---- Its life ---- */
+
+static int make_key(struct upload *u)
+{
+    const char *prefix = u->host->prefix ? u->host->prefix : "";
+    const char *slash = *prefix ? "/" : "";
+    char id[ULID_TEXT_BYTES + 1];
+    int len;
+
+    ulid_format(id, &u->object->id);
+    len = snprintf(u->key, sizeof u->key, "%s%s%s%s", prefix, slash,
+                   u->kind == OUTBOX_MARK ? ".deleted/" : "", id);
+    if (len + strlen(SIDECAR_SUFFIX) >= sizeof u->key)
+        return ERR_TOO_BIG;
+    memcpy(u->sidecar, u->key, (size_t)len);
+    memcpy(u->sidecar + len, SIDECAR_SUFFIX, sizeof SIDECAR_SUFFIX);
+    return 0;
+}
+
+int upload_create(struct upload **out, const struct upload_host *host, enum outbox_kind kind,
+                  const struct object *object, bool started)
+{
+    static const enum phase first[] = {[OUTBOX_UPLOAD] = START,
+                                       [OUTBOX_MARK] = PUT,
+                                       [OUTBOX_PURGE] = REMOVE,
+                                       [OUTBOX_BEGUN] = HEAD};
+    struct upload *u = calloc(1, sizeof *u);
+    int rc = ERR_NO_MEMORY;
+
+    *out = NULL;
+    if (!u)
+        return rc;
+    (void)pthread_mutex_init(&u->lock, NULL);
+    u->host = host;
+    u->kind = kind;
+    u->phase = first[kind];
+    if (kind == OUTBOX_UPLOAD && started)
+        u->phase = HEAD;
+    u->started = started;
+    u->block_at = UINT64_MAX;
+    u->object = object_copy(object);
+    if (!u->object)
+        goto out;
+    memcpy(u->sha256, object->sha256, SHA256_BYTES);
+    if (kind == OUTBOX_PURGE)
+        (void)remove_it(u);
+    rc = make_key(u);
+out:
+    if (rc)
+        upload_destroy(&u);
+    *out = u;
+    return rc;
+}
+
+void upload_destroy(struct upload **upload)
+{
+    struct upload *u = *upload;
+
+    if (!u)
+        return;
+    *upload = NULL;
+    assert(u->waits == NOTHING);
+    close_body(u);
+    object_destroy(&u->change.object);
+    object_destroy(&u->object);
+    (void)pthread_mutex_destroy(&u->lock);
+    free(u);
+}
+
+void upload_result(const struct upload *u, struct upload_result *out)
+{
+    assert(u->phase == OVER);
+    *out = (struct upload_result){.kind = u->kind,
+                                  .id = u->object->id,
+                                  .outcome = u->outcome,
+                                  .rc = u->rc,
+                                  .started = u->started,
+                                  .sent = u->sent,
+                                  .bytes = u->bytes,
+                                  .retry_ms = u->retry_ms,
+                                  .message = u->message};
+}
