@@ -95,6 +95,14 @@ static void add_waiter(struct peer_body *body, struct peer_waiter *waiter)
     body->waiters_end = &waiter->next;
 }
 
+static void wake(struct peer_waiter *waiter)
+{
+    if (waiter->http)
+        http_post(waiter->http, waiter->run);
+    else
+        waiter->wake(waiter);
+}
+
 /* The fetch is over: the first waiter goes on with it. */
 static void conclude(struct peer_body *body, int rc)
 {
@@ -105,7 +113,7 @@ static void conclude(struct peer_body *body, int rc)
     struct peer_waiter *first = body->waiters;
     (void)pthread_mutex_unlock(&bodies->lock);
     assert(first);
-    http_post(first->http, first->run);
+    wake(first);
     peer_body_release(&body);
 }
 
@@ -228,7 +236,7 @@ int peer_body_settle(struct peer_body *body, struct peer_waiter *waiter,
     (void)pthread_mutex_unlock(&bodies->lock);
     for (struct peer_waiter *next, *other = waiter->next; other; other = next) {
         next = other->next; /* OTHER may be gone once it is posted */
-        http_post(other->http, other->run);
+        wake(other);
     }
     return body->rc;
 }

@@ -11,7 +11,7 @@
  * it.
  *
  * A fill is in the table until it is over, or everybody has left: then the fetch is cancelled, and
- * who asks next begins anew.
+ * who asks next begins anew; unless the cloud has a copy and most of it has come.
  *
  * References: one of each who takes part, one of fetch and writer together, until the writer has
  * seen `done`.
@@ -28,6 +28,10 @@
 
 #define WRITERS 2
 #define PIECE   (4 * BLOCK_BYTES) /* written at once */
+
+/* Nobody waits for it any more: what comes of the cloud has a price, so it is brought to its end
+ * where that is near: so many bytes, or less than what is here. */
+#define FINISH_BYTES (32 * MIB)
 
 struct peer_fill {
     struct cluster_reader reader;
@@ -167,7 +171,10 @@ static void post_waiters(struct peer_fill *fill)
     unlock(fill);
     for (struct fill_waiter *next; ready; ready = next) {
         next = ready->next; /* READY may be gone once it is posted */
-        http_post(ready->http, ready->run);
+        if (ready->http)
+            http_post(ready->http, ready->run);
+        else
+            ready->wake(ready);
     }
 }
 
@@ -400,7 +407,7 @@ int peer_fill_wait(struct peer_fill *fill, struct fill_waiter *waiter, bool is_s
         assert(rc != 0);
     }
     if (rc == ERR_AGAIN && !fill->over) {
-        if (!is_suspended)
+        if (waiter->http && !is_suspended)
             http_suspend(waiter->http);
         waiter->next = fill->waiters;
         fill->waiters = waiter;
@@ -421,6 +428,14 @@ const struct store_origin *peer_fill_origin(const struct peer_fill *fill)
     return &fill->origin;
 }
 
+/* With the lock held. */
+static bool is_worth_its_end(const struct peer_fill *fill)
+{
+    uint64_t left = fill->origin.size - fill->came;
+
+    return fill->origin.has_cloud && (left <= FINISH_BYTES || left <= fill->came);
+}
+
 void peer_fill_leave(struct peer_fill **fill_ptr)
 {
     struct peer_fill *fill = *fill_ptr;
@@ -433,7 +448,8 @@ void peer_fill_leave(struct peer_fill **fill_ptr)
     fill->followers--;
     lock(fill);
     /* What has come whole is worth its last steps. */
-    bool cancel = fill->followers == 0 && !fill->fetched && fill->rc == 0;
+    bool cancel =
+        fill->followers == 0 && !fill->fetched && fill->rc == 0 && !is_worth_its_end(fill);
     fill->rc = cancel ? ERR_CLOSED : fill->rc;
     unlock(fill);
     if (cancel)

@@ -20,6 +20,8 @@ struct fill_waiter {
     struct http_request *http;
     uint64_t end;
     void (*run)(struct http_request *http);
+    /* Where HTTP is NULL, instead of RUN: called then, on any thread. It must not block. */
+    void (*wake)(struct fill_waiter *waiter);
 };
 
 /* The store has a disk cache. */

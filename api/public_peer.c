@@ -1,5 +1,5 @@
 /*
- * GET of an object whose body is on other nodes only (or damaged here), after the look-up in
+ * GET of an object whose body is on other nodes or in the cloud only (or damaged here), after the look-up in
  * public_get.c has rendered the header lines and made the plan:
  *
  * - small: peer_body; out of the disk cache, or fetched whole, once for all who ask, and verified;
@@ -9,7 +9,7 @@
  * range, or what the cache has no room for, by itself (peer_source)
  *
  * Nobody has it or answers in time: 503 no_holder, as the object exists all the same. Nobody's copy
- * is good: 500 body_damaged.
+ * is good: 500 body_damaged. It is in the cloud, which does not answer: 503 cloud_unavailable.
  */
 #include "api/public_impl.h"
 
@@ -21,7 +21,14 @@ static void refuse(struct public_request *request, int rc)
     static const struct refusal no_holder = {
         503, "no_holder", "no node that has the body answers now", "Retry-After: 2\r\n"};
 
+    static const struct refusal cloud_away = {
+        503, "cloud_unavailable", "the cloud, which has the body, does not answer now",
+        "Retry-After: 2\r\n"};
+
     switch (rc) {
+    case ERR_CLOUD:
+        public_refuse(request->http, &cloud_away);
+        return;
     case ERR_NOT_FOUND:
     case ERR_TIMEOUT:
     case ERR_AGAIN:

@@ -8,6 +8,7 @@
  */
 #include "api/store_impl.h"
 
+#include "api/lender.h"
 #include "api/peer_body.h"
 #include "api/peer_fill.h"
 
@@ -77,6 +78,8 @@ int store_create(struct store **out, const struct store_config *config)
     if (rc)
         goto out;
     rc = pool_start(&store->writers, "store-write", STORE_WRITER_THREADS, WRITER_CAPACITY, NULL);
+    if (!rc && store->cluster)
+        lender_start(store);
 out:
     if (rc)
         store_destroy(&store);
@@ -110,6 +113,11 @@ struct env *store_env(struct store *store)
 struct journal *store_journal(struct store *store)
 {
     return store->journal;
+}
+
+struct cluster *store_cluster(struct store *store)
+{
+    return store->cluster;
 }
 
 struct ram *store_ram(struct store *store)

@@ -46,6 +46,7 @@ void store_destroy(struct store **store);
 
 struct env *store_env(struct store *store);
 struct journal *store_journal(struct store *store);
+struct cluster *store_cluster(struct store *store); /* NULL: none */
 struct ram *store_ram(struct store *store);
 struct hot_blocks *store_hot(struct store *store);
 struct budget *store_memory(struct store *store);
@@ -208,6 +209,9 @@ static inline uint64_t store_origin_window(const struct store_origin *origin)
 /* Of BODY's row. Blocks. READER: the pool thread's. */
 int store_origin_find(struct store_origin *out, const struct store_body *body,
                       struct db_reader *reader) MUST_CHECK;
+/* The same of OBJECT, a row. */
+int store_origin_of(struct store_origin *out, struct store *store, const struct object *object,
+                    struct db_reader *reader) MUST_CHECK;
 /* LENGTH bytes (at least one) of it from OFFSET on, as cluster_fetch_start. Any thread. */
 int store_fetch(struct store *store, const struct store_origin *origin, uint64_t offset,
                 uint64_t length, struct cluster_reader *reader) MUST_CHECK;

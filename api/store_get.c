@@ -293,12 +293,16 @@ void store_body_close(struct store_body **body)
 int store_origin_find(struct store_origin *out, const struct store_body *body,
                       struct db_reader *reader)
 {
-    const struct object *object = body->object;
+    return store_origin_of(out, body->store, body->object, reader);
+}
 
+int store_origin_of(struct store_origin *out, struct store *store, const struct object *object,
+                    struct db_reader *reader)
+{
     out->id = object->id;
     memcpy(out->sha256, object->sha256, sizeof out->sha256);
     out->size = object->size;
-    out->has_cloud = cluster_cloud_of(body->store->cluster, object, &out->cloud);
+    out->has_cloud = cluster_cloud_of(store->cluster, object, &out->cloud);
     out->delegated = false;
     return db_reader_holders(reader, object, out->holders, LIMIT_FETCH_HOLDERS, &out->holder_count);
 }

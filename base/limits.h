@@ -106,6 +106,7 @@
 #define LIMIT_SERVE_READS_BACKGROUND      48
 #define LIMIT_SERVE_READ_BYTES            (4 * MIB) /* … and so much; each is at most a chunk */
 #define LIMIT_SERVE_READ_BYTES_BACKGROUND (3 * MIB)
+#define LIMIT_SERVE_READS_DELEGATED       32 /* besides: of bodies on their way here, chunks */
 
 /* Replication: copies that this node makes for itself. Times in milliseconds. */
 #define LIMIT_REPLICAS     64 /* under way at once, … */

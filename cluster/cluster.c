@@ -180,6 +180,7 @@ static void finish(struct cluster *cluster)
         if (link_poll(cluster->link, 10) < 0 && idle)
             break;
     }
+    lend_close(cluster);
 }
 
 static void *run(void *arg)

@@ -144,6 +144,33 @@ bool cluster_cloud_of(const struct cluster *cluster, const struct object *object
  * thread. */
 void cluster_fetch_misfit(struct cluster *cluster, const struct cluster_reader *reader);
 
+/* ---- Bodies on their way here, for others ---- */
+
+/* LEN bytes at OFFSET, which lie in the body. */
+struct cluster_loan_read {
+    uint64_t offset;
+    uint32_t len;
+    /* Once, on any thread. 0: BYTES (malloc's, the callee's from then on) are those, verified as far
+     * as such bytes are. ERR_CORRUPT; else not now. */
+    void (*done)(struct cluster_loan_read *read, int rc, uint8_t *bytes);
+};
+/*
+ * How the cluster's thread has part in bodies that come here from the cloud: what a member is asked
+ * for as the delegate, it gives while it arrives. Implemented above (api/lender.h).
+ */
+struct cluster_lender {
+    /* Take part in bringing OBJECT's body here, for another node; begin where nobody does. *LOAN is
+     * to be closed. Errors: not now. On a pool thread; may block. */
+    int (*open)(void *arg, const struct object *object, struct db_reader *reader, void **loan);
+    /* As soon as they have come; one read of a loan at a time. Does not block. */
+    void (*read)(void *arg, void *loan, struct cluster_loan_read *read);
+    /* No read is under way. Does not block. */
+    void (*close)(void *arg, void *loan);
+    void *arg;
+};
+/* Once. LENDER is copied, and ARG lives until cluster_stop has returned. Any thread. */
+void cluster_lend(struct cluster *cluster, const struct cluster_lender *lender);
+
 /* ---- Changes of clients ---- */
 
 /* Before a client's change is committed, and after its outcome: 0, or ERR_DRAINING or ERR_OUTSIDE

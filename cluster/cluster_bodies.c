@@ -171,6 +171,7 @@ struct body_job {
     struct cluster *cluster;
     struct serve_read read;
     int rc;
+    void *loan; /* the body is on its way here */
     uint64_t size;
     size_t len;
     uint8_t data[];
@@ -180,8 +181,11 @@ static void body_read(struct cluster *cluster, struct delivery *delivery)
 {
     struct body_job *job = container_of(delivery, struct body_job, delivery);
 
-    serve_read_done(cluster->serve, job->read.key, job->rc, job->data, job->len, job->size,
-                    cluster_now(cluster));
+    if (job->loan)
+        lend_begin(cluster, &job->read, job->loan, job->size);
+    else
+        serve_read_done(cluster->serve, job->read.key, job->rc, job->data, job->len, job->size,
+                        cluster_now(cluster));
     free(job);
     cluster_end(cluster);
 }
@@ -255,6 +259,19 @@ void cluster_damage(void *arg, const struct object *object)
     replicator_repair(cluster->replicator, object);
 }
 
+/* The copy that READ asks for is not here, or not a good one: is it what ROW names? */
+static int open_loan(struct body_job *job, const struct object *object, struct db_reader *reader)
+{
+    struct cluster_cloud place;
+
+    if (!object || (object->flags & (OBJECT_PUT | OBJECT_DELETED)) != OBJECT_PUT ||
+        memcmp(object->sha256, job->read.sha256, SHA256_BYTES) != 0 ||
+        job->read.offset >= object->size || !cluster_cloud_of(job->cluster, object, &place))
+        return ERR_NOT_FOUND;
+    job->size = object->size;
+    return lend_open(job->cluster, object, reader, &job->loan);
+}
+
 static void read_body(struct job *base, void *context)
 {
     struct body_job *job = container_of(base, struct body_job, job);
@@ -269,6 +286,8 @@ static void read_body(struct job *base, void *context)
             job->rc = read_chunk(job, object);
         if (job->rc == ERR_CORRUPT)
             journal_found_damaged(journal, object);
+        if (job->read.delegated && (job->rc == ERR_NOT_FOUND || job->rc == ERR_CORRUPT))
+            job->rc = open_loan(job, object, context);
         object_destroy(&object);
     }
     if (job->rc)
@@ -279,11 +298,14 @@ static void read_body(struct job *base, void *context)
 static void serve_ask(void *arg, const struct serve_read *read)
 {
     struct cluster *cluster = arg;
+
+    if (read->delegated && lend_read(cluster, read))
+        return;
     struct body_job *job = malloc(sizeof *job + read->len);
 
     assert(read->len <= LIMIT_WIRE_CHUNK_BYTES);
     if (!job) {
-        assert(cluster->unread_count < LIMIT_SERVE_READS); /* serve has no more under way */
+        assert(cluster->unread_count < UNREAD); /* serve has no more under way */
         cluster->unread[cluster->unread_count++] = read->key;
         return;
     }
@@ -292,6 +314,7 @@ static void serve_ask(void *arg, const struct serve_read *read)
     job->cluster = cluster;
     job->read = *read;
     job->size = job->len = 0;
+    job->loan = NULL;
     cluster_begin(cluster);
     int rc = pool_submit(cluster->pool, &job->job);
     if (rc) {
@@ -320,7 +343,7 @@ static void send_message(void *arg, const struct id128 *to, const struct wire_me
 int bodies_open(struct cluster *cluster)
 {
     const struct fetch_sink fetch = {send_message, pull_data, pull_done, cluster};
-    const struct serve_sink serve = {serve_ask, send_message, cluster};
+    const struct serve_sink serve = {serve_ask, lend_over, send_message, cluster};
     uint64_t seed;
 
     cluster->env->random(cluster->env, &seed, sizeof seed);

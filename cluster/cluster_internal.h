@@ -28,6 +28,7 @@
 #define CLUSTER_PORT 11999
 #define LIMIT_PEERS  (2 * LIMIT_MEMBERS) /* members and guests */
 #define LIMIT_FAILED 64
+#define UNREAD       (LIMIT_SERVE_READS + LIMIT_SERVE_READS_DELEGATED)
 
 /* Whom we talk to: a member, or a guest: a node with our tag whose joining we have not heard of
  * yet. */
@@ -165,10 +166,16 @@ struct cluster {
     size_t reading_count;
     struct cluster_order *orders; /* under way */
     uint64_t last_number;
-    struct cloud *cloud; /* NULL: none */
+    struct cloud *cloud;          /* NULL: none */
+    struct cluster_lender lender; /* `open` NULL: none; set once, under the lock */
+    struct lent {
+        uint64_t key; /* of serve's transfer */
+        void *loan;   /* NULL: none */
+        uint64_t size;
+    } lent[LIMIT_SERVED];
     uint64_t malformed, other_tag, refused, undelivered;
     /* What could not be given away for want of memory: said to the core that asked, next turn. */
-    uint64_t unread[LIMIT_SERVE_READS];
+    uint64_t unread[UNREAD];
     size_t unread_count;
     struct sync_input failed[LIMIT_FAILED];
     size_t failed_count;
@@ -375,6 +382,21 @@ void bodies_enqueue(struct cluster *cluster, struct cluster_reader *reader);
 void bodies_end(struct cluster *cluster, struct cluster_reader *reader, int rc);
 /* End every fetch with ERR_CLOSED; those from the cloud a little later. */
 void bodies_close(struct cluster *cluster);
+
+/* ---- cluster_lend.c ---- */
+
+/* Read as serve asks, of a loan. False: the transfer has none. */
+bool lend_read(struct cluster *cluster, const struct serve_read *read);
+/* A loan of OBJECT's body, which is not here. On a pool thread. */
+int lend_open(struct cluster *cluster, const struct object *object, struct db_reader *reader,
+              void **loan) MUST_CHECK;
+/* READ's transfer has got LOAN: go on with that. SIZE: of the body. */
+void lend_begin(struct cluster *cluster, const struct serve_read *read, void *loan,
+                uint64_t size);
+/* A delegated transfer is over: serve's call. */
+void lend_over(void *arg, uint64_t key);
+/* Close every loan; no read of one is under way. */
+void lend_close(struct cluster *cluster);
 
 /* ---- cluster_pull.c ---- */
 

@@ -476,12 +476,29 @@ void pull_tick(struct cluster *cluster, uint64_t now_ms)
 
 /* ---- Looking at it ---- */
 
+static bool copy_text(char *out, size_t cap, struct text text)
+{
+    if (text.len >= cap)
+        return false;
+    if (text.len)
+        memcpy(out, text.ptr, text.len);
+    out[text.len] = '\0';
+    return true;
+}
+
 bool cluster_cloud_of(const struct cluster *cluster, const struct object *object,
                       struct cluster_cloud *out)
 {
-    (void)object;
-    (void)out;
-    return cluster->cloud != NULL && false;
+    struct cloud_place place;
+
+    if (!cluster->cloud || !(object->flags & OBJECT_UPLOADED) || !object_cloud(object, &place))
+        return false;
+    const char *name = cluster->cloud->backend->name;
+    return place.backend.len == strlen(name) &&
+           memcmp(place.backend.ptr, name, place.backend.len) == 0 && place.key.len > 0 &&
+           copy_text(out->bucket, sizeof out->bucket, place.bucket) &&
+           copy_text(out->key, sizeof out->key, place.key) &&
+           copy_text(out->etag, sizeof out->etag, place.etag);
 }
 
 void cluster_fetch_misfit(struct cluster *cluster, const struct cluster_reader *reader)

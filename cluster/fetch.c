@@ -58,7 +58,8 @@ struct fetch {
     uint64_t began;  /* its first byte */
     uint64_t credit; /* granted, and not yet arrived */
     uint64_t share;  /* of the holder's windows */
-    size_t current;  /* of holders */
+    uint64_t moved_ms; /* since when nothing came */
+    size_t current;    /* of holders */
     size_t holder_count;
     struct holder holders[LIMIT_FETCH_HOLDERS];
 };
@@ -243,6 +244,7 @@ static void ask(struct fetches *fetches, struct fetch *fetch, size_t holder, uin
     fetch->began = fetch->at;
     fetch->credit = grantable(fetch);
     fetch->deadline_ms = now_ms + fetch->first_byte_ms;
+    fetch->moved_ms = now_ms;
     fetches->stats.tries++;
     assert(fetch->credit > 0);
 
@@ -553,6 +555,7 @@ static void on_data(struct fetches *fetches, const struct id128 *from,
     }
 
     uint64_t number = fetches->numbers[index_of(fetches, fetch)];
+    fetch->moved_ms = now_ms;
     fetch->at += data->data.len;
     fetch->credit -= data->data.len;
     fetch->unread += data->data.len;
@@ -606,11 +609,30 @@ static void on_end(struct fetches *fetches, const struct id128 *from, const stru
     leave_holder(fetches, fetch, state, false, now_ms);
 }
 
+/* The delegate waits itself: its deadline begins anew. */
+static void on_coming(struct fetches *fetches, const struct id128 *from,
+                      const struct wire_flow *flow, uint64_t now_ms)
+{
+    struct fetch *fetch = by_transfer(fetches, flow->session, from);
+
+    if (!fetch) {
+        fetches->stats.late++;
+        send_cancel(fetches, from, flow->session);
+        return;
+    }
+    if (!fetch->delegated || fetch->credit == 0 || now_ms - fetch->moved_ms >= FETCH_COMING_MS)
+        return;
+    fetch->deadline_ms =
+        now_ms + (fetch->at > fetch->began ? FETCH_PROGRESS_MS : fetch->first_byte_ms);
+}
+
 void fetch_message(struct fetches *fetches, const struct wire_message *message, uint64_t now_ms)
 {
     step_begin(fetches);
     if (message->type == WIRE_BODY_DATA)
         on_data(fetches, &message->from, &message->body_data, now_ms);
+    else if (message->type == WIRE_BODY_COMING)
+        on_coming(fetches, &message->from, &message->flow, now_ms);
     else if (message->type == WIRE_BODY_END && message->flow.end != WIRE_END_CANCEL)
         on_end(fetches, &message->from, &message->flow, now_ms);
     step_end(fetches, now_ms);

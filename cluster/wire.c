@@ -765,6 +765,7 @@ static const struct {
                         NULL},
     [WIRE_BODY_CREDIT] = {"body-credit", 2, write_flow, read_flow, is_fine, 0, NULL, NULL},
     [WIRE_BODY_END] = {"body-end", 2, write_flow, read_flow, end_ok, 0, NULL, NULL},
+    [WIRE_BODY_COMING] = {"body-coming", 1, write_flow, read_flow, is_fine, 0, NULL, NULL},
     [WIRE_NOTE] = {"note", 4, write_note, read_note, note_ok, 0, NULL, NULL},
     [WIRE_NOTE_IDS] = {"note-ids", 3, write_note_ids, read_note_ids, note_ids_ok, 0, NULL, NULL},
     [WIRE_PACK] = {"pack", 1, write_pack, read_pack, pack_ok, 0, NULL, NULL},

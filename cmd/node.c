@@ -56,7 +56,7 @@ enum { LISTENER_PUBLIC, LISTENER_CONTROL, LISTENER_DEBUG };
 
 /* What --memory leaves to slow clients: a quarter, but room for a few bodies in any case. */
 #define IN_FLIGHT_SHARE     4
-#define IN_FLIGHT_MIN_BYTES MIB
+#define IN_FLIGHT_MIN_BYTES (3 * MIB) /* one large body out of the cloud */
 
 struct node {
     const struct options *options;

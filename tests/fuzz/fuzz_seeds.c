@@ -404,13 +404,15 @@ static void seed_bodies(void)
                                 .offset = 65536,
                                 .length = UINT64_MAX,
                                 .credit_bytes = 1 << 20,
-                                .background = 1};
+                                .background = 1,
+                                .delegated = 1};
 
     seed_message(NULL, &(struct wire_message){.type = WIRE_BODY_ASK, .body_ask = ask});
     seed_message(NULL, &(struct wire_message){.type = WIRE_BODY_DATA,
                                               .body_data = {10, 95, 100, 8, TEXT("bytes")}});
     seed_message(NULL, &(struct wire_message){.type = WIRE_BODY_CREDIT, .flow = flow});
     seed_message(NULL, &(struct wire_message){.type = WIRE_BODY_END, .flow = flow});
+    seed_message(NULL, &(struct wire_message){.type = WIRE_BODY_COMING, .flow = flow});
     seed_message(NULL, &(struct wire_message){.type = WIRE_NOTE,
                                               .note = {{{8}}, TEXT("hello, nodes"), {{9}}, 70000}});
     seed_message(NULL,

@@ -34,6 +34,7 @@ struct cluster {
     bool alone;
     bool has_cloud; /* … which has every body, under the key "fake" */
     uint64_t misfits;
+    struct cluster_lender lender;
     int refusal; /* of the next starts */
     unsigned count;
     struct fake_fetch fetches[FAKE_FETCHES];
@@ -143,6 +144,11 @@ void cluster_stop(struct cluster *cluster)
     for (unsigned i = 0; i < cluster->count; i++)
         if (!cluster->fetches[i].over)
             fake_end(&cluster->fetches[i], ERR_CLOSED);
+}
+
+void cluster_lend(struct cluster *cluster, const struct cluster_lender *lender)
+{
+    cluster->lender = *lender;
 }
 
 /* The store itself calls none of these. */
