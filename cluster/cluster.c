@@ -358,6 +358,11 @@ static int check_level(struct cluster *cluster, char *message, size_t cap)
     return ERR_FORMAT;
 }
 
+static unsigned outbox_copies(const struct cluster_config *config)
+{
+    return config->outbox_copies ? config->outbox_copies : OUTBOX_COPIES;
+}
+
 static int open_uploader(struct cluster *cluster, const struct cluster_config *config)
 {
     int rc = cloud_gate_create(&cluster->cloud_gate, config->env);
@@ -367,7 +372,9 @@ static int open_uploader(struct cluster *cluster, const struct cluster_config *c
                                              .env = cluster->env,
                                              .cloud = config->cloud,
                                              .gate = cluster->cloud_gate,
-                                             .prefix = config->cloud_prefix};
+                                             .prefix = config->cloud_prefix,
+                                             .outbox_copies = outbox_copies(config),
+                                             .writeback = config->writeback};
 
     return rc ? rc : uploader_create(&cluster->uploader, &uploader);
 }
@@ -407,8 +414,7 @@ int cluster_open(struct cluster **out, const struct cluster_config *config, char
         goto out;
     rc = replicator_create(&cluster->replicator, cluster->journal, cluster, cluster->env);
     if (rc == 0)
-        rc = copies_create(&cluster->copies, cluster->journal,
-                           config->outbox_copies ? config->outbox_copies : OUTBOX_COPIES);
+        rc = copies_create(&cluster->copies, cluster->journal, outbox_copies(config));
     if (rc == 0)
         rc = drainer_create(&cluster->drainer, cluster->journal, cluster, cluster->env,
                             config->state_dir);

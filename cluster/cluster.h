@@ -180,7 +180,8 @@ void cluster_write_end(struct cluster *cluster);
 /* What cluster_write_begin would say now. */
 int cluster_write_refusal(struct cluster *cluster);
 
-/* ---- Administration. Any thread but the cluster's; these block. ---- */
+/* ---- Administration. Any thread but the cluster's; these block, where they do not say otherwise.
+ * ---- */
 
 struct drainer;
 struct drainer *cluster_drainer(struct cluster *cluster);
@@ -224,6 +225,10 @@ int cluster_ask(struct cluster *cluster, const struct id128 *node, struct wire_m
 /* Send NODE a message that has no answer; it may get lost. */
 int cluster_tell(struct cluster *cluster, const struct id128 *node,
                  struct wire_message *message) MUST_CHECK;
+/* Ask NODE to make copies of COUNT objects (at most LIMIT_WIRE_ADOPT), though they are not for
+ * every node. It may get lost; its holds say what it has done. Does not block. */
+int cluster_adopt(struct cluster *cluster, const struct id128 *node, const struct event_item *items,
+                  size_t count) MUST_CHECK;
 /* Whether NODE knows every event that this node knew when it was asked: 0, or ERR_AGAIN: not yet;
  * cluster_ask's errors. */
 int cluster_is_known_to(struct cluster *cluster, const struct id128 *node) MUST_CHECK;
