@@ -235,6 +235,8 @@ void cluster_stop(struct cluster *cluster)
     replicator_stop(cluster->replicator);
     atomic_store(&cluster->stopping, true);
     link_wake(cluster->link);
+    if (cluster->cloud)
+        cloud_guard_close(cluster->cloud);
     pthread_join(cluster->thread, NULL);
     cluster->running = false;
 }
@@ -358,6 +360,11 @@ static int check_level(struct cluster *cluster, char *message, size_t cap)
     return ERR_FORMAT;
 }
 
+static unsigned outbox_copies(const struct cluster_config *config)
+{
+    return config->outbox_copies ? config->outbox_copies : OUTBOX_COPIES;
+}
+
 static int open_uploader(struct cluster *cluster, const struct cluster_config *config)
 {
     int rc = cloud_gate_create(&cluster->cloud_gate, config->env);
@@ -367,7 +374,9 @@ static int open_uploader(struct cluster *cluster, const struct cluster_config *c
                                              .env = cluster->env,
                                              .cloud = config->cloud,
                                              .gate = cluster->cloud_gate,
-                                             .prefix = config->cloud_prefix};
+                                             .prefix = config->cloud_prefix,
+                                             .outbox_copies = outbox_copies(config),
+                                             .writeback = config->writeback};
 
     return rc ? rc : uploader_create(&cluster->uploader, &uploader);
 }
@@ -385,7 +394,7 @@ int cluster_open(struct cluster **out, const struct cluster_config *config, char
     assert(strlen(config->tag) <= LIMIT_WIRE_TAG_BYTES);
     cluster->journal = config->journal;
     cluster->env = config->env;
-    cluster->cloud = config->cloud;
+    cluster->cloud_prefix = config->cloud_prefix;
     cluster->self = journal_node(config->journal);
     (void)snprintf(cluster->tag, sizeof cluster->tag, "%s", config->tag);
     cluster->alone = true;
@@ -405,10 +414,11 @@ int cluster_open(struct cluster **out, const struct cluster_config *config, char
     cluster->peers = calloc(LIMIT_PEERS, sizeof *cluster->peers);
     if (!cluster->peers)
         goto out;
-    rc = replicator_create(&cluster->replicator, cluster->journal, cluster, cluster->env);
+    rc = config->cloud ? cloud_guard_create(&cluster->cloud, config->cloud, cluster->env) : 0;
     if (rc == 0)
-        rc = copies_create(&cluster->copies, cluster->journal,
-                           config->outbox_copies ? config->outbox_copies : OUTBOX_COPIES);
+        rc = replicator_create(&cluster->replicator, cluster->journal, cluster, cluster->env);
+    if (rc == 0)
+        rc = copies_create(&cluster->copies, cluster->journal, outbox_copies(config));
     if (rc == 0)
         rc = drainer_create(&cluster->drainer, cluster->journal, cluster, cluster->env,
                             config->state_dir);
@@ -453,6 +463,7 @@ void cluster_close(struct cluster **cluster_ptr)
     copies_destroy(&cluster->copies);
     pool_stop(&cluster->pool);
     take_deliveries(cluster);
+    cloud_destroy(&cluster->cloud);
     probe_destroy(&cluster->probe);
     merge_destroy(&cluster->merge);
     cut_destroy(&cluster->cut);
