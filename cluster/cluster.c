@@ -235,6 +235,8 @@ void cluster_stop(struct cluster *cluster)
     replicator_stop(cluster->replicator);
     atomic_store(&cluster->stopping, true);
     link_wake(cluster->link);
+    if (cluster->cloud)
+        cloud_guard_close(cluster->cloud);
     pthread_join(cluster->thread, NULL);
     cluster->running = false;
 }
@@ -392,7 +394,7 @@ int cluster_open(struct cluster **out, const struct cluster_config *config, char
     assert(strlen(config->tag) <= LIMIT_WIRE_TAG_BYTES);
     cluster->journal = config->journal;
     cluster->env = config->env;
-    cluster->cloud = config->cloud;
+    cluster->cloud_prefix = config->cloud_prefix;
     cluster->self = journal_node(config->journal);
     (void)snprintf(cluster->tag, sizeof cluster->tag, "%s", config->tag);
     cluster->alone = true;
@@ -412,7 +414,9 @@ int cluster_open(struct cluster **out, const struct cluster_config *config, char
     cluster->peers = calloc(LIMIT_PEERS, sizeof *cluster->peers);
     if (!cluster->peers)
         goto out;
-    rc = replicator_create(&cluster->replicator, cluster->journal, cluster, cluster->env);
+    rc = config->cloud ? cloud_guard_create(&cluster->cloud, config->cloud, cluster->env) : 0;
+    if (rc == 0)
+        rc = replicator_create(&cluster->replicator, cluster->journal, cluster, cluster->env);
     if (rc == 0)
         rc = copies_create(&cluster->copies, cluster->journal, outbox_copies(config));
     if (rc == 0)
@@ -459,6 +463,7 @@ void cluster_close(struct cluster **cluster_ptr)
     copies_destroy(&cluster->copies);
     pool_stop(&cluster->pool);
     take_deliveries(cluster);
+    cloud_destroy(&cluster->cloud);
     probe_destroy(&cluster->probe);
     merge_destroy(&cluster->merge);
     cut_destroy(&cluster->cut);

@@ -14,6 +14,7 @@
 #ifndef CLUSTER_CLUSTER_H
 #define CLUSTER_CLUSTER_H
 
+#include "cluster/cloud_guard.h"
 #include "cluster/copies.h"
 #include "cluster/probe.h"
 #include "cluster/members.h"
@@ -140,6 +141,10 @@ void cluster_fetch_cancel(struct cluster *cluster, struct cluster_reader *reader
 /* Whether the cloud that this node reads has OBJECT's bytes, as its row says; and where. */
 bool cluster_cloud_of(const struct cluster *cluster, const struct object *object,
                       struct cluster_cloud *out);
+/* The cloud behind this node's breaker, for whatever else is asked of it until cluster_stop, and
+ * what the keys begin with that are made there. NULL: there is none. */
+struct cloud *cluster_cloud(const struct cluster *cluster);
+const char *cluster_cloud_prefix(const struct cluster *cluster);
 /* Bytes of a whole body, some of which may have come from the cloud, have another SHA-256. Any
  * thread. */
 void cluster_fetch_misfit(struct cluster *cluster, const struct cluster_reader *reader);
@@ -150,8 +155,8 @@ void cluster_fetch_misfit(struct cluster *cluster, const struct cluster_reader *
 struct cluster_loan_read {
     uint64_t offset;
     uint32_t len;
-    /* Once, on any thread. 0: BYTES (malloc's, the callee's from then on) are those, verified as far
-     * as such bytes are. ERR_CORRUPT; else not now. */
+    /* Once, on any thread. 0: BYTES (malloc's, the callee's from then on) are those, verified as
+     * far as such bytes are. ERR_CORRUPT; else not now. */
     void (*done)(struct cluster_loan_read *read, int rc, uint8_t *bytes);
 };
 /*
@@ -260,6 +265,7 @@ struct cluster_cloud_stats {
     uint64_t failures;  /* not reached, or cut off */
     uint64_t misses;    /* the cloud has something else there than the row says, or nothing */
     uint64_t wrong;     /* whole bodies whose SHA-256 was wrong */
+    struct cloud_guard_stats guard;
 };
 
 struct cluster_stats {
