@@ -202,8 +202,9 @@ static void report_end(const struct peer_source *source, uint64_t position, int 
     char id[ULID_TEXT_BYTES + 1];
 
     ulid_format(id, &source->origin.id);
-    log_warn("object %s: other nodes, or the cloud, gave its body up to byte %llu of %llu only: %s", id,
-             (unsigned long long)position, (unsigned long long)source->origin.size, err_text(rc));
+    log_warn("object %s: other nodes, or the cloud, gave its body up to byte %llu of %llu only: %s",
+             id, (unsigned long long)position, (unsigned long long)source->origin.size,
+             err_text(rc));
 }
 
 /* All before POSITION was sent. */

@@ -85,7 +85,8 @@ struct public_request {
     bool is_fetched; /* the answer comes from there */
     enum ack ack;
     uint32_t timeout_ms;  /* what the client is ready to wait … */
-    uint64_t deadline_ms; /* … after its last byte */
+    uint64_t deadline_ms; /* … after its last byte, or the cloud's last step forward */
+    bool late;            /* the wait was ended because the time was up */
     struct copies_wait wait;
     struct db_copies copies; /* of the object, as far as they were counted */
     struct store_result result;

@@ -169,7 +169,8 @@ struct db_copies store_own_copy(struct store *store, const struct object *object
     unsigned members = store_is_alone(store) ? 1 : cluster_joined(store->cluster);
 
     return (struct db_copies){.members = members ? members : 1,
-                              .held = !place_is_none(&object->place)};
+                              .held = !place_is_none(&object->place),
+                              .uploaded = object->flags & OBJECT_UPLOADED};
 }
 
 int store_count_copies(struct store *store, struct db_reader *reader, const struct object *object,

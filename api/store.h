@@ -168,8 +168,8 @@ void store_change_destroy(struct store_change **change);
 struct store_body;
 
 /* ERR_NOT_FOUND, ERR_DELETED (*OUT then has only the row), ERR_ELSEWHERE (likewise: no good copy is
- * here, but there are other nodes or a cloud to ask), ERR_CORRUPT (no good copy is here; counted and logged).
- * WITH_BODY false: the row alone. Blocks. READER: the pool thread's. */
+ * here, but there are other nodes or a cloud to ask), ERR_CORRUPT (no good copy is here; counted
+ * and logged). WITH_BODY false: the row alone. Blocks. READER: the pool thread's. */
 int store_open(struct store_body **out, struct store *store, struct db_reader *reader,
                const struct id128 *id, bool with_body) MUST_CHECK;
 /* As store_open without blocking, for small objects whose location is in the RAM tier and whose

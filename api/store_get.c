@@ -110,8 +110,8 @@ static bool may_be_elsewhere(const struct store *store, const struct object *obj
 {
     struct cluster_cloud cloud;
 
-    return store->cluster && (!cluster_is_alone(store->cluster) ||
-                              cluster_cloud_of(store->cluster, object, &cloud));
+    return store->cluster &&
+           (!cluster_is_alone(store->cluster) || cluster_cloud_of(store->cluster, object, &cloud));
 }
 
 bool store_body_forsake(struct store_body *body)

@@ -24,11 +24,12 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define BREAKER_FAILURES    5
-#define BREAKER_DELAY_MS    1000             /* the bound of the first delay, doubled up to … */
-#define BREAKER_MAX_MS      60000            /* … this */
-#define BREAKER_MAX_TOLD_MS (15 * 60 * 1000) /* what the cloud may ask for is believed up to this  \
-                                              */
+#define BREAKER_FAILURES 5
+#define BREAKER_DELAY_MS 1000  /* the bound of the first delay, doubled up to … */
+#define BREAKER_MAX_MS   60000 /* … this */
+#define BREAKER_MAX_TOLD_MS                                                                        \
+    (15 * 60 * 1000)           /* what the cloud may ask for is believed up to this                \
+                                */
 #define BREAKER_TRIAL_MS 30000 /* a trial without an outcome for so long: another one may go */
 
 enum breaker_state { BREAKER_CLOSED, BREAKER_OPEN, BREAKER_HALF_OPEN };

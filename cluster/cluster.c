@@ -215,6 +215,8 @@ int cluster_start(struct cluster *cluster)
 
     if (rc == 0)
         rc = replicator_start(cluster->replicator);
+    if (rc == 0 && cluster->uploader)
+        rc = uploader_start(cluster->uploader);
     if (rc == 0)
         rc = drainer_start(cluster->drainer);
     if (rc)
@@ -229,6 +231,7 @@ void cluster_stop(struct cluster *cluster)
     copies_stop(cluster->copies);
     inquiry_close(cluster);
     drainer_stop(cluster->drainer);
+    uploader_stop(cluster->uploader);
     replicator_stop(cluster->replicator);
     atomic_store(&cluster->stopping, true);
     link_wake(cluster->link);
@@ -357,6 +360,27 @@ static int check_level(struct cluster *cluster, char *message, size_t cap)
     return ERR_FORMAT;
 }
 
+static unsigned outbox_copies(const struct cluster_config *config)
+{
+    return config->outbox_copies ? config->outbox_copies : OUTBOX_COPIES;
+}
+
+static int open_uploader(struct cluster *cluster, const struct cluster_config *config)
+{
+    int rc = cloud_gate_create(&cluster->cloud_gate, config->env);
+    const struct uploader_config uploader = {.journal = cluster->journal,
+                                             .cluster = cluster,
+                                             .copies = cluster->copies,
+                                             .env = cluster->env,
+                                             .cloud = config->cloud,
+                                             .gate = cluster->cloud_gate,
+                                             .prefix = config->cloud_prefix,
+                                             .outbox_copies = outbox_copies(config),
+                                             .writeback = config->writeback};
+
+    return rc ? rc : uploader_create(&cluster->uploader, &uploader);
+}
+
 int cluster_open(struct cluster **out, const struct cluster_config *config, char *message,
                  size_t cap)
 {
@@ -394,10 +418,12 @@ int cluster_open(struct cluster **out, const struct cluster_config *config, char
     if (rc == 0)
         rc = replicator_create(&cluster->replicator, cluster->journal, cluster, cluster->env);
     if (rc == 0)
-        rc = copies_create(&cluster->copies, cluster->journal);
+        rc = copies_create(&cluster->copies, cluster->journal, outbox_copies(config));
     if (rc == 0)
         rc = drainer_create(&cluster->drainer, cluster->journal, cluster, cluster->env,
                             config->state_dir);
+    if (rc == 0 && config->cloud)
+        rc = open_uploader(cluster, config);
     if (rc)
         goto out;
     const struct pool_context context = {open_reader, close_reader, cluster};
@@ -431,6 +457,8 @@ void cluster_close(struct cluster **cluster_ptr)
         return;
     assert(!cluster->running);
     drainer_destroy(&cluster->drainer);
+    uploader_destroy(&cluster->uploader);
+    cloud_gate_destroy(&cluster->cloud_gate);
     replicator_destroy(&cluster->replicator);
     copies_destroy(&cluster->copies);
     pool_stop(&cluster->pool);
@@ -508,6 +536,16 @@ bool cluster_is_alone(struct cluster *cluster)
 struct copies *cluster_copies(struct cluster *cluster)
 {
     return cluster->copies;
+}
+
+struct cloud_gate *cluster_cloud_gate(struct cluster *cluster)
+{
+    return cluster->cloud_gate;
+}
+
+struct uploader *cluster_uploader(struct cluster *cluster)
+{
+    return cluster->uploader;
 }
 
 enum probe_health cluster_health(struct cluster *cluster)

@@ -21,8 +21,10 @@
 #include "journal/journal.h"
 #include "storage/cloud.h"
 
+struct cloud_gate;
 struct cluster;
 struct cluster_member;
+struct uploader;
 
 struct cluster_config {
     struct journal *journal; /* lent; open, but not started: the cluster listens to it */
@@ -42,6 +44,8 @@ struct cluster_config {
     struct cloud *cloud; /* lent, until cluster_close; NULL: none. What is owed to it is uploaded,
                             and what no member has is read from it */
     const char *cloud_prefix; /* of the keys that this node makes; NULL: none */
+    unsigned outbox_copies;   /* of a body while it is owed to the cloud: 1 or 2; 0: 2 */
+    bool writeback;           /* nobody waits for the cloud: second copies are made at once */
 };
 
 /*
@@ -181,7 +185,8 @@ void cluster_write_end(struct cluster *cluster);
 /* What cluster_write_begin would say now. */
 int cluster_write_refusal(struct cluster *cluster);
 
-/* ---- Administration. Any thread but the cluster's; these block. ---- */
+/* ---- Administration. Any thread but the cluster's; these block, where they do not say otherwise.
+ * ---- */
 
 struct drainer;
 struct drainer *cluster_drainer(struct cluster *cluster);
@@ -225,6 +230,10 @@ int cluster_ask(struct cluster *cluster, const struct id128 *node, struct wire_m
 /* Send NODE a message that has no answer; it may get lost. */
 int cluster_tell(struct cluster *cluster, const struct id128 *node,
                  struct wire_message *message) MUST_CHECK;
+/* Ask NODE to make copies of COUNT objects (at most LIMIT_WIRE_ADOPT), though they are not for
+ * every node. It may get lost; its holds say what it has done. Does not block. */
+int cluster_adopt(struct cluster *cluster, const struct id128 *node, const struct event_item *items,
+                  size_t count) MUST_CHECK;
 /* Whether NODE knows every event that this node knew when it was asked: 0, or ERR_AGAIN: not yet;
  * cluster_ask's errors. */
 int cluster_is_known_to(struct cluster *cluster, const struct id128 *node) MUST_CHECK;
@@ -287,6 +296,9 @@ bool cluster_is_alone(struct cluster *cluster);
 
 /* Who waits for copies of a body; NULL where nobody can. */
 struct copies *cluster_copies(struct cluster *cluster);
+/* The breaker before the cloud, and who uploads to it; NULL: there is none. */
+struct cloud_gate *cluster_cloud_gate(struct cluster *cluster);
+struct uploader *cluster_uploader(struct cluster *cluster);
 
 /* How this node stands, as of some tens of milliseconds ago. Any thread; they take no lock. */
 

@@ -19,6 +19,7 @@
 #include "cluster/standing.h"
 #include "cluster/sync.h"
 #include "cluster/twin.h"
+#include "cluster/uploader.h"
 #include "journal/db_peers.h"
 
 #include <pthread.h>
@@ -188,6 +189,8 @@ struct cluster {
     _Atomic uint64_t draining_ms; /* since when all probes say that it drains; 0: they do not */
     _Atomic unsigned writing;     /* clients' changes between begin and end */
     struct replicator *replicator;
+    struct cloud_gate *cloud_gate; /* NULL: there is no cloud, as with the next */
+    struct uploader *uploader;
     struct copies *copies;
     struct standing standing; /* the thread's own; and for others: */
     _Atomic int health;       /* enum probe_health */

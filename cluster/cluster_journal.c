@@ -78,7 +78,19 @@ void cluster_listen(void *arg, const struct journal_news *news)
             copies_members(cluster->copies);
         link_wake(cluster->link);
         replicator_poke(cluster->replicator);
+        if (cluster->uploader)
+            uploader_poke(cluster->uploader);
     }
+}
+
+static void tell_uploader(struct cluster *cluster, const struct journal_copy_news *news)
+{
+    bool own = id_equal(news->node, &cluster->self);
+
+    if (news->kind == EVENT_CLOUD && !own)
+        uploader_moved(cluster->uploader, news->node);
+    if (own && news->owed && object_owed_here(news->row))
+        uploader_new(cluster->uploader, news->row);
 }
 
 void cluster_listen_copies(void *arg, const struct journal_copy_news *news)
@@ -91,6 +103,8 @@ void cluster_listen_copies(void *arg, const struct journal_copy_news *news)
         copies_members(cluster->copies);
     if (news->wanted)
         replicator_want(cluster->replicator, news->wanted);
+    if (news->event && cluster->uploader)
+        tell_uploader(cluster, news);
 }
 
 static void tell_run(struct cluster *cluster, const struct vector_run *run, bool own)

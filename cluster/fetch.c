@@ -490,20 +490,19 @@ int fetch_start(struct fetches *fetches, const struct fetch_request *request, ui
     TAILQ_REMOVE(&fetches->free, fetch, link);
     assert(fetch->phase == FETCH_FREE);
     fetches->numbers[index_of(fetches, fetch)] = request->number;
-    *fetch =
-        (struct fetch){.id = request->id,
-                       .size = request->size,
-                       .at = request->offset,
-                       .end = request->offset + request->length,
-                       .counted_from = request->offset,
-                       .background = request->background,
-                       .large = request->background && request->length > LIMIT_INLINE_BODY_BYTES,
-                       .delegated = request->delegated,
-                       .round = 1,
-                       .rounds = request->rounds ? request->rounds : FETCH_ROUNDS,
-                       .first_byte_ms =
-                           request->first_byte_ms ? request->first_byte_ms : FETCH_FIRST_BYTE_MS,
-                       .holder_count = request->holder_count};
+    *fetch = (struct fetch){
+        .id = request->id,
+        .size = request->size,
+        .at = request->offset,
+        .end = request->offset + request->length,
+        .counted_from = request->offset,
+        .background = request->background,
+        .large = request->background && request->length > LIMIT_INLINE_BODY_BYTES,
+        .delegated = request->delegated,
+        .round = 1,
+        .rounds = request->rounds ? request->rounds : FETCH_ROUNDS,
+        .first_byte_ms = request->first_byte_ms ? request->first_byte_ms : FETCH_FIRST_BYTE_MS,
+        .holder_count = request->holder_count};
     memcpy(fetch->sha256, request->sha256, SHA256_BYTES);
     for (size_t i = 0; i < request->holder_count; i++)
         fetch->holders[i] = (struct holder){.node = request->holders[i]};

@@ -67,9 +67,9 @@ struct fetch_request {
     uint64_t size;           /* of the whole body */
     uint64_t offset, length; /* what is wanted of it: at least one byte, within `size` */
     bool background;
-    bool delegated;         /* whoever is asked may fetch it for us from elsewhere */
-    unsigned rounds;        /* 0: FETCH_ROUNDS */
-    unsigned first_byte_ms; /* 0: FETCH_FIRST_BYTE_MS */
+    bool delegated;              /* whoever is asked may fetch it for us from elsewhere */
+    unsigned rounds;             /* 0: FETCH_ROUNDS */
+    unsigned first_byte_ms;      /* 0: FETCH_FIRST_BYTE_MS */
     const struct id128 *holders; /* whom to ask, the best first, each once; lent for the call */
     size_t holder_count;         /* at most LIMIT_FETCH_HOLDERS */
 };

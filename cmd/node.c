@@ -321,7 +321,9 @@ static int open_cluster(struct node *node, struct refusal_line *line)
         .on_displaced = displaced,
         .on_displaced_arg = node,
         .cloud = node->cloud,
-        .cloud_prefix = *options->cloud_prefix ? options->cloud_prefix : NULL};
+        .cloud_prefix = *options->cloud_prefix ? options->cloud_prefix : NULL,
+        .outbox_copies = (unsigned)options->outbox_copies,
+        .writeback = options->commit == COMMIT_WRITEBACK};
     rc = cluster_open(&node->cluster, &config, line->text, line->cap);
     if (rc && !*line->text)
         (void)snprintf(line->text, line->cap, "cannot listen on %s for the cluster: %s", address,
@@ -499,7 +501,10 @@ static int open_doors(struct node *node, unsigned loops, uint64_t started_ms,
                   .operation_count = PUBLIC_OPERATIONS},
         .anonymous = (enum anonymous)options->anonymous,
         .refuse_isolated = options->isolated == ISOLATED_REFUSE,
-        .loops = loops};
+        .loops = loops,
+        .cloud = node->cloud != NULL,
+        .writeback = options->commit == COMMIT_WRITEBACK,
+        .outbox_copies = (unsigned)options->outbox_copies};
     rc = public_create(&node->api, &api);
     if (rc) {
         (void)snprintf(line->text, line->cap, "cannot open the public API: %s", err_text(rc));

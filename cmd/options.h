@@ -29,6 +29,7 @@ enum exit_code {
 };
 
 enum options_action { OPTIONS_RUN, OPTIONS_SHOW_HELP, OPTIONS_SHOW_VERSION };
+enum options_commit { COMMIT_WRITETHROUGH, COMMIT_WRITEBACK };
 enum options_isolated { ISOLATED_SERVE, ISOLATED_REFUSE };
 enum options_durability { DURABILITY_FULL, DURABILITY_ASYNC };
 
@@ -44,7 +45,9 @@ struct options {
     char *cluster_secret_file;                           /* "" = none */
     char *state_dir, *files_dir;                         /* without a slash at the end */
     char *region, *bucket;                               /* bucket: "" = none */
-    char *cloud;                           /* s3, dir:PATH, none; "" = S3 where there is a bucket */
+    char *cloud;     /* s3, dir:PATH, none; "" = S3 where there is a bucket */
+    uint64_t commit; /* enum options_commit */
+    uint64_t outbox_copies;
     char *cloud_prefix;                    /* "" = none */
     char *s3_endpoint;                     /* "" = Amazon's */
     char *s3_ca_file;                      /* "" = the system's */

@@ -193,6 +193,13 @@ const struct option_spec option_specs[OPTION_COUNT] = {
      .check = check_cloud, AT(cloud),
      .help = "Where bodies of levels 1 and 2 go: S3, a directory, or nowhere; unless said, S3 where "
              "a bucket is given"},
+    {.name = "commit", .argument = "writethrough|writeback", .standard = "writethrough",
+     .kind = KIND_WORD, .words = "writethrough|writeback", AT(commit),
+     .help = "What a put of level 1 or 2 waits for: that the cloud has the body, or that a second "
+             "node has it"},
+    {.name = "outbox-copies", .argument = "N", .standard = "2", .kind = KIND_NUMBER, .min = 1,
+     .max = 2, AT(outbox_copies),
+     .help = "Nodes that have a body for as long as it is owed to the cloud: 1 or 2"},
     {.name = "cloud-prefix", .argument = "TEXT", .standard = "", .kind = KIND_TEXT,
      .check = check_cloud_prefix, AT(cloud_prefix),
      .help = "What the keys that this cluster makes in the cloud begin with, before a '/'"},

@@ -44,7 +44,8 @@ struct change {
     /* CHANGE_PEER: events of other nodes as one wants them from a peer, each with its length before
      * it (4 bytes, little-endian); lent until DONE. In order of each origin. What is committed
      * already is passed over.
-     * CHANGE_MERGE: chunks of a merge (merge_chunk.h), laid out likewise. */
+     * CHANGE_MERGE: chunks of a merge (merge_chunk.h), and events of the kinds that are in no row
+     * (db_merge_events), laid out likewise. */
     const uint8_t *events;
     size_t events_bytes;
     /* CHANGE_REPUT: the id under which these bytes lost. */
@@ -118,6 +119,9 @@ struct journal_copy_news {
     const struct id128 *wanted; /* this node wants a copy of it from now on; NULL: none */
     const struct id128 *owed;   /* something is owed to the cloud of it from now on, or with other
                                    bytes: the outbox has a row of that; NULL: nothing new */
+    uint32_t kind;              /* of the event, … */
+    const struct id128 *node;   /* … its author, … */
+    const struct object *row;   /* … and the row after it, where there is one */
 };
 /* Have LISTENER called from the applier's thread with each. Before journal_start; it must not
  * block. */

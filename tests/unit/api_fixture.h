@@ -130,6 +130,7 @@ static void node_start(struct node *node)
                   .operations = public_operations,
                   .operation_count = PUBLIC_OPERATIONS},
         .loops = LOOPS,
+        .outbox_copies = 2,
     };
     assert_int_equal(public_create(&node->api, &api), 0);
     assert_int_equal(control_create(&node->control, &api.stats), 0);

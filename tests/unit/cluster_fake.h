@@ -240,6 +240,16 @@ int cluster_tell(struct cluster *cluster, const struct id128 *node, struct wire_
     return ERR_UNSUPPORTED;
 }
 
+int cluster_adopt(struct cluster *cluster, const struct id128 *node,
+                  const struct event_item *items, size_t count)
+{
+    (void)cluster;
+    (void)node;
+    (void)items;
+    (void)count;
+    return 0;
+}
+
 int cluster_is_known_to(struct cluster *cluster, const struct id128 *node)
 {
     (void)cluster;
@@ -277,6 +287,18 @@ void cluster_stats(struct cluster *cluster, struct cluster_stats *out)
 }
 
 struct copies *cluster_copies(struct cluster *cluster)
+{
+    (void)cluster;
+    return NULL;
+}
+
+struct cloud_gate *cluster_cloud_gate(struct cluster *cluster)
+{
+    (void)cluster;
+    return NULL;
+}
+
+struct uploader *cluster_uploader(struct cluster *cluster)
 {
     (void)cluster;
     return NULL;
