@@ -235,6 +235,8 @@ void cluster_stop(struct cluster *cluster)
     replicator_stop(cluster->replicator);
     atomic_store(&cluster->stopping, true);
     link_wake(cluster->link);
+    if (cluster->cloud)
+        cloud_guard_close(cluster->cloud);
     pthread_join(cluster->thread, NULL);
     cluster->running = false;
 }
@@ -358,16 +360,26 @@ static int check_level(struct cluster *cluster, char *message, size_t cap)
     return ERR_FORMAT;
 }
 
+static unsigned outbox_copies(const struct cluster_config *config)
+{
+    return config->outbox_copies ? config->outbox_copies : OUTBOX_COPIES;
+}
+
 static int open_uploader(struct cluster *cluster, const struct cluster_config *config)
 {
     int rc = cloud_gate_create(&cluster->cloud_gate, config->env);
+
+    if (rc == 0)
+        rc = cloud_guard_create(&cluster->cloud, config->cloud, cluster->cloud_gate);
     const struct uploader_config uploader = {.journal = cluster->journal,
                                              .cluster = cluster,
                                              .copies = cluster->copies,
                                              .env = cluster->env,
                                              .cloud = config->cloud,
                                              .gate = cluster->cloud_gate,
-                                             .prefix = config->cloud_prefix};
+                                             .prefix = config->cloud_prefix,
+                                             .outbox_copies = outbox_copies(config),
+                                             .writeback = config->writeback};
 
     return rc ? rc : uploader_create(&cluster->uploader, &uploader);
 }
@@ -385,7 +397,7 @@ int cluster_open(struct cluster **out, const struct cluster_config *config, char
     assert(strlen(config->tag) <= LIMIT_WIRE_TAG_BYTES);
     cluster->journal = config->journal;
     cluster->env = config->env;
-    cluster->cloud = config->cloud;
+    cluster->cloud_prefix = config->cloud_prefix;
     cluster->self = journal_node(config->journal);
     (void)snprintf(cluster->tag, sizeof cluster->tag, "%s", config->tag);
     cluster->alone = true;
@@ -407,8 +419,7 @@ int cluster_open(struct cluster **out, const struct cluster_config *config, char
         goto out;
     rc = replicator_create(&cluster->replicator, cluster->journal, cluster, cluster->env);
     if (rc == 0)
-        rc = copies_create(&cluster->copies, cluster->journal,
-                           config->outbox_copies ? config->outbox_copies : OUTBOX_COPIES);
+        rc = copies_create(&cluster->copies, cluster->journal, outbox_copies(config));
     if (rc == 0)
         rc = drainer_create(&cluster->drainer, cluster->journal, cluster, cluster->env,
                             config->state_dir);
@@ -448,11 +459,12 @@ void cluster_close(struct cluster **cluster_ptr)
     assert(!cluster->running);
     drainer_destroy(&cluster->drainer);
     uploader_destroy(&cluster->uploader);
-    cloud_gate_destroy(&cluster->cloud_gate);
     replicator_destroy(&cluster->replicator);
     copies_destroy(&cluster->copies);
     pool_stop(&cluster->pool);
     take_deliveries(cluster);
+    cloud_destroy(&cluster->cloud);
+    cloud_gate_destroy(&cluster->cloud_gate);
     probe_destroy(&cluster->probe);
     merge_destroy(&cluster->merge);
     cut_destroy(&cluster->cut);

@@ -140,6 +140,10 @@ void cluster_fetch_cancel(struct cluster *cluster, struct cluster_reader *reader
 /* Whether the cloud that this node reads has OBJECT's bytes, as its row says; and where. */
 bool cluster_cloud_of(const struct cluster *cluster, const struct object *object,
                       struct cluster_cloud *out);
+/* The cloud behind cluster_cloud_gate, for whatever else is asked of it until cluster_stop, and
+ * what the keys begin with that are made there. NULL: there is none. */
+struct cloud *cluster_cloud(const struct cluster *cluster);
+const char *cluster_cloud_prefix(const struct cluster *cluster);
 /* Bytes of a whole body, some of which may have come from the cloud, have another SHA-256. Any
  * thread. */
 void cluster_fetch_misfit(struct cluster *cluster, const struct cluster_reader *reader);
@@ -150,8 +154,8 @@ void cluster_fetch_misfit(struct cluster *cluster, const struct cluster_reader *
 struct cluster_loan_read {
     uint64_t offset;
     uint32_t len;
-    /* Once, on any thread. 0: BYTES (malloc's, the callee's from then on) are those, verified as far
-     * as such bytes are. ERR_CORRUPT; else not now. */
+    /* Once, on any thread. 0: BYTES (malloc's, the callee's from then on) are those, verified as
+     * far as such bytes are. ERR_CORRUPT; else not now. */
     void (*done)(struct cluster_loan_read *read, int rc, uint8_t *bytes);
 };
 /*
@@ -180,7 +184,8 @@ void cluster_write_end(struct cluster *cluster);
 /* What cluster_write_begin would say now. */
 int cluster_write_refusal(struct cluster *cluster);
 
-/* ---- Administration. Any thread but the cluster's; these block. ---- */
+/* ---- Administration. Any thread but the cluster's; these block, where they do not say otherwise.
+ * ---- */
 
 struct drainer;
 struct drainer *cluster_drainer(struct cluster *cluster);
@@ -224,6 +229,10 @@ int cluster_ask(struct cluster *cluster, const struct id128 *node, struct wire_m
 /* Send NODE a message that has no answer; it may get lost. */
 int cluster_tell(struct cluster *cluster, const struct id128 *node,
                  struct wire_message *message) MUST_CHECK;
+/* Ask NODE to make copies of COUNT objects (at most LIMIT_WIRE_ADOPT), though they are not for
+ * every node. It may get lost; its holds say what it has done. Does not block. */
+int cluster_adopt(struct cluster *cluster, const struct id128 *node, const struct event_item *items,
+                  size_t count) MUST_CHECK;
 /* Whether NODE knows every event that this node knew when it was asked: 0, or ERR_AGAIN: not yet;
  * cluster_ask's errors. */
 int cluster_is_known_to(struct cluster *cluster, const struct id128 *node) MUST_CHECK;

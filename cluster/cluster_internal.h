@@ -5,6 +5,7 @@
 
 #include "base/container.h"
 #include "base/pool.h"
+#include "cluster/cloud_guard.h"
 #include "cluster/cluster.h"
 #include "cluster/cut.h"
 #include "cluster/drainer.h"
@@ -166,7 +167,8 @@ struct cluster {
     size_t reading_count;
     struct cluster_order *orders; /* under way */
     uint64_t last_number;
-    struct cloud *cloud;          /* NULL: none */
+    struct cloud *cloud;          /* guarded; NULL: none */
+    const char *cloud_prefix;
     struct cluster_lender lender; /* `open` NULL: none; set once, under the lock */
     struct lent {
         uint64_t key; /* of serve's transfer */

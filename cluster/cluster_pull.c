@@ -5,12 +5,13 @@
  *   NEAR      members that have a copy and answer, each once              none gave all
  *   DELEGATE  the member that fetches this body for all                   it does not answer at
  * once CLOUD     the cloud                                                   it has it not, or is
- * away FAR       every member, those with a copy first, for some rounds      the end
+ * away FAR       every member that answers, those with a copy first          the end
  *
- * Where the cloud has no copy it is FAR alone. Which member fetches for all is decided by
- * rendezvous hash among those that answer (Thaler and Ravishankar, 1998): while views agree it is
- * the same one for everybody, and the cloud is asked once. It is asked with `delegated`, so it asks
- * nobody else to fetch it; if it does not begin at once, the cloud is asked from here.
+ * Where the cloud has no copy it is FAR alone, for some rounds, and the silent are asked, too.
+ * Which member fetches for all is decided by rendezvous hash among those that answer (Thaler and
+ * Ravishankar, 1998): while views agree it is the same one for everybody, and the cloud is asked
+ * once. It is asked with `delegated`, so it asks nobody else to fetch it; if it does not begin at
+ * once, the cloud is asked from here.
  *
  * Bytes go to the reader as they come: from peers on the cluster's thread, from the cloud on the
  * cloud's. One source has ended before the next begins, and that waits until the reader has taken
@@ -71,7 +72,8 @@ static size_t order_holders(struct cluster *cluster, const struct cluster_ask *a
     struct id128 alive[LIMIT_FETCH_HOLDERS];
     size_t count = 0, others = 0;
 
-    for (int answering = 1; answering >= !everybody; answering--)
+    /* Where the cloud has it, the dead are not waited for. */
+    for (int answering = 1; answering >= (ask->fetch.cloud != NULL); answering--)
         for (size_t i = 0; i < ask->fetch.holder_count; i++) {
             const struct peer *peer = peer_find(cluster, &ask->holders[i]);
 
@@ -143,7 +145,7 @@ static int start_fetch(struct cluster *cluster, struct cluster_ask *ask,
 static int ask_members(struct cluster *cluster, struct cluster_ask *ask, bool everybody)
 {
     struct id128 holders[LIMIT_FETCH_HOLDERS];
-    struct fetch_request request = {.holders = holders, .rounds = everybody ? 0 : 1};
+    struct fetch_request request = {.holders = holders, .rounds = ask->fetch.cloud ? 1 : 0};
 
     request.holder_count = order_holders(cluster, ask, everybody, holders);
     return start_fetch(cluster, ask, &request);
@@ -324,7 +326,7 @@ static void cloud_back(struct cluster *cluster, struct delivery *delivery)
     assert(ask->flying && ask->source == PULL_CLOUD);
     ask->flying = false;
     cluster_end(cluster);
-    if (ask->cancelled) {
+    if (ask->cancelled || atomic_load(&cluster->stopping)) {
         bodies_end(cluster, ask->reader, ERR_CLOSED);
         return;
     }
@@ -439,6 +441,7 @@ void pull_data(void *arg, uint64_t number, uint64_t offset, const void *bytes, s
 
     (void)from;
     assert(reader && offset == reader->ask->at);
+    reader->from_cloud |= reader->ask->source == PULL_DELEGATE; /* which has it from there */
     reader->ask->at += len;
     reader->data(reader, offset, bytes, len);
 }
@@ -484,6 +487,16 @@ static bool copy_text(char *out, size_t cap, struct text text)
         memcpy(out, text.ptr, text.len);
     out[text.len] = '\0';
     return true;
+}
+
+struct cloud *cluster_cloud(const struct cluster *cluster)
+{
+    return cluster->cloud;
+}
+
+const char *cluster_cloud_prefix(const struct cluster *cluster)
+{
+    return cluster->cloud_prefix;
 }
 
 bool cluster_cloud_of(const struct cluster *cluster, const struct object *object,

@@ -130,9 +130,9 @@ uint64_t merge_row_count(struct text data)
         struct snapshot_reader reader;
 
         memcpy(&len, data.ptr, sizeof len);
-        if (len > data.len - sizeof len || snapshot_open(&reader, data.ptr + sizeof len, len) != 0)
+        if (len > data.len - sizeof len)
             break;
-        if (reader.kind == SNAPSHOT_ROWS)
+        if (snapshot_open(&reader, data.ptr + sizeof len, len) == 0 && reader.kind == SNAPSHOT_ROWS)
             rows += reader.left;
         data = (struct text){data.ptr + sizeof len + len, data.len - (uint32_t)sizeof len - len};
     }

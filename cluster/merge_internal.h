@@ -72,15 +72,16 @@ struct asking {
     size_t fence_count, fence_next; /* … of which these are compared */
 };
 
-enum giving { GIVE_PAGES, GIVE_MEMBERS, GIVE_ROWS, GIVE_SUMS };
+enum giving { GIVE_PAGES, GIVE_MEMBERS, GIVE_EVENTS, GIVE_ROWS, GIVE_SUMS };
 
 /* A session in which we are asked. */
 struct given {
     uint64_t session; /* 0: free */
     struct id128 peer;
     enum giving state;
-    struct id128 after, through; /* members: `after` is a node */
-    struct id128 first;          /* rows: from behind here on */
+    struct id128 after,
+        through;        /* members, events: `after` is where the last chunk of them ended */
+    struct id128 first; /* rows: from behind here on */
     uint64_t credit, number, progress_ms;
     uint32_t page;
     struct id128 page_after;

@@ -22,8 +22,8 @@
 #include "cluster/upload.h"
 
 #include "base/container.h"
-#include "base/text.h"
-#include "journal/ulid.h"
+#include "cluster/cloud_meta.h"
+#include "journal/merge.h"
 
 #include <assert.h>
 #include <pthread.h>
@@ -32,8 +32,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_LOOKUPS    8
-#define SIDECAR_SUFFIX ".usermeta"
+#define MAX_LOOKUPS 8
 
 enum phase { START, HEAD, SIDECAR, PUT, REMOVE, REMOVE_SIDECAR, NOTE, OVER };
 enum wait { NOTHING, JOURNAL, CLOUD };
@@ -46,14 +45,14 @@ struct upload {
     enum phase phase;
     enum wait waits;
     struct object *object;
-    bool started, cancelled, heard;
+    bool started, cancelled, heard, sidecar_sent;
     int answer; /* of what it waited for */
     uint32_t retry_ms;
 
-    char key[LIMIT_CLOUD_KEY_BYTES + 1];
-    char sidecar[LIMIT_CLOUD_KEY_BYTES + 1];
-    char hex[2 * SHA256_BYTES + 1];
-    struct cloud_pair pairs[1];
+    struct cloud_key key, sidecar;
+    char bucket[LIMIT_EVENT_BUCKET_BYTES + 1]; /* "": the configured one */
+    struct cloud_meta *meta;                   /* of a body, while it is asked for */
+    struct reg named_at, described_at;         /* whose sidecar is there: the row's */
 
     /* Of a HEAD: */
     bool found, found_sha;
@@ -73,7 +72,7 @@ struct upload {
     uint64_t block_at; /* index of the block in `block`; UINT64_MAX: none */
     size_t block_len;
     uint8_t *block;
-    _Atomic bool damaged;
+    _Atomic int read_rc; /* why our own bytes could not be read; 0: they could */
     _Atomic uint64_t moved_ms;
 
     enum owed_outcome outcome;
@@ -98,9 +97,9 @@ bool upload_is_large(const struct upload *upload)
     return upload->kind == OUTBOX_UPLOAD && upload->object->size > OWED_LARGE_BYTES;
 }
 
-static struct cloud_text cloud_text(const char *text)
+static struct cloud_text key_text(const struct cloud_key *key)
 {
-    return (struct cloud_text){text, (uint32_t)strlen(text)};
+    return (struct cloud_text){key->text, key->len};
 }
 
 static struct text text(const char *text)
@@ -158,8 +157,6 @@ static int read_large(struct upload *u, uint64_t offset, uint8_t *buf, size_t le
         len -= part;
     }
     (void)pthread_mutex_unlock(&u->lock);
-    if (rc == ERR_CORRUPT)
-        atomic_store(&u->damaged, true);
     return rc;
 }
 
@@ -176,6 +173,8 @@ static int read_body(struct cloud_request *request, uint64_t offset, void *buf, 
         memcpy(buf, u->body + offset, len);
     if (rc == 0)
         moved(u);
+    else
+        atomic_store(&u->read_rc, rc);
     return rc;
 }
 
@@ -249,8 +248,7 @@ static int open_body(struct upload *u)
             return ERR_CONFLICT;
         rc = u->object->place.volume == PLACE_LARGE ? open_large(u) : open_small(u);
     }
-    if (rc == ERR_CORRUPT)
-        atomic_store(&u->damaged, true);
+    atomic_store(&u->read_rc, rc);
     return rc;
 }
 
@@ -276,8 +274,8 @@ static void say(struct upload *u, enum cloud_state state)
                                 .fields = EVENT_HAS_CLOUD,
                                 .cloud_state = (uint8_t)state,
                                 .backend = text(u->host->cloud->backend->name),
-                                .bucket = text(u->host->cloud->bucket),
-                                .key = text(u->key)};
+                                .bucket = text(*u->bucket ? u->bucket : u->host->cloud->bucket),
+                                .key = {u->key.text, u->key.len}};
     if (state == CLOUD_STARTED || state == CLOUD_UPLOADED) {
         request->fields |= EVENT_HAS_SHA256;
         memcpy(request->sha256, u->sha256, SHA256_BYTES);
@@ -304,26 +302,25 @@ static void on_done(struct cloud_request *request, int rc)
     u->host->woken(u->host->arg, u);
 }
 
-static bool pair_is(const struct cloud_pair *pair, const char *name)
-{
-    return pair->name.len == strlen(name) && memcmp(pair->name.ptr, name, pair->name.len) == 0;
-}
-
 static int on_head(struct cloud_request *request, const struct cloud_head *head)
 {
     struct upload *u = of_request(request);
 
+    struct cloud_facts facts;
+    int rc = cloud_facts_read(&facts, head);
+
     u->found = true;
     u->found_size = head->size;
+    if (rc == 0 && facts.fields & CLOUD_FACTS_SHA256) {
+        u->found_sha = true;
+        memcpy(u->found_sha256, facts.sha256, SHA256_BYTES);
+    }
+    cloud_facts_release(&facts);
     if (head->etag.len < sizeof u->etag) {
         memcpy(u->etag, head->etag.ptr, head->etag.len);
         u->etag[head->etag.len] = '\0';
     }
-    for (size_t i = 0; i < head->pair_count; i++)
-        if (pair_is(&head->pairs[i], "sha256"))
-            u->found_sha = hex_decode(u->found_sha256, SHA256_BYTES, head->pairs[i].value.ptr,
-                                      head->pairs[i].value.len) == 0;
-    return 0;
+    return rc;
 }
 
 static void prepare_put(struct upload *u)
@@ -338,18 +335,42 @@ static void prepare_put(struct upload *u)
     }
     r->size = u->object->size;
     memcpy(r->sha256, u->object->sha256, SHA256_BYTES);
-    r->type = (struct cloud_text){object_type(u->object).ptr, object_type(u->object).len};
-    hex_encode(u->hex, u->object->sha256, SHA256_BYTES);
-    u->pairs[0] = (struct cloud_pair){cloud_text("sha256"), cloud_text(u->hex)};
-    r->pairs = u->pairs;
-    r->pair_count = 1;
+    r->type = u->meta->type;
+    r->pairs = u->meta->pairs;
+    r->pair_count = u->meta->pair_count;
+    r->tags = u->meta->tags;
+    r->tag_count = u->meta->tag_count;
+}
+
+static int read_sidecar(struct cloud_request *request, uint64_t offset, void *buf, size_t len)
+{
+    const struct upload *u = of_request(request);
+
+    assert(offset <= request->size && len <= request->size - offset);
+    if (len)
+        memcpy(buf, u->meta->sidecar + offset, len);
+    return 0;
+}
+
+static void prepare_sidecar(struct upload *u)
+{
+    struct cloud_request *r = &u->request;
+
+    r->op = CLOUD_PUT;
+    r->key = key_text(&u->sidecar);
+    r->type = (struct cloud_text){"application/json", 16};
+    r->size = u->meta->sidecar_len;
+    sha256(u->meta->sidecar, u->meta->sidecar_len, r->sha256);
+    r->read = read_sidecar;
 }
 
 static void prepare(struct upload *u)
 {
     struct cloud_request *r = &u->request;
 
-    *r = (struct cloud_request){.key = cloud_text(u->key), .done = on_done};
+    *r = (struct cloud_request){.bucket = {u->bucket, (uint32_t)strlen(u->bucket)},
+                                .key = key_text(&u->key),
+                                .done = on_done};
     switch (u->phase) {
     case HEAD:
         u->found = u->found_sha = false;
@@ -357,11 +378,14 @@ static void prepare(struct upload *u)
         r->op = CLOUD_HEAD;
         r->head = on_head;
         break;
+    case SIDECAR:
+        prepare_sidecar(u);
+        break;
     case PUT:
         prepare_put(u);
         break;
     case REMOVE_SIDECAR:
-        r->key = cloud_text(u->sidecar);
+        r->key = key_text(&u->sidecar);
         r->op = CLOUD_DELETE;
         break;
     default:
@@ -371,12 +395,50 @@ static void prepare(struct upload *u)
     }
 }
 
+static void release_meta(struct upload *u)
+{
+    if (u->meta)
+        cloud_meta_release(u->meta);
+    free(u->meta);
+    u->meta = NULL;
+}
+
+/* What the cloud is told of the row. Where that needs a sidecar it comes first: whoever finds the
+ * body finds it, too. */
+static int describe(struct upload *u)
+{
+    const struct object *object = u->object;
+
+    release_meta(u);
+    u->meta = malloc(sizeof *u->meta);
+    if (!u->meta)
+        return ERR_NO_MEMORY;
+    int rc = cloud_meta_write(u->meta, object);
+    if (rc) {
+        free(u->meta);
+        u->meta = NULL;
+        return rc;
+    }
+    bool sent = reg_compare(&u->named_at, &object->name_at) == 0 &&
+                reg_compare(&u->described_at, &object->user_meta_at) == 0;
+
+    if (u->meta->sidecar && !(u->phase == PUT && sent && u->sidecar_sent)) {
+        u->phase = SIDECAR;
+        u->sidecar_sent = true;
+        u->named_at = object->name_at;
+        u->described_at = object->user_meta_at;
+    }
+    return 0;
+}
+
 static enum phase lacks_body(struct upload *u, int rc)
 {
     if (rc == ERR_DELETED || rc == ERR_NOT_FOUND)
         return end(u, OWED_GONE, 0);
     if (rc == ERR_CONFLICT)
         return end(u, OWED_AGAIN, 0);
+    if (rc == ERR_CORRUPT)
+        journal_found_damaged(u->host->journal, u->object);
     return end(u, OWED_FAILED, rc);
 }
 
@@ -385,9 +447,14 @@ bool upload_ask(struct upload *u)
     int rc = 0;
 
     assert(u->waits == NOTHING && u->phase != OVER);
-    if (u->phase == PUT && u->kind == OUTBOX_UPLOAD && (rc = open_body(u)) != 0) {
-        u->phase = lacks_body(u, rc);
-        return false;
+    if (u->phase == PUT && u->kind == OUTBOX_UPLOAD) {
+        rc = open_body(u);
+        if (rc == 0)
+            rc = describe(u);
+        if (rc) {
+            u->phase = lacks_body(u, rc);
+            return false;
+        }
     }
     prepare(u);
     u->waits = CLOUD;
@@ -450,7 +517,7 @@ static enum phase after_head(struct upload *u, int rc)
 
 static enum phase after_put(struct upload *u, int rc)
 {
-    if (rc == ERR_MISMATCH || atomic_load(&u->damaged)) {
+    if (rc && atomic_load(&u->read_rc) == ERR_CORRUPT) {
         /* The copy here is not what it should be: it is replaced by another node's. */
         journal_found_damaged(u->host->journal, u->object);
         return end(u, OWED_FAILED, ERR_CORRUPT);
@@ -505,6 +572,7 @@ static enum phase next_phase(struct upload *u, int rc)
             return end(u, OWED_GONE, 0);
         return end(u, rc == 0 ? OWED_DONE : rc == ERR_FULL ? OWED_BUSY : OWED_FAILED, rc);
     case SIDECAR:
+        return rc ? end(u, OWED_FAILED, rc) : PUT;
     case OVER:
         break;
     }
@@ -524,7 +592,7 @@ bool upload_heard(struct upload *u, int *rc, uint32_t *retry_after_ms)
 static void take_answer(struct upload *u)
 {
     if (u->waits == CLOUD) {
-        bool ours = u->answer && (atomic_load(&u->damaged) || u->cancelled);
+        bool ours = u->answer && (atomic_load(&u->read_rc) || u->cancelled);
 
         u->heard = !ours;
         u->retry_ms = u->request.retry_after_ms;
@@ -533,8 +601,10 @@ static void take_answer(struct upload *u)
     }
     u->waits = NOTHING;
     u->phase = next_phase(u, u->answer);
-    if (u->phase != PUT)
+    if (u->phase != PUT) {
         close_body(u);
+        release_meta(u);
+    }
 }
 
 enum upload_need upload_step(struct upload *u)
@@ -566,21 +636,41 @@ void upload_cancel(struct upload *u)
 
 /* ---- Its life ---- */
 
-static int make_key(struct upload *u)
+/* Where the copy lies that is to be removed: as the row names it, else where this cluster would
+ * have put it, for whoever began to and was not heard of since. */
+static int find_place(struct upload *u)
 {
-    const char *prefix = u->host->prefix ? u->host->prefix : "";
-    const char *slash = *prefix ? "/" : "";
-    char id[ULID_TEXT_BYTES + 1];
-    int len;
+    struct cloud_place place;
 
-    ulid_format(id, &u->object->id);
-    len = snprintf(u->key, sizeof u->key, "%s%s%s%s", prefix, slash,
-                   u->kind == OUTBOX_MARK ? ".deleted/" : "", id);
-    if (len + strlen(SIDECAR_SUFFIX) >= sizeof u->key)
-        return ERR_TOO_BIG;
-    memcpy(u->sidecar, u->key, (size_t)len);
-    memcpy(u->sidecar + len, SIDECAR_SUFFIX, sizeof SIDECAR_SUFFIX);
+    if (!object_cloud(u->object, &place))
+        return 0;
+    if (place.backend.len != strlen(u->host->cloud->backend->name) ||
+        memcmp(place.backend.ptr, u->host->cloud->backend->name, place.backend.len) != 0)
+        return ERR_UNSUPPORTED; /* it lies in a cloud of another kind */
+    assert(place.key.len < sizeof u->key.text);
+    memcpy(u->key.text, place.key.ptr, place.key.len);
+    u->key.text[place.key.len] = '\0';
+    u->key.len = place.key.len;
+    assert(place.bucket.len < sizeof u->bucket);
+    memcpy(u->bucket, place.bucket.ptr, place.bucket.len);
+    u->bucket[place.bucket.len] = '\0';
     return 0;
+}
+
+static int make_keys(struct upload *u)
+{
+    const struct id128 *id = &u->object->id;
+    int rc = 0;
+
+    if (u->kind == OUTBOX_MARK)
+        cloud_key_deleted(&u->key, u->host->prefix, id);
+    else
+        cloud_key_object(&u->key, u->host->prefix, id);
+    if (u->kind == OUTBOX_PURGE || u->kind == OUTBOX_BEGUN)
+        rc = find_place(u);
+    if (rc)
+        return rc;
+    return cloud_key_sidecar(&u->sidecar, (struct text){u->key.text, u->key.len});
 }
 
 int upload_create(struct upload **out, const struct upload_host *host, enum outbox_kind kind,
@@ -610,7 +700,7 @@ int upload_create(struct upload **out, const struct upload_host *host, enum outb
     memcpy(u->sha256, object->sha256, SHA256_BYTES);
     if (kind == OUTBOX_PURGE)
         (void)remove_it(u);
-    rc = make_key(u);
+    rc = make_keys(u);
 out:
     if (rc)
         upload_destroy(&u);
@@ -627,6 +717,7 @@ void upload_destroy(struct upload **upload)
     *upload = NULL;
     assert(u->waits == NOTHING);
     close_body(u);
+    release_meta(u);
     object_destroy(&u->change.object);
     object_destroy(&u->object);
     (void)pthread_mutex_destroy(&u->lock);

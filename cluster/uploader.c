@@ -18,6 +18,7 @@
 #include "base/log.h"
 #include "base/queue.h"
 #include "cluster/rendezvous.h"
+#include "cluster/seconds.h"
 #include "cluster/upload.h"
 #include "journal/db_peers.h"
 #include "journal/ulid.h"
@@ -32,9 +33,11 @@
 #define FLIGHTS    (LIMIT_OWED_SMALL + LIMIT_OWED_LARGE)
 #define LOOK_MS    1000 /* between looks at who is there */
 #define LIMIT_NEWS 256
+#define SLOW_MS    1000 /* an upload that takes longer gets a second copy of its body */
 
 struct flight {
     struct upload *upload;
+    uint64_t began_ms;
     bool asks;       /* the cloud: it has one of the places … */
     uint32_t ticket; /* … and this of the gate */
 };
@@ -49,6 +52,7 @@ struct line {
 struct new_item {
     struct id128 id;
     uint64_t size;
+    bool own;
 };
 
 struct uploader {
@@ -69,6 +73,8 @@ struct uploader {
     pthread_t thread;
     /* The thread's own. */
     struct owed *owed;
+    struct seconds *seconds;
+    bool writeback;
     struct flight flights[FLIGHTS];
     size_t flight_count;
     struct line small, large;
@@ -111,11 +117,11 @@ void uploader_poke(struct uploader *uploader)
         queue_wake(uploader->woken);
 }
 
-void uploader_new(struct uploader *u, const struct object *object)
+void uploader_new(struct uploader *u, const struct object *object, bool own)
 {
     (void)pthread_mutex_lock(&u->lock);
     if (u->new_count < LIMIT_NEWS) /* else the sweep finds it */
-        u->new[u->new_count++] = (struct new_item){object->id, object->size};
+        u->new[u->new_count++] = (struct new_item){object->id, object->size, own};
     (void)pthread_mutex_unlock(&u->lock);
 }
 
@@ -131,18 +137,36 @@ void uploader_moved(struct uploader *u, const struct id128 *node)
     (void)pthread_mutex_unlock(&u->lock);
 }
 
+/* Whether what becomes owed now has to wait, so that it needs a second copy. */
+static bool is_slow(const struct uploader *u)
+{
+    return u->writeback || !u->closed;
+}
+
 static void take_news(struct uploader *u)
 {
+    struct new_item new[LIMIT_NEWS];
+
     if (!atomic_exchange(&u->news, false))
         return;
     (void)pthread_mutex_lock(&u->lock);
-    for (size_t i = 0; i < u->new_count; i++)
-        owed_new(u->owed, OUTBOX_UPLOAD, &u->new[i].id, u->new[i].size);
+    size_t count = u->new_count;
+    memcpy(new, u->new, count * sizeof *new);
     for (size_t i = 0; i < u->mover_count; i++)
         owed_moved(u->owed, &u->movers[i], now_ms(u));
     u->new_count = u->mover_count = 0;
     (void)pthread_mutex_unlock(&u->lock);
     owed_news(u->owed);
+    for (size_t i = 0; i < count; i++) {
+        int rc = 0;
+
+        owed_new(u->owed, OUTBOX_UPLOAD, &new[i].id, new[i].size, new[i].own);
+        /* It is not even begun soon. What cannot be read, a walk finds. */
+        if (is_slow(u))
+            rc = seconds_look(u->seconds, u->host.reader, &new[i].id);
+        if (rc)
+            log_debug("cloud: no second copy is asked for now: %s", err_text(rc));
+    }
 }
 
 /* ---- Who is there ---- */
@@ -172,6 +196,7 @@ static void look_around(struct uploader *u)
                                                               view[i].state == PROBE_SUSPECT};
     }
     owed_members(u->owed, others, other_count, now);
+    seconds_members(u->seconds, view, count);
 }
 
 /* ---- How it went ---- */
@@ -398,6 +423,15 @@ static int judge(struct uploader *u, enum outbox_kind kind, const struct object 
     return 0;
 }
 
+/* What takes long is treated as if the cloud were away. */
+static bool any_is_slow(const struct uploader *u)
+{
+    for (size_t i = 0; i < u->flight_count; i++)
+        if (now_ms(u) - u->flights[i].began_ms >= SLOW_MS)
+            return true;
+    return !u->closed || owed_failures(u->owed) > 0;
+}
+
 static int begin(struct uploader *u, const struct owed_step *step, const struct object *object)
 {
     struct upload *upload;
@@ -406,7 +440,9 @@ static int begin(struct uploader *u, const struct owed_step *step, const struct 
     if (rc)
         return rc;
     assert(u->flight_count < FLIGHTS);
-    u->flights[u->flight_count++] = (struct flight){.upload = upload};
+    u->flights[u->flight_count++] = (struct flight){.upload = upload, .began_ms = now_ms(u)};
+    if (step->kind == OUTBOX_UPLOAD && is_slow(u))
+        seconds_add(u->seconds, object);
     advance(u, upload, 0);
     return 0;
 }
@@ -474,6 +510,7 @@ uint64_t uploader_step(struct uploader *u)
     atomic_store(&u->resting, owed_failures(u->owed));
     if (u->outside)
         return now_ms(u) + LOOK_MS;
+    uint64_t seconds_ms = seconds_step(u->seconds, u->host.reader, any_is_slow(u));
     owed_step(u->owed, now_ms(u), &step);
     switch (step.act) {
     case OWED_READ:
@@ -483,7 +520,7 @@ uint64_t uploader_step(struct uploader *u)
         start(u, &step);
         break;
     case OWED_WAIT:
-        return earliest(u, step.until_ms);
+        return earliest(u, step.until_ms < seconds_ms ? step.until_ms : seconds_ms);
     }
     return 0;
 }
@@ -563,11 +600,18 @@ int uploader_create(struct uploader **out, const struct uploader_config *config)
     u->env = config->env;
     u->self = journal_node(config->journal);
     u->closed = true;
+    u->writeback = config->writeback;
     u->small.places = LIMIT_OWED_REQUESTS;
     u->large.places = LIMIT_OWED_LARGE;
     u->env->random(u->env, &seed, sizeof seed);
     (void)pthread_mutex_init(&u->lock, NULL);
     rc = owed_create(&u->owed, seed, now_ms(u));
+    const struct seconds_config seconds = {.journal = config->journal,
+                                           .cluster = config->cluster,
+                                           .env = config->env,
+                                           .copies = config->outbox_copies};
+    if (rc == 0)
+        rc = seconds_create(&u->seconds, &seconds);
     if (rc == 0)
         rc = queue_create(&u->woken, FLIGHTS);
     if (rc)
@@ -624,6 +668,7 @@ void uploader_destroy(struct uploader **uploader)
     assert(!u->started && u->flight_count == 0);
     queue_destroy(&u->woken);
     owed_destroy(&u->owed);
+    seconds_destroy(&u->seconds);
     (void)pthread_mutex_destroy(&u->lock);
     free(u);
 }
@@ -638,4 +683,5 @@ void uploader_stats(struct uploader *u, struct uploader_stats *out)
                                    .failures = atomic_load(&u->failures),
                                    .flights = atomic_load(&u->flying),
                                    .resting = atomic_load(&u->resting)};
+    seconds_figures(u->seconds, &out->alone, &out->seconds);
 }

@@ -20,6 +20,8 @@ struct uploader_stats {
     uint64_t failures; /* attempts that ended in vain */
     uint64_t flights;  /* under way */
     uint64_t resting;  /* failed, to be tried again */
+    uint64_t alone;    /* bodies whose second copy was asked for and is not there yet */
+    uint64_t seconds;  /* second copies made since the start */
 };
 
 struct uploader_config {
@@ -29,7 +31,9 @@ struct uploader_config {
     struct env *env;
     struct cloud *cloud;
     struct cloud_gate *gate;
-    const char *prefix; /* NULL: none */
+    const char *prefix;     /* NULL: none */
+    unsigned outbox_copies; /* of a body while it is owed: 1 or 2 */
+    bool writeback;         /* nobody waits for the cloud: second copies are made at once */
 };
 
 int uploader_create(struct uploader **out, const struct uploader_config *config) MUST_CHECK;
@@ -58,9 +62,9 @@ void uploader_destroy(struct uploader **uploader);
 
 /* The journal has news: something may be owed. */
 void uploader_poke(struct uploader *uploader);
-/* OBJECT's body has become owed by a change of this node's, and somebody may wait for it. As poke,
- * which has to follow. */
-void uploader_new(struct uploader *uploader, const struct object *object);
+/* OBJECT's body, which is here, has become owed, and somebody may wait for it; OWN: by a put of
+ * this node's. As poke, which has to follow. */
+void uploader_new(struct uploader *uploader, const struct object *object, bool own);
 /* NODE has journaled something about the cloud. As poke. */
 void uploader_moved(struct uploader *uploader, const struct id128 *node);
 

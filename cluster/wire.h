@@ -198,8 +198,9 @@ struct wire_note {
 
 /* WIRE_MERGE_ASK: what is known of ids in (after, through]. */
 struct wire_merge_ask {
-    uint64_t session; /* drawn by the asker, never 0 */
-    uint8_t whole;    /* the vector, too, before all chunks; members where AFTER is zero */
+    uint64_t session;            /* drawn by the asker, never 0 */
+    uint8_t whole;               /* the vector, too, before all chunks; members and events that
+                                    no row tells of where AFTER is zero */
     struct id128 after, through; /* AFTER is below THROUGH */
     uint64_t credit_bytes;
 };
@@ -228,8 +229,8 @@ struct wire_merge_chunk {
     uint64_t session, number; /* from 0, without a gap */
     struct id128 through;     /* zero: members; none of the ids yet */
     uint8_t last;
-    struct text data; /* chunks of a snapshot (journal/snapshot.h), laid out as events are; at most
-                         LIMIT_WIRE_MERGE_BYTES; may be empty */
+    struct text data; /* chunks of a snapshot (journal/snapshot.h), or events, laid out alike; at
+                         most LIMIT_WIRE_MERGE_BYTES; may be empty */
 };
 
 /* WIRE_MERGE_SUMS_ASK. */

@@ -399,6 +399,7 @@ int applier_put(struct journal *journal, const struct entry *entry)
         rc = applier_add_sums(a, entry->inline_volume, entry->inline_bytes, 0, 0);
     if (rc)
         return rc;
+    a->doubles += delta.events && !added;
     delta.events = added;
     state_add(&a->state, &delta);
     if (added)
@@ -519,6 +520,7 @@ int applier_begin(struct journal *journal)
     int rc = a->stale ? read_back(journal) : 0;
 
     a->settle_count = 0;
+    a->doubles = 0;
     return rc ? rc : db_begin(a->db);
 }
 
@@ -772,6 +774,7 @@ static void applied(struct journal *journal, struct entry *first)
         pthread_cond_broadcast(&journal->upkeep); /* the janitor puts them again */
     journal->acked.position = journal->applier.state.position;
     journal->acked.event_bytes = journal->applier.state.event_bytes;
+    journal->acked.events -= journal->applier.doubles; /* the committer has counted them */
     if (journal->room_wanted)
         pthread_cond_signal(&journal->room);
     pthread_mutex_unlock(&journal->lock);

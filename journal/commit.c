@@ -441,8 +441,8 @@ static int commit_chunk(struct journal *journal, struct change *change)
 }
 
 /* One event of another node, or of an earlier run of ours that came back. */
-static int commit_peer_event(struct journal *journal, struct change *change, const uint8_t *raw,
-                             size_t len)
+int commit_peer_event(struct journal *journal, struct change *change, const uint8_t *raw,
+                      size_t len)
 {
     struct committer *c = &journal->committer;
     struct record_header header = {.type = RECORD_EVENT, .event_bytes = (uint32_t)len};

@@ -10,6 +10,7 @@
  */
 #include "journal/db_conflict.h"
 #include "journal/db_internal.h"
+#include "journal/journal_internal.h"
 #include "journal/vfs.h"
 
 #include <assert.h>
@@ -279,6 +280,34 @@ static int sum_losers(struct conn *conn, struct sums *sums, struct report *repor
 }
 
 /* Each origin's row names the last event there is of it. */
+/* Events above the head of run O: kinds that merges bring alone (commit_merge.c), and nothing else.
+ */
+static int check_above(struct conn *conn, const struct db_origin *o, struct report *report)
+{
+    sqlite3_stmt *select;
+    int rc = conn_statement(conn, STATEMENT_EVENTS, &select);
+
+    if (rc || !event_key_fits(o->no, o->seq + 1))
+        return rc;
+    int code = sqlite3_bind_int64(select, 1, event_key(o->no, o->seq + 1));
+    code |= sqlite3_bind_int64(select, 2, event_key(o->no, EVENT_SEQ_MAX));
+    if (code != SQLITE_OK)
+        return ERR_NO_MEMORY;
+    while ((rc = conn_step(conn, select)) == 1) {
+        const uint8_t *raw = sqlite3_column_blob(select, 1);
+        struct event event;
+
+        if (raw && event_decode(&event, raw, (size_t)sqlite3_column_bytes(select, 1)) == 0 &&
+            !fold_is_covered(&event))
+            continue;
+        finding(report, "origin %lld: event %llu lies behind its last one\n", (long long)o->no,
+                (unsigned long long)event_key_seq(sqlite3_column_int64(select, 0)));
+        break;
+    }
+    sqlite3_reset(select);
+    return rc < 0 ? rc : 0;
+}
+
 static int check_origins(struct conn *conn, struct report *report)
 {
     struct db_origin *origins = NULL;
@@ -303,7 +332,7 @@ static int check_origins(struct conn *conn, struct report *report)
             continue;
         }
         code = sqlite3_bind_int64(last, 1, event_key(o->no, 0));
-        code |= sqlite3_bind_int64(last, 2, event_key(o->no, EVENT_SEQ_MAX));
+        code |= sqlite3_bind_int64(last, 2, event_key(o->no, o->seq));
         rc = code == SQLITE_OK ? conn_step(conn, last) : ERR_NO_MEMORY;
         if (rc < 0)
             break;
@@ -317,6 +346,8 @@ static int check_origins(struct conn *conn, struct report *report)
         rc = ERR_NONE;
         snprintf(what, sizeof what, "last event of origin %lld", (long long)o->no);
         compare(report, what, o->seq, seq);
+        if ((rc = check_above(conn, o, report)) != 0)
+            break;
     }
     sqlite3_finalize(last);
     free(origins);

@@ -44,7 +44,8 @@ struct change {
     /* CHANGE_PEER: events of other nodes as one wants them from a peer, each with its length before
      * it (4 bytes, little-endian); lent until DONE. In order of each origin. What is committed
      * already is passed over.
-     * CHANGE_MERGE: chunks of a merge (merge_chunk.h), laid out likewise. */
+     * CHANGE_MERGE: chunks of a merge (merge_chunk.h), and events of the kinds that are in no row
+     * (db_merge_events), laid out likewise. */
     const uint8_t *events;
     size_t events_bytes;
     /* CHANGE_REPUT: the id under which these bytes lost. */

@@ -146,6 +146,18 @@ void cluster_stop(struct cluster *cluster)
             fake_end(&cluster->fetches[i], ERR_CLOSED);
 }
 
+struct cloud *cluster_cloud(const struct cluster *cluster)
+{
+    (void)cluster;
+    return NULL;
+}
+
+const char *cluster_cloud_prefix(const struct cluster *cluster)
+{
+    (void)cluster;
+    return NULL;
+}
+
 void cluster_lend(struct cluster *cluster, const struct cluster_lender *lender)
 {
     cluster->lender = *lender;
@@ -226,6 +238,16 @@ int cluster_tell(struct cluster *cluster, const struct id128 *node, struct wire_
     (void)node;
     (void)message;
     return ERR_UNSUPPORTED;
+}
+
+int cluster_adopt(struct cluster *cluster, const struct id128 *node,
+                  const struct event_item *items, size_t count)
+{
+    (void)cluster;
+    (void)node;
+    (void)items;
+    (void)count;
+    return 0;
 }
 
 int cluster_is_known_to(struct cluster *cluster, const struct id128 *node)

@@ -127,6 +127,8 @@ static void every_option_takes_its_value_from_every_source(void **state)
         "eu-west-3",
         "buck",
         "dir:/e/f",
+        "writeback",
+        "1",
         "team/one",
         "http://127.0.0.1:9000",
         "yes",
