@@ -368,6 +368,9 @@ static unsigned outbox_copies(const struct cluster_config *config)
 static int open_uploader(struct cluster *cluster, const struct cluster_config *config)
 {
     int rc = cloud_gate_create(&cluster->cloud_gate, config->env);
+
+    if (rc == 0)
+        rc = cloud_guard_create(&cluster->cloud, config->cloud, cluster->cloud_gate);
     const struct uploader_config uploader = {.journal = cluster->journal,
                                              .cluster = cluster,
                                              .copies = cluster->copies,
@@ -414,9 +417,7 @@ int cluster_open(struct cluster **out, const struct cluster_config *config, char
     cluster->peers = calloc(LIMIT_PEERS, sizeof *cluster->peers);
     if (!cluster->peers)
         goto out;
-    rc = config->cloud ? cloud_guard_create(&cluster->cloud, config->cloud, cluster->env) : 0;
-    if (rc == 0)
-        rc = replicator_create(&cluster->replicator, cluster->journal, cluster, cluster->env);
+    rc = replicator_create(&cluster->replicator, cluster->journal, cluster, cluster->env);
     if (rc == 0)
         rc = copies_create(&cluster->copies, cluster->journal, outbox_copies(config));
     if (rc == 0)
@@ -458,12 +459,12 @@ void cluster_close(struct cluster **cluster_ptr)
     assert(!cluster->running);
     drainer_destroy(&cluster->drainer);
     uploader_destroy(&cluster->uploader);
-    cloud_gate_destroy(&cluster->cloud_gate);
     replicator_destroy(&cluster->replicator);
     copies_destroy(&cluster->copies);
     pool_stop(&cluster->pool);
     take_deliveries(cluster);
     cloud_destroy(&cluster->cloud);
+    cloud_gate_destroy(&cluster->cloud_gate);
     probe_destroy(&cluster->probe);
     merge_destroy(&cluster->merge);
     cut_destroy(&cluster->cut);

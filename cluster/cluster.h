@@ -14,7 +14,6 @@
 #ifndef CLUSTER_CLUSTER_H
 #define CLUSTER_CLUSTER_H
 
-#include "cluster/cloud_guard.h"
 #include "cluster/copies.h"
 #include "cluster/probe.h"
 #include "cluster/members.h"
@@ -141,7 +140,7 @@ void cluster_fetch_cancel(struct cluster *cluster, struct cluster_reader *reader
 /* Whether the cloud that this node reads has OBJECT's bytes, as its row says; and where. */
 bool cluster_cloud_of(const struct cluster *cluster, const struct object *object,
                       struct cluster_cloud *out);
-/* The cloud behind this node's breaker, for whatever else is asked of it until cluster_stop, and
+/* The cloud behind cluster_cloud_gate, for whatever else is asked of it until cluster_stop, and
  * what the keys begin with that are made there. NULL: there is none. */
 struct cloud *cluster_cloud(const struct cluster *cluster);
 const char *cluster_cloud_prefix(const struct cluster *cluster);
@@ -265,7 +264,6 @@ struct cluster_cloud_stats {
     uint64_t failures;  /* not reached, or cut off */
     uint64_t misses;    /* the cloud has something else there than the row says, or nothing */
     uint64_t wrong;     /* whole bodies whose SHA-256 was wrong */
-    struct cloud_guard_stats guard;
 };
 
 struct cluster_stats {

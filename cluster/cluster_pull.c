@@ -441,6 +441,7 @@ void pull_data(void *arg, uint64_t number, uint64_t offset, const void *bytes, s
 
     (void)from;
     assert(reader && offset == reader->ask->at);
+    reader->from_cloud |= reader->ask->source == PULL_DELEGATE; /* which has it from there */
     reader->ask->at += len;
     reader->data(reader, offset, bytes, len);
 }
@@ -530,6 +531,4 @@ void pull_stats(struct cluster *cluster, struct cluster_cloud_stats *out)
         .misses = atomic_load_explicit(&cluster->cloud_counts.misses, memory_order_relaxed),
         .wrong = atomic_load_explicit(&cluster->cloud_counts.wrong, memory_order_relaxed),
     };
-    if (cluster->cloud)
-        cloud_guard_stats(cluster->cloud, &out->guard);
 }

@@ -517,7 +517,7 @@ static enum phase after_head(struct upload *u, int rc)
 
 static enum phase after_put(struct upload *u, int rc)
 {
-    if (rc == ERR_MISMATCH || atomic_load(&u->read_rc) == ERR_CORRUPT) {
+    if (rc && atomic_load(&u->read_rc) == ERR_CORRUPT) {
         /* The copy here is not what it should be: it is replaced by another node's. */
         journal_found_damaged(u->host->journal, u->object);
         return end(u, OWED_FAILED, ERR_CORRUPT);

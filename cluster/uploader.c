@@ -52,6 +52,7 @@ struct line {
 struct new_item {
     struct id128 id;
     uint64_t size;
+    bool own;
 };
 
 struct uploader {
@@ -116,11 +117,11 @@ void uploader_poke(struct uploader *uploader)
         queue_wake(uploader->woken);
 }
 
-void uploader_new(struct uploader *u, const struct object *object)
+void uploader_new(struct uploader *u, const struct object *object, bool own)
 {
     (void)pthread_mutex_lock(&u->lock);
     if (u->new_count < LIMIT_NEWS) /* else the sweep finds it */
-        u->new[u->new_count++] = (struct new_item){object->id, object->size};
+        u->new[u->new_count++] = (struct new_item){object->id, object->size, own};
     (void)pthread_mutex_unlock(&u->lock);
 }
 
@@ -159,7 +160,7 @@ static void take_news(struct uploader *u)
     for (size_t i = 0; i < count; i++) {
         int rc = 0;
 
-        owed_new(u->owed, OUTBOX_UPLOAD, &new[i].id, new[i].size);
+        owed_new(u->owed, OUTBOX_UPLOAD, &new[i].id, new[i].size, new[i].own);
         /* It is not even begun soon. What cannot be read, a walk finds. */
         if (is_slow(u))
             rc = seconds_look(u->seconds, u->host.reader, &new[i].id);

@@ -62,9 +62,9 @@ void uploader_destroy(struct uploader **uploader);
 
 /* The journal has news: something may be owed. */
 void uploader_poke(struct uploader *uploader);
-/* OBJECT's body has become owed by a change of this node's, and somebody may wait for it. As poke,
- * which has to follow. */
-void uploader_new(struct uploader *uploader, const struct object *object);
+/* OBJECT's body, which is here, has become owed, and somebody may wait for it; OWN: by a put of
+ * this node's. As poke, which has to follow. */
+void uploader_new(struct uploader *uploader, const struct object *object, bool own);
 /* NODE has journaled something about the cloud. As poke. */
 void uploader_moved(struct uploader *uploader, const struct id128 *node);
 

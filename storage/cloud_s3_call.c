@@ -79,17 +79,17 @@ void s3_call_start(struct s3_call *call)
     begin_try(call);
 }
 
-static uint32_t pause_after(struct s3 *s3, unsigned tries)
+uint32_t s3_pause_ms(struct s3 *s3, unsigned tries)
 {
     uint64_t bound = (uint64_t)S3_BACKOFF_MS << (tries > 10 ? 10 : tries > 0 ? tries - 1 : 0);
 
     return (uint32_t)s3_random(s3, bound < S3_BACKOFF_MAX_MS ? bound : S3_BACKOFF_MAX_MS);
 }
 
-void s3_call_start_later(struct s3_call *call, unsigned tries)
+void s3_call_start_later(struct s3_call *call, uint32_t pause_ms)
 {
     reset(call);
-    call->due_ms = call->s3->now_ms + pause_after(call->s3, tries);
+    call->due_ms = call->s3->now_ms + pause_ms;
     move(call, &call->s3->resting);
 }
 
@@ -292,7 +292,7 @@ static bool may_try_again(struct s3_call *call, uint32_t *pause_ms)
     const struct s3_verdict *verdict = &call->verdict;
 
     *pause_ms = 0;
-    if (call->given || verdict->rc == 0)
+    if (call->given || call->last || verdict->rc == 0)
         return false;
     if (verdict->again == S3_REGION)
         return learn_region(call);
@@ -307,7 +307,7 @@ static bool may_try_again(struct s3_call *call, uint32_t *pause_ms)
         return false;
     if (verdict->wait_ms > S3_PATIENCE_MS)
         return false;
-    *pause_ms = verdict->wait_ms + pause_after(s3, call->tries);
+    *pause_ms = verdict->wait_ms + s3_pause_ms(s3, call->tries);
     return true;
 }
 

@@ -259,6 +259,17 @@ static void seed_events(void)
     };
     static const struct event_item items[2] = {{.id = {{1}}}, {.id = {{2}}}};
 
+    struct event purged = event_of(EVENT_CLOUD);
+    struct buf bytes = {0};
+
+    fill(&purged, items);
+    purged.fields = EVENT_HAS_CLOUD;
+    purged.cloud_state = CLOUD_PURGED;
+    purged.removed = (struct reg){77, {{3}}};
+    event_encode(&bytes, &purged);
+    CHECK(buf_check(&bytes) == 0);
+    seed("event", "cloud-purged", bytes.data, bytes.len);
+    buf_release(&bytes);
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         struct event event = event_of(all[i].kind);
         struct buf out = {0};
