@@ -490,7 +490,6 @@ static enum phase note_it(struct upload *u, const uint8_t *sha256)
     return NOTE;
 }
 
-/* What is there stays in doubt until the row says so: it is looked at again. */
 static enum phase after_head(struct upload *u, int rc)
 {
     const struct object *object = u->object;
@@ -510,7 +509,7 @@ static enum phase after_head(struct upload *u, int rc)
     if (u->found && u->found_sha &&
         (same || (object->flags & OBJECT_PUT) == 0 || object->flags & OBJECT_DELETED))
         return note_it(u, u->found_sha256);
-    u->removes = object_removes(object);
+    /* It has not got these bytes, as far as was known of uploads before it was asked. */
     u->state = CLOUD_PURGED;
     return NOTE;
 }
@@ -698,6 +697,7 @@ int upload_create(struct upload **out, const struct upload_host *host, enum outb
     if (!u->object)
         goto out;
     memcpy(u->sha256, object->sha256, SHA256_BYTES);
+    u->removes = object_removes(object);
     if (kind == OUTBOX_PURGE)
         (void)remove_it(u);
     rc = make_keys(u);

@@ -308,18 +308,21 @@ static int put_owed(struct journal *journal, const struct entry *entry)
     return rc;
 }
 
-/* What this node began to upload, and has not said the end of. Cleaning may have brought the
+/* What this node began to upload, and has not said the end of; and where different bytes were
+ * uploaded, so that it is not known which of them are there. Cleaning may have brought the
  * beginning behind the end: what the row knows came later. */
-static int put_begun(struct journal *journal, const struct entry *entry)
+static int put_begun(struct journal *journal, const struct entry *entry, bool own)
 {
     const struct object *object = entry->object;
+    const uint32_t purged = OBJECT_DELETED | OBJECT_PURGED;
     bool begins = entry->cloud_state == CLOUD_STARTED;
 
-    if (entry->cloud_state == CLOUD_MARKED ||
-        (begins && (object->uploaded_at.stamp > entry->stamp || object->flags & OBJECT_PURGED)))
+    if (!entry->cloud_clash && (!own || entry->cloud_state == CLOUD_MARKED ||
+                                (begins && (object->uploaded_at.stamp > entry->stamp ||
+                                            (object->flags & purged) == purged))))
         return 0;
     return db_outbox_set(journal->applier.db, OUTBOX_BEGUN, &object->id, object->size,
-                         hlc_wall_ms(entry->stamp), begins);
+                         hlc_wall_ms(entry->stamp), begins || entry->cloud_clash);
 }
 
 static int put_row(struct journal *journal, const struct entry *entry)
@@ -362,8 +365,9 @@ int applier_put(struct journal *journal, const struct entry *entry)
         rc = db_restate_set(a->db, &entry->restated, entry->restated_seq + 1);
     if (rc == 0 && entry->object)
         rc = put_row(journal, entry);
-    if (rc == 0 && added && entry->kind == EVENT_CLOUD && id_equal(&entry->node, &journal->node))
-        rc = put_begun(journal, entry);
+    bool own = added && entry->kind == EVENT_CLOUD && id_equal(&entry->node, &journal->node);
+    if (rc == 0 && entry->object && (own || entry->cloud_clash))
+        rc = put_begun(journal, entry, own);
     if (rc == 0 && (added || entry->is_merge) && entry->also_put)
         rc = put_implied_hold(journal, entry);
     if (rc == 0 && entry->object)

@@ -291,7 +291,7 @@ static int decide_cloud(struct decision *out, const struct object *row,
         return ERR_NOT_FOUND;
     if (request->cloud_state == CLOUD_STARTED)
         rc = decide_started(row, request, &needless);
-    else if (request->cloud_state != CLOUD_UPLOADED && !(row->flags & OBJECT_DELETED))
+    else if (request->cloud_state == CLOUD_MARKED && !(row->flags & OBJECT_DELETED))
         rc = ERR_CONFLICT;
     if (request->cloud_state == CLOUD_MARKED)
         needless = row->flags & OBJECT_MARKED;

@@ -211,6 +211,17 @@ static void note_also_put(struct entry *entry, const struct object *before,
     entry->also_put_at = order > 0 ? before->put_at : at;
 }
 
+/* Two uploads of different bytes: each may have come last to the cloud, whichever was journaled
+ * later. */
+static bool clashes(const struct object *object, const uint8_t *uploaded)
+{
+    static const uint8_t none[SHA256_BYTES];
+
+    return object && memcmp(object->uploaded_sha256, none, SHA256_BYTES) != 0 &&
+           memcmp(uploaded, none, SHA256_BYTES) != 0 &&
+           memcmp(object->uploaded_sha256, uploaded, SHA256_BYTES) != 0;
+}
+
 static int fold_row(struct entry *entry, const struct object *before, const struct event *event,
                     const void *raw, size_t raw_bytes, const struct record_header *header,
                     const struct place *place, const struct id128 *self)
@@ -222,6 +233,8 @@ static int fold_row(struct entry *entry, const struct object *before, const stru
     note_also_put(entry, before, event);
     drop_body(entry->object, event, raw, raw_bytes, header, place, self);
     take_body(entry->object, before, event, raw, raw_bytes, header, place);
+    if (event->kind == EVENT_CLOUD && event->cloud_state == CLOUD_UPLOADED)
+        entry->cloud_clash = clashes(before, event->sha256);
     rc = fold_loser(entry, before, event, header, place);
     return rc ? rc : fold_changes(entry, before);
 }
@@ -243,6 +256,7 @@ int fold_changes(struct entry *entry, const struct object *before)
     entry->place_taken = !place_is_none(&entry->object->place) &&
                          !(before && place_equal(&before->place, &entry->object->place));
     bool owed = before && object_owed_here(before);
+    entry->cloud_clash |= clashes(before, entry->object->uploaded_sha256);
     entry->owed_after = object_owed_here(entry->object);
     entry->owed_changed =
         owed != entry->owed_after || (owed && before->size != entry->object->size);

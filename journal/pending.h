@@ -37,6 +37,7 @@ struct entry {
     bool adds_event;  /* false for moves */
     uint32_t kind;    /* of the event */
     uint8_t cloud_state; /* … and of a cloud event */
+    bool cloud_clash;    /* other bytes than those that are known were uploaded, too */
     bool is_covered;     /* by a snapshot that comes after it: fold_is_covered */
     struct id128 origin, node;
     uint64_t seq;

@@ -567,7 +567,6 @@ static void what_has_lost_its_sense_is_not_begun(void **state)
     assert_int_equal(cloud(nodes->a, 9, CLOUD_STARTED), ERR_NOT_FOUND);
     assert_int_equal(put_level(nodes->a, 1, 1), 0);
     assert_int_equal(cloud(nodes->a, 1, CLOUD_MARKED), ERR_CONFLICT);
-    assert_int_equal(cloud(nodes->a, 1, CLOUD_PURGED), ERR_CONFLICT);
     assert_int_equal(cloud(nodes->a, 1, CLOUD_UPLOADED), 0);
     uint64_t events = events_of(nodes->a);
     assert_int_equal(commit(nodes->a, &started), 0);
