@@ -367,18 +367,16 @@ static unsigned outbox_copies(const struct cluster_config *config)
 
 static int open_uploader(struct cluster *cluster, const struct cluster_config *config)
 {
-    int rc = cloud_gate_create(&cluster->cloud_gate, config->env);
     const struct uploader_config uploader = {.journal = cluster->journal,
                                              .cluster = cluster,
                                              .copies = cluster->copies,
                                              .env = cluster->env,
-                                             .cloud = config->cloud,
-                                             .gate = cluster->cloud_gate,
+                                             .cloud = cluster->cloud,
                                              .prefix = config->cloud_prefix,
                                              .outbox_copies = outbox_copies(config),
                                              .writeback = config->writeback};
 
-    return rc ? rc : uploader_create(&cluster->uploader, &uploader);
+    return uploader_create(&cluster->uploader, &uploader);
 }
 
 int cluster_open(struct cluster **out, const struct cluster_config *config, char *message,
@@ -458,7 +456,6 @@ void cluster_close(struct cluster **cluster_ptr)
     assert(!cluster->running);
     drainer_destroy(&cluster->drainer);
     uploader_destroy(&cluster->uploader);
-    cloud_gate_destroy(&cluster->cloud_gate);
     replicator_destroy(&cluster->replicator);
     copies_destroy(&cluster->copies);
     pool_stop(&cluster->pool);
@@ -536,11 +533,6 @@ bool cluster_is_alone(struct cluster *cluster)
 struct copies *cluster_copies(struct cluster *cluster)
 {
     return cluster->copies;
-}
-
-struct cloud_gate *cluster_cloud_gate(struct cluster *cluster)
-{
-    return cluster->cloud_gate;
 }
 
 struct uploader *cluster_uploader(struct cluster *cluster)

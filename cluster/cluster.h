@@ -21,7 +21,6 @@
 #include "journal/journal.h"
 #include "storage/cloud.h"
 
-struct cloud_gate;
 struct cluster;
 struct cluster_member;
 struct uploader;
@@ -296,8 +295,7 @@ bool cluster_is_alone(struct cluster *cluster);
 
 /* Who waits for copies of a body; NULL where nobody can. */
 struct copies *cluster_copies(struct cluster *cluster);
-/* The breaker before the cloud, and who uploads to it; NULL: there is none. */
-struct cloud_gate *cluster_cloud_gate(struct cluster *cluster);
+/* Who uploads to the cloud; NULL: there is none. */
 struct uploader *cluster_uploader(struct cluster *cluster);
 
 /* How this node stands, as of some tens of milliseconds ago. Any thread; they take no lock. */
