@@ -308,26 +308,13 @@ static int put_owed(struct journal *journal, const struct entry *entry)
     return rc;
 }
 
-/* Whose run ORIGIN is: this node's. */
-static bool is_own(struct journal *journal, const struct id128 *origin)
-{
-    const struct applier *a = &journal->applier;
-
-    for (size_t i = a->origin_count; i-- > 0;)
-        if (id_equal(&a->origins[i].origin, origin))
-            return id_equal(&a->origins[i].node, &journal->node);
-    return false;
-}
-
-/* Another node has uploaded other bytes to where this one has, and neither may have known of it:
- * what is there by now is looked at as after a crash. */
+/* Two nodes have uploaded different bytes to one place, and neither may have known of the other:
+ * which of them are there is looked at as after a crash, by every node, whoever is still alive. */
 static int put_doubt(struct journal *journal, const struct entry *entry)
 {
     const struct object *object = entry->object;
 
-    if (!entry->doubt.stamp || !is_own(journal, &entry->doubt.origin) ||
-        (entry->is_merge ? is_own(journal, &object->uploaded_at.origin)
-                         : id_equal(&entry->node, &journal->node)))
+    if (!entry->doubt.stamp)
         return 0;
     return db_outbox_set(journal->applier.db, OUTBOX_BEGUN, &object->id, object->size,
                          hlc_wall_ms(entry->stamp), true);
