@@ -71,8 +71,7 @@ endif
 
 # CFLAGS and LDFLAGS stay the user's.
 ALL_CFLAGS := -std=gnu11 $(OPTIMIZE) $(HARDEN) $(WARNINGS) $(DEFINES) $(INCLUDES) -pthread $(CFLAGS)
-LIBS       := -lsqlite3 -lssl -lcrypto -lxxhash -ljansson -lmsgpackc -lzmq -lpthread
-CTL_LIBS   := -lcurl
+LIBS       := -lsqlite3 -lssl -lcrypto -lxxhash -ljansson -lmsgpackc -lzmq -lcurl -lexpat -lpthread
 
 # --- building ------------------------------------------------------------------------------------
 
@@ -119,7 +118,7 @@ $(NODE): $(call OBJ,$(NODE_SRC) $(BOTH_SRC)) $(LIB) $(BUILD)/sources
 
 $(CTL): $(call OBJ,$(CTL_SRC) $(BOTH_SRC)) $(LIB) $(BUILD)/sources
 	@echo '  LINK  $@'
-	@$(CC) $(LINK) $(LDFLAGS) -o $@ $(filter %.o,$^) $(LIB) $(LIBS) $(CTL_LIBS)
+	@$(CC) $(LINK) $(LDFLAGS) -o $@ $(filter %.o,$^) $(LIB) $(LIBS)
 
 $(BUILD)/unit/%_test: $(BUILD)/obj/tests/unit/%_test.o $(call OBJ,$(HELP_SRC)) $(LIB)
 	@mkdir -p $(@D)
@@ -157,6 +156,17 @@ $(BUILD)/feature/obj/%.o: %.c $(BUILD)/flags
 $(FEATURE): $(FEATURE_OBJ) $(call OBJ,$(NODE_SRC) $(BOTH_SRC)) $(LIB) $(BUILD)/sources
 	@echo '  LINK  $@'
 	@$(CC) $(LINK) $(LDFLAGS) -o $@ $(filter %.o,$^) $(LIB) $(LIBS)
+
+# Drives the cloud's backends for tests in Python.
+DRIVE    := $(BUILD)/cloud_drive
+C_FILES  += $(wildcard tests/tools/*.c)
+
+$(DRIVE): $(call OBJ,tests/tools/cloud_drive.c) $(LIB)
+	@echo '  LINK  $@'
+	@$(CC) $(LINK) $(LDFLAGS) -o $@ $(filter %.o,$^) $(LIB) $(LIBS)
+
+.PHONY: cloud-drive
+cloud-drive: $(DRIVE)
 
 .PHONY: feature-build
 feature-build: $(FEATURE) ## build build/feature/objstore: this node with an event kind more
@@ -222,7 +232,7 @@ build/mutants/ready: tests/requirements-mutants.txt
 	@$(PYTHON) -m venv build/mutants && build/mutants/bin/pip -q install -r $<
 	@touch $@
 
-integration: build feature-build $(VENV)/ready ## run the integration tests; ONE=expression picks some
+integration: build feature-build $(DRIVE) $(VENV)/ready ## run the integration tests; ONE=expression picks some
 	@scripts/run-integration.sh $(BUILD) $(VENV) $(if $(ONE),-k '$(ONE)')
 
 test: ## set up, build, run every test
@@ -300,7 +310,7 @@ fuzz-seeds: $(BUILD)/fuzz-seeds ## write the generated part of the fuzzers' corp
 # tests/fault makes the k-th call of the allocator, of SQLite, on files or on sockets fail. The linker
 # gives it those calls of the library: each __wrap_NAME in it is one.
 FAULT_SRC   := $(wildcard tests/fault/*.c)
-FAULT_PARTS := $(FAULT_SRC) cmd/node.c cmd/gate.c cmd/options.c cmd/options_table.c $(BOTH_SRC)
+FAULT_PARTS := $(FAULT_SRC) cmd/node.c cmd/node_cloud.c cmd/gate.c cmd/options.c cmd/options_table.c $(BOTH_SRC)
 C_FILES     += $(FAULT_SRC)
 H_FILES     += $(wildcard tests/fault/*.h)
 

@@ -608,6 +608,7 @@ static void dispatch(struct cluster *cluster, const struct link_from *from,
         serve_message(cluster->serve, message, now_ms);
         return;
     case WIRE_BODY_DATA:
+    case WIRE_BODY_COMING:
         fetch_message(cluster->fetches, message, now_ms);
         return;
     case WIRE_BODY_END:

@@ -77,6 +77,8 @@ enum wire_type {
     WIRE_ROW = 66,
 
     WIRE_PACK = 80, /* several small messages */
+
+    WIRE_BODY_COMING = 100, /* from the delegate: I am about it, be patient */
 };
 
 /* What a node knows, in few bytes: equal summaries, equal states. */
@@ -156,7 +158,7 @@ enum wire_end {
     WIRE_END_CANCEL = 6,  /* body, from the asker */
 };
 
-/* WIRE_SYNC_MORE, WIRE_SYNC_CREDIT, WIRE_SYNC_END; WIRE_BODY_CREDIT, WIRE_BODY_END;
+/* WIRE_SYNC_MORE, WIRE_SYNC_CREDIT, WIRE_SYNC_END; WIRE_BODY_CREDIT, WIRE_BODY_END, WIRE_BODY_COMING;
  * WIRE_MERGE_CREDIT, WIRE_MERGE_END. */
 struct wire_flow {
     uint64_t session; /* or transfer; 0 in SYNC_CREDIT and SYNC_END: about pushes */
@@ -172,6 +174,8 @@ struct wire_body_ask {
     uint64_t offset, length; /* the sum fits 64 bits; length UINT64_MAX: to the end */
     uint64_t credit_bytes;
     uint8_t background; /* replication: gives way to what clients wait for */
+    /* Appended: 0 where it is not sent. */
+    uint8_t delegated; /* whoever lacks it fetches it from the cloud, and asks no node for that */
 };
 
 /* WIRE_BODY_DATA. `sum`: XXH3-64 of data, since blocks are checked on every way; by the receiver,

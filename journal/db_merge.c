@@ -28,7 +28,8 @@
 #define SOFT_BYTES                                                                                 \
     (SNAPSHOT_CHUNK_BYTES - 32 * KIB) /* from here on a chunk takes no further id: any row, and    \
                                          whoever holds it, still fits */
-#define FACT_FLAGS ((uint32_t)(OBJECT_PUT | OBJECT_DELETED | OBJECT_CLOUD))
+#define FACT_FLAGS                                                                                 \
+    ((uint32_t)(OBJECT_PUT | OBJECT_DELETED | OBJECT_CLOUD | OBJECT_PURGE | OBJECT_MARKED))
 
 const struct id128 db_last_id = {{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
                                   0xff, 0xff, 0xff, 0xff, 0xff}};

@@ -6,6 +6,9 @@ build=$1 venv=$2
 shift 2
 
 mkdir -p "$build/results"
+# The S3 server of the cloud's tests; without it they are skipped.
+VERSITYGW_BIN=${VERSITYGW_BIN:-$(scripts/versitygw.sh || true)}
+export VERSITYGW_BIN
 xml=$build/results/integration.xml
 rm -f "$xml"
 "$venv/bin/python" -B -m pytest -p no:cacheprovider -q -ra --junitxml="$xml" tests/integration \

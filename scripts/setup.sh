@@ -7,7 +7,7 @@ set -eu
 packages_of() {
     case $1 in
     build) echo gcc libc6-dev make libsqlite3-dev libssl-dev libxxhash-dev \
-        libjansson-dev libmsgpack-dev libzmq3-dev node-llhttp libcurl4-openssl-dev curl ;;
+        libjansson-dev libmsgpack-dev libzmq3-dev node-llhttp libcurl4-openssl-dev libexpat1-dev curl ;;
     test) echo libcmocka-dev curl bash util-linux mount python3 python3-venv ;;
     lint) echo clang clang-format clang-tidy cppcheck libclang-rt-14-dev ;;
     bench) echo wrk nginx-light python3 python3-venv ;;

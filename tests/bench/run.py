@@ -14,6 +14,7 @@ import shutil
 import signal
 import sys
 
+import case_cloud
 import case_cluster
 import case_compact
 import case_replicate
@@ -46,6 +47,11 @@ CASES = {
     "cluster-body": case_cluster.body,
     "cluster-replicate": case_replicate.replicate,
     "cluster-probes": case_probe.probes,
+    "cloud-put": case_cloud.put,
+    "cloud-cold": case_cloud.cold,
+    "cloud-range": case_cloud.range_of_huge,
+    "cloud-crowd": case_cloud.crowd,
+    "cloud-drain": case_cloud.drain,
 }
 DATA = tools.TOP / "build/bench-data"
 
