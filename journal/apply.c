@@ -341,6 +341,7 @@ static int put_begun(struct journal *journal, const struct entry *entry)
     const struct object *object = entry->object;
     bool begins = entry->cloud_state == CLOUD_STARTED;
 
+    assert(object); /* of every event about the cloud */
     if (entry->cloud_state == CLOUD_MARKED || (begins && object->uploaded_at.stamp > entry->stamp &&
                                                is_own(journal, &object->uploaded_at.origin)))
         return 0;
