@@ -321,14 +321,16 @@ static int put_doubt(struct journal *journal, const struct entry *entry)
 }
 
 /* What this node began to upload, and has not said the end of. Cleaning may have brought the
- * beginning behind the end: what the row knows came later. */
+ * beginning behind the end: an upload of ours that the row knows came later. (Of a purge it does
+ * not know when it was said: after such a rebuild the uploader looks once more.) */
 static int put_begun(struct journal *journal, const struct entry *entry)
 {
     const struct object *object = entry->object;
     bool begins = entry->cloud_state == CLOUD_STARTED;
 
-    if (entry->cloud_state == CLOUD_MARKED ||
-        (begins && (object->uploaded_at.stamp > entry->stamp || object->flags & OBJECT_PURGED)))
+    assert(object); /* of every event about the cloud */
+    if (entry->cloud_state == CLOUD_MARKED || (begins && object->uploaded_at.stamp > entry->stamp &&
+                                               is_own(journal, &object->uploaded_at.origin)))
         return 0;
     return db_outbox_set(journal->applier.db, OUTBOX_BEGUN, &object->id, object->size,
                          hlc_wall_ms(entry->stamp), begins);
