@@ -135,6 +135,13 @@ $(CLSIM): $(call OBJ,$(CLSIM_SRC) $(CLSIM_PARTS)) $(LIB)
 	@echo '  LINK  $@'
 	@$(CC) $(LINK) $(LDFLAGS) -o $@ $(filter %.o,$^) $(LIB) $(LIBS)
 
+# What `make bench` needs of the library's; its other tools stand alone (tests/bench/tools.py).
+DIFFER := $(BUILD)/bench/differ
+$(DIFFER): $(BUILD)/obj/tests/bench/differ.o $(LIB)
+	@mkdir -p $(@D)
+	@echo '  LINK  $@'
+	@$(CC) $(LINK) $(LDFLAGS) -o $@ $(filter %.o,$^) $(LIB) $(LIBS)
+
 # The node with a feature level and an event kind more, for a test of what differing nodes do
 # together: the few sources that speak of levels, compiled anew, before the library.
 FEATURE     := $(BUILD)/feature/objstore
@@ -249,7 +256,7 @@ coverage: ## run all tests and print the line coverage (at least 85 %)
 
 bench: ## measure side by side with nginx (minutes; not a test); ONE=case,… picks
 	@scripts/setup.sh build test bench
-	@$(MAKE) --no-print-directory build $(VENV)/ready
+	@$(MAKE) --no-print-directory build $(DIFFER) $(VENV)/ready
 	@$(VENV)/bin/python tests/bench/run.py $(if $(ONE),--only $(ONE)) $(BENCH)
 
 $(VENV)/ready: tests/requirements.txt
@@ -303,7 +310,7 @@ fuzz-seeds: $(BUILD)/fuzz-seeds ## write the generated part of the fuzzers' corp
 # tests/fault makes the k-th call of the allocator, of SQLite, on files or on sockets fail. The linker
 # gives it those calls of the library: each __wrap_NAME in it is one.
 FAULT_SRC   := $(wildcard tests/fault/*.c)
-FAULT_PARTS := $(FAULT_SRC) cmd/node.c cmd/gate.c cmd/options.c cmd/options_table.c $(BOTH_SRC)
+FAULT_PARTS := $(FAULT_SRC) cmd/node.c cmd/node_cloud.c cmd/gate.c cmd/options.c cmd/options_table.c $(BOTH_SRC)
 C_FILES     += $(FAULT_SRC)
 H_FILES     += $(wildcard tests/fault/*.h)
 

@@ -12,12 +12,16 @@
 
 #include <assert.h>
 
-/* Copies that a body owed to the cloud should have, ours included. */
-#define OUTBOX_COPIES 2
-
 #define ADD(out, literal) buf_add(out, literal, sizeof(literal) - 1)
 
-struct replicas document_replicas(const struct object *object, const struct db_copies *copies)
+/* OBJECT may be older than COPIES. */
+static bool owes_upload(const struct object *object, const struct db_copies *copies)
+{
+    return object_owes_upload(object) && !copies->uploaded;
+}
+
+struct replicas document_replicas(const struct object *object, const struct db_copies *copies,
+                                  unsigned outbox_copies)
 {
     struct replicas replicas = {0, 0};
 
@@ -25,8 +29,8 @@ struct replicas document_replicas(const struct object *object, const struct db_c
         return replicas;
     replicas.have = copies->held;
     replicas.want = object->level == 2 && copies->members > 1 ? copies->members : 1;
-    if (object_owes_upload(object) && replicas.want < OUTBOX_COPIES)
-        replicas.want = OUTBOX_COPIES;
+    if (owes_upload(object, copies) && replicas.want < outbox_copies)
+        replicas.want = outbox_copies;
     return replicas;
 }
 
@@ -50,10 +54,8 @@ void document_time(struct buf *out, uint64_t unix_ms)
     buf_add(out, text, DATE_RFC3339_BYTES);
 }
 
-static void add_pending(struct buf *out, const struct object *object, struct replicas replicas)
+static void add_pending(struct buf *out, bool upload, struct replicas replicas)
 {
-    bool upload = object_owes_upload(object);
-
     ADD(out, ",\"pending\":[");
     if (upload)
         ADD(out, "\"cloud\"");
@@ -65,11 +67,12 @@ static void add_pending(struct buf *out, const struct object *object, struct rep
     buf_char(out, ']');
 }
 
-void document_render(struct buf *out, const struct object *object, const struct db_copies *copies)
+void document_render(struct buf *out, const struct object *object, const struct db_copies *copies,
+                     unsigned outbox_copies)
 {
     bool deleted = object->flags & OBJECT_DELETED;
     struct text name = object_name(object), user_meta = object_user_meta(object);
-    struct replicas replicas = document_replicas(object, copies);
+    struct replicas replicas = document_replicas(object, copies, outbox_copies);
     uint64_t ms = hlc_wall_ms(deleted ? object->deleted_at : object->put_at.stamp);
     char id[ULID_TEXT_BYTES + 1], sha256_hex[2 * SHA256_BYTES + 1] = "";
 
@@ -106,6 +109,6 @@ void document_render(struct buf *out, const struct object *object, const struct 
     ADD(out, ",\"want\":");
     document_number(out, replicas.want);
     buf_char(out, '}');
-    add_pending(out, object, replicas);
+    add_pending(out, owes_upload(object, copies), replicas);
     ADD(out, "}\n");
 }

@@ -6,15 +6,17 @@
 #include "journal/db_peers.h"
 #include "journal/object.h"
 
-/* Durable copies there are and should be: at level 2 as many as members, else one; two while the
- * cloud is owed the body. COPIES: as counted, or as known. */
+/* Durable copies there are and should be: at level 2 as many as members, else one; OUTBOX_COPIES at
+ * least while the cloud is owed the body. COPIES: as counted, or as known. */
 struct replicas {
     unsigned have, want;
 };
-struct replicas document_replicas(const struct object *object, const struct db_copies *copies);
+struct replicas document_replicas(const struct object *object, const struct db_copies *copies,
+                                  unsigned outbox_copies);
 
 /* Append OBJECT's document as one line of JSON, with a newline. */
-void document_render(struct buf *out, const struct object *object, const struct db_copies *copies);
+void document_render(struct buf *out, const struct object *object, const struct db_copies *copies,
+                     unsigned outbox_copies);
 
 /* Append NUMBER in decimal. */
 void document_number(struct buf *out, uint64_t number);

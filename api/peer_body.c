@@ -95,6 +95,14 @@ static void add_waiter(struct peer_body *body, struct peer_waiter *waiter)
     body->waiters_end = &waiter->next;
 }
 
+static void wake(struct peer_waiter *waiter)
+{
+    if (waiter->http)
+        http_post(waiter->http, waiter->run);
+    else
+        waiter->wake(waiter);
+}
+
 /* The fetch is over: the first waiter goes on with it. */
 static void conclude(struct peer_body *body, int rc)
 {
@@ -105,7 +113,7 @@ static void conclude(struct peer_body *body, int rc)
     struct peer_waiter *first = body->waiters;
     (void)pthread_mutex_unlock(&bodies->lock);
     assert(first);
-    http_post(first->http, first->run);
+    wake(first);
     peer_body_release(&body);
 }
 
@@ -201,7 +209,7 @@ static int verify(const struct peer_body *body)
     sha256(body->bytes, body->size, digest);
     if (memcmp(digest, body->sha256, SHA256_BYTES) == 0)
         return 0;
-    store_fetch_misfit(body->bodies->store, &body->id);
+    store_fetch_misfit(body->bodies->store, &body->id, &body->reader);
     return ERR_CORRUPT;
 }
 
@@ -228,7 +236,7 @@ int peer_body_settle(struct peer_body *body, struct peer_waiter *waiter,
     (void)pthread_mutex_unlock(&bodies->lock);
     for (struct peer_waiter *next, *other = waiter->next; other; other = next) {
         next = other->next; /* OTHER may be gone once it is posted */
-        http_post(other->http, other->run);
+        wake(other);
     }
     return body->rc;
 }
@@ -308,6 +316,12 @@ const uint8_t *peer_body_bytes(const struct peer_body *body)
 {
     assert(body->rc == 0);
     return body->bytes;
+}
+
+bool peer_body_from_cloud(const struct peer_body *body)
+{
+    assert(body->rc == 0);
+    return body->reader.from_cloud;
 }
 
 void peer_body_release(struct peer_body **body)

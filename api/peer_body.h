@@ -17,6 +17,8 @@ struct peer_waiter {
     struct peer_waiter *next;
     struct http_request *http;
     void (*run)(struct http_request *http); /* posted when the fetch is over */
+    /* Where HTTP is NULL, instead of RUN: called then, on any thread. It must not block. */
+    void (*wake)(struct peer_waiter *waiter);
 };
 
 int peer_bodies_create(struct peer_bodies **out, struct store *store) MUST_CHECK;
@@ -36,8 +38,8 @@ int peer_body_ask(struct peer_body **out, const struct ram_entry **entry,
 
 /*
  * The outcome; to be called once in WAITER's `run`. 0: the bytes are there, verified. Else as
- * cluster_reader's done, or cluster_fetch_start's refusal. The first waiter verifies, in its loop,
- * has KEEP called where the bytes fit, and then wakes the others: who asks from then on finds what
+ * cluster_reader's done, or cluster_fetch_start's refusal. The first waiter verifies, in its loop
+ * (or wherever it calls this), has KEEP called where the bytes fit, and then wakes the others: who asks from then on finds what
  * KEEP put into the RAM tier.
  */
 int peer_body_settle(struct peer_body *body, struct peer_waiter *waiter,
@@ -54,6 +56,8 @@ int peer_body_recall(struct peer_body **out, struct peer_bodies *bodies,
 void peer_body_keep(struct peer_body *body, uint64_t token);
 /* After a 0 of settle or recall, until the release. */
 const uint8_t *peer_body_bytes(const struct peer_body *body);
+/* Whether they came from the cloud just now. Likewise. */
+bool peer_body_from_cloud(const struct peer_body *body);
 void peer_body_release(struct peer_body **body);
 
 #endif

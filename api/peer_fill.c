@@ -11,7 +11,7 @@
  * it.
  *
  * A fill is in the table until it is over, or everybody has left: then the fetch is cancelled, and
- * who asks next begins anew.
+ * who asks next begins anew; unless the cloud has a copy and most of it has come.
  *
  * References: one of each who takes part, one of fetch and writer together, until the writer has
  * seen `done`.
@@ -28,6 +28,10 @@
 
 #define WRITERS 2
 #define PIECE   (4 * BLOCK_BYTES) /* written at once */
+
+/* Nobody waits for it any more: what comes of the cloud has a price, so it is brought to its end
+ * where that is near: so many bytes, or less than what is here. */
+#define FINISH_BYTES (32 * MIB)
 
 struct peer_fill {
     struct cluster_reader reader;
@@ -47,6 +51,7 @@ struct peer_fill {
     uint64_t came, taken, readable; /* bytes */
     bool working;                   /* the writer has it, or will soon */
     bool fetched;                   /* `done` was called */
+    bool from_cloud;                /* some of it */
     bool over;                      /* nothing changes any more, but who waits */
     int rc;                         /* why it failed */
     struct fill_waiter *waiters;
@@ -167,7 +172,10 @@ static void post_waiters(struct peer_fill *fill)
     unlock(fill);
     for (struct fill_waiter *next; ready; ready = next) {
         next = ready->next; /* READY may be gone once it is posted */
-        http_post(ready->http, ready->run);
+        if (ready->http)
+            http_post(ready->http, ready->run);
+        else
+            ready->wake(ready);
     }
 }
 
@@ -178,7 +186,7 @@ static int verify(struct peer_fill *fill)
     digest_final(fill->sha, digest);
     if (memcmp(digest, fill->origin.sha256, SHA256_BYTES) == 0)
         return 0;
-    store_fetch_misfit(fill->fills->store, &fill->origin.id);
+    store_fetch_misfit(fill->fills->store, &fill->origin.id, &fill->reader);
     return ERR_CORRUPT;
 }
 
@@ -284,6 +292,7 @@ static void on_data(struct cluster_reader *reader, uint64_t offset, const void *
     }
     lock(fill);
     fill->came += len;
+    fill->from_cloud |= reader->from_cloud;
     wake_writer(fill);
     unlock(fill);
 }
@@ -318,7 +327,7 @@ static int create(struct peer_fill **out, struct peer_fills *fills,
     struct store *store = fills->store;
     struct peer_fill *fill = calloc(1, sizeof *fill);
     uint64_t whole = (origin->size + BLOCK_BYTES - 1) / BLOCK_BYTES * BLOCK_BYTES;
-    uint64_t cap = whole < BODY_WINDOW_BYTES ? whole : BODY_WINDOW_BYTES;
+    uint64_t window = store_origin_window(origin), cap = whole < window ? whole : window;
 
     *out = NULL;
     if (!fill)
@@ -400,7 +409,7 @@ int peer_fill_wait(struct peer_fill *fill, struct fill_waiter *waiter, bool is_s
         assert(rc != 0);
     }
     if (rc == ERR_AGAIN && !fill->over) {
-        if (!is_suspended)
+        if (waiter->http && !is_suspended)
             http_suspend(waiter->http);
         waiter->next = fill->waiters;
         fill->waiters = waiter;
@@ -416,9 +425,25 @@ struct disk_copy *peer_fill_copy(const struct peer_fill *fill)
     return fill->copy;
 }
 
+bool peer_fill_from_cloud(struct peer_fill *fill)
+{
+    lock(fill);
+    bool from_cloud = fill->came > 0 && fill->from_cloud;
+    unlock(fill);
+    return from_cloud;
+}
+
 const struct store_origin *peer_fill_origin(const struct peer_fill *fill)
 {
     return &fill->origin;
+}
+
+/* With the lock held. */
+static bool is_worth_its_end(const struct peer_fill *fill)
+{
+    uint64_t left = fill->origin.size - fill->came;
+
+    return fill->origin.has_cloud && (left <= FINISH_BYTES || left <= fill->came);
 }
 
 void peer_fill_leave(struct peer_fill **fill_ptr)
@@ -433,7 +458,8 @@ void peer_fill_leave(struct peer_fill **fill_ptr)
     fill->followers--;
     lock(fill);
     /* What has come whole is worth its last steps. */
-    bool cancel = fill->followers == 0 && !fill->fetched && fill->rc == 0;
+    bool cancel =
+        fill->followers == 0 && !fill->fetched && fill->rc == 0 && !is_worth_its_end(fill);
     fill->rc = cancel ? ERR_CLOSED : fill->rc;
     unlock(fill);
     if (cancel)

@@ -20,6 +20,8 @@ struct fill_waiter {
     struct http_request *http;
     uint64_t end;
     void (*run)(struct http_request *http);
+    /* Where HTTP is NULL, instead of RUN: called then, on any thread. It must not block. */
+    void (*wake)(struct fill_waiter *waiter);
 };
 
 /* The store has a disk cache. */
@@ -44,6 +46,8 @@ int peer_fill_wait(struct peer_fill *fill, struct fill_waiter *waiter,
 
 /* Lent until the leave. The last block is written when all of the body is verified. */
 struct disk_copy *peer_fill_copy(const struct peer_fill *fill);
+/* Whether bytes of it came from the cloud, as far as it has come. */
+bool peer_fill_from_cloud(struct peer_fill *fill);
 const struct store_origin *peer_fill_origin(const struct peer_fill *fill);
 /* The last one to leave ends a fill that is not over. */
 void peer_fill_leave(struct peer_fill **fill);

@@ -49,6 +49,7 @@ struct peer_source {
     uint64_t begin, end; /* of the present range */
     uint64_t came;       /* bytes below are, or were, in the ring */
     uint64_t taken;      /* bytes below are out of it again */
+    bool from_cloud;     /* some of what came */
     bool over;           /* `done` was called, or no fetch has begun; then … */
     int rc;              /* … with this */
     enum wait wait;
@@ -122,6 +123,7 @@ static void on_data(struct cluster_reader *reader, uint64_t offset, const void *
     copy_in(source, offset, bytes, len);
     hold(source);
     source->came += len;
+    source->from_cloud |= reader->from_cloud;
     struct http_request *waiter = take_waiter(source, false);
     void (*run)(struct http_request *) = source->run;
     release(source);
@@ -200,8 +202,9 @@ static void report_end(const struct peer_source *source, uint64_t position, int 
     char id[ULID_TEXT_BYTES + 1];
 
     ulid_format(id, &source->origin.id);
-    log_warn("object %s: other nodes gave its body up to byte %llu of %llu only: %s", id,
-             (unsigned long long)position, (unsigned long long)source->origin.size, err_text(rc));
+    log_warn("object %s: other nodes, or the cloud, gave its body up to byte %llu of %llu only: %s",
+             id, (unsigned long long)position, (unsigned long long)source->origin.size,
+             err_text(rc));
 }
 
 /* All before POSITION was sent. */
@@ -253,7 +256,7 @@ static int verify(struct peer_source *source)
     hash_to(source, source->origin.size);
     digest_final(source->digest, digest);
     if (memcmp(digest, source->origin.sha256, SHA256_BYTES) != 0) {
-        store_fetch_misfit(source->store, &source->origin.id);
+        store_fetch_misfit(source->store, &source->origin.id, &source->reader);
         return ERR_CORRUPT;
     }
     source->verified = true;
@@ -359,16 +362,16 @@ static void close_source(struct http_source *it)
 /* ---- Life ---- */
 
 /* What the ring must hold: of the longest range what may come without being taken. */
-static uint64_t ring_bytes(const struct multipart *layout)
+static uint64_t ring_bytes(const struct store_origin *origin, const struct multipart *layout)
 {
-    uint64_t longest = 0;
+    uint64_t longest = 0, window = store_origin_window(origin);
 
     for (unsigned i = 0; i < layout->count; i++) {
         uint64_t len = layout->ranges[i].last - layout->ranges[i].first + 1;
 
         longest = len > longest ? len : longest;
     }
-    return longest < BODY_WINDOW_BYTES ? longest : BODY_WINDOW_BYTES;
+    return longest < window ? longest : window;
 }
 
 static bool is_whole(const struct multipart *layout, uint64_t size)
@@ -379,7 +382,7 @@ static bool is_whole(const struct multipart *layout, uint64_t size)
 int peer_source_create(struct http_source **out, struct store *store,
                        const struct store_origin *origin, struct multipart *layout)
 {
-    uint64_t cap = ring_bytes(layout);
+    uint64_t cap = ring_bytes(origin, layout);
 
     assert(cap > 0);
     int rc = ERR_NO_MEMORY;
@@ -432,6 +435,16 @@ int peer_source_state(struct http_source *http_source)
     int rc = source->came > source->begin ? 0 : source->rc;
     release(source);
     return rc;
+}
+
+bool peer_source_from_cloud(struct http_source *http_source)
+{
+    struct peer_source *source = (struct peer_source *)http_source;
+
+    hold(source);
+    bool from_cloud = source->from_cloud;
+    release(source);
+    return from_cloud;
 }
 
 void peer_source_close(struct http_source **source)

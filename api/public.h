@@ -23,6 +23,9 @@ struct public_config {
     enum anonymous anonymous;
     bool refuse_isolated; /* serve no objects while this node hears less than half of its cluster */
     unsigned loops;       /* the server's workers */
+    bool cloud;           /* there is one */
+    bool writeback;       /* puts do not wait for it */
+    unsigned outbox_copies; /* of a body while it is owed to the cloud: 1 or 2 */
 };
 
 int public_create(struct public_api **out, const struct public_config *config) MUST_CHECK;

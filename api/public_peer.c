@@ -1,5 +1,5 @@
 /*
- * GET of an object whose body is on other nodes only (or damaged here), after the look-up in
+ * GET of an object whose body is on other nodes or in the cloud only (or damaged here), after the look-up in
  * public_get.c has rendered the header lines and made the plan:
  *
  * - small: peer_body; out of the disk cache, or fetched whole, once for all who ask, and verified;
@@ -9,7 +9,7 @@
  * range, or what the cache has no room for, by itself (peer_source)
  *
  * Nobody has it or answers in time: 503 no_holder, as the object exists all the same. Nobody's copy
- * is good: 500 body_damaged.
+ * is good: 500 body_damaged. It is in the cloud, which does not answer: 503 cloud_unavailable.
  */
 #include "api/public_impl.h"
 
@@ -56,10 +56,12 @@ static void small_came(struct http_request *http)
     struct public_request *request = http_request_data(http);
     int rc = peer_body_settle(request->peer_body, &request->waiter, keep, request);
 
-    if (rc)
+    if (rc) {
         refuse(request, rc);
-    else
-        public_get_answer(request, peer_body_bytes(request->peer_body));
+        return;
+    }
+    request->is_fetched |= peer_body_from_cloud(request->peer_body);
+    public_get_answer(request, peer_body_bytes(request->peer_body));
 }
 
 /* Another request has brought it into the RAM tier just now. */
@@ -108,7 +110,16 @@ static int ask_small(struct public_request *request, const struct store_origin *
 static void answer_large(struct public_request *request)
 {
     bool part = request->plan.status == 206;
-    const struct buf *head = part ? &request->head : &request->base;
+    struct buf *head = part ? &request->head : &request->base;
+
+    public_get_say_fetched(request, head);
+    int rc = buf_check(head);
+    if (rc) {
+        request->source->close(request->source);
+        request->source = NULL;
+        refuse(request, rc);
+        return;
+    }
     const struct http_answer answer = {.status = request->plan.status,
                                        .head = head->data,
                                        .head_len = head->len,
@@ -129,6 +140,7 @@ static void large_comes(struct http_request *http)
         refuse(request, rc);
         return;
     }
+    request->is_fetched |= peer_source_from_cloud(request->source);
     answer_large(request);
 }
 
@@ -164,6 +176,7 @@ static void cached_comes(struct http_request *http)
     int rc = cache_source_start(request->source, http, NULL);
 
     if (rc == 0) {
+        request->is_fetched |= cache_source_from_cloud(request->source);
         answer_large(request);
         return;
     }

@@ -35,7 +35,8 @@ void public_answer_document(struct public_request *request, const struct object 
     buf_text(head, "Content-Type: application/json\r\nCache-Control: no-store\r\n");
     headers_render_meta(head, object);
     if (!deleted) {
-        struct replicas replicas = document_replicas(object, &request->copies);
+        struct replicas replicas =
+            document_replicas(object, &request->copies, request->api->config.outbox_copies);
 
         if (request->operation == OPERATION_PUT) {
             char etag[ETAG_BYTES + 1];
@@ -51,7 +52,7 @@ void public_answer_document(struct public_request *request, const struct object 
         document_number(head, replicas.want);
         buf_text(head, "\r\n");
     }
-    document_render(text, object, &request->copies);
+    document_render(text, object, &request->copies, request->api->config.outbox_copies);
     if (buf_check(head) || buf_check(text)) {
         public_fail(request->http, ERR_NO_MEMORY, OPERATION_OTHER, NULL);
         return;

@@ -3,8 +3,9 @@
  *
  *   durable ─┬─ nothing to wait for, nothing to count ───────────────────────────────► answer
  *            └─ copies_wait ─┬─ enough copies ──────────────────────────► done ─post─► answer
- *                            └─ time is up, the client has gone, the
- *                               node stops: copies_cancel, one more look ┘
+ *                   ▲        └─ time is up, the client has gone, the               │
+ *                   │           node stops: copies_cancel, one more look ┘         │
+ *                   └──── time was up, but the cloud got some of it meanwhile ─────┘
  *
  * A request that waits is suspended: it holds its connection and what it put, no thread. Whatever
  * ends the wait, the change stays; what is still owed is in the journal, and 202 says so.
@@ -29,11 +30,29 @@ static void answer(struct public_request *request, bool counted)
     public_answer_document(request, object, status);
 }
 
+static void begin(struct public_request *request, struct copies *copies, enum copies_need need);
+
+/* Each step forward of the cloud begins the client's patience anew. */
+static bool goes_on(struct public_request *request)
+{
+    uint64_t moved_ms = atomic_load(&request->wait.moved_ms);
+
+    if (!request->late || request->wait.rc || request->wait.fulfilled || moved_ms == 0 ||
+        moved_ms + request->timeout_ms <= request->deadline_ms)
+        return false;
+    request->deadline_ms = moved_ms + request->timeout_ms;
+    return request->deadline_ms > env_mono_ms(request->api->env);
+}
+
 static void waited(struct http_request *http)
 {
     struct public_request *request = http_request_data(http);
     const struct copies_wait *wait = &request->wait;
 
+    if (goes_on(request)) {
+        begin(request, store_copies(request->api->store), wait->need);
+        return;
+    }
     /* Deleted meanwhile, or the node stops: what was counted last, at least what is here. */
     if (wait->found.members > 0)
         request->copies = wait->found;
@@ -50,7 +69,7 @@ static void on_wake(struct http_request *http, enum http_wake why)
 {
     struct public_request *request = http_request_data(http);
 
-    (void)why;
+    request->late = why == HTTP_WAKE_LATE;
     copies_cancel(store_copies(request->api->store), &request->wait);
 }
 
@@ -71,6 +90,7 @@ static void begin(struct public_request *request, struct copies *copies, enum co
 
     if (left_ms == 0 || http_draining(request->http))
         need = COPIES_LOOK;
+    request->late = false;
     wait->id = object->id;
     memcpy(wait->sha256, object->sha256, SHA256_BYTES);
     wait->need = need;
@@ -91,10 +111,12 @@ void public_wait(struct public_request *request)
 {
     const struct object *object = request->result.object;
     struct copies *copies = store_copies(request->api->store);
+    const struct ack_policy policy = {.cloud = request->api->config.cloud,
+                                      .writeback = request->api->config.writeback};
     enum copies_need need = COPIES_LOOK;
 
     if (request->operation != OPERATION_DELETE)
-        need = ack_need(request->ack, object, raises(request));
+        need = ack_need(request->ack, object, raises(request), &policy);
     /* A put of what nobody knew has one copy, and alone there are no others. */
     bool known = request->result.first || store_is_alone(request->api->store);
 

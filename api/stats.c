@@ -143,6 +143,8 @@ static void add_journal(struct buf *out, const struct snapshot *s)
     figures_begin(out, "outbox");
     figures_number(out, "count", j->outbox);
     figures_number(out, "bytes", j->outbox_bytes);
+    figures_number(out, "marks", j->marks);
+    figures_number(out, "purges", j->purges);
     figures_end(out);
 
     figures_begin(out, "conflicts");
@@ -307,6 +309,8 @@ static void metrics_journal(struct buf *out, const struct snapshot *s)
         {"objstore_commit_pending_bytes", "Memory that they take", FIGURE_GAUGE, j->pending_bytes},
         {"objstore_outbox", "Uploads owed to the cloud", FIGURE_GAUGE, j->outbox},
         {"objstore_outbox_bytes", "Bytes owed to the cloud", FIGURE_GAUGE, j->outbox_bytes},
+        {"objstore_outbox_marks", "Deletes owed their mark in the cloud", FIGURE_GAUGE, j->marks},
+        {"objstore_outbox_purges", "Copies to be removed from the cloud", FIGURE_GAUGE, j->purges},
         {"objstore_conflicts_count", "Bodies that lost under their id, yet to get one of their own",
          FIGURE_GAUGE, j->losers},
         {"objstore_conflicts_bytes", "Their bytes", FIGURE_GAUGE, j->loser_bytes},

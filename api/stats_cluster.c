@@ -155,6 +155,18 @@ void stats_cluster_json(struct buf *out, const struct stats_cluster *it)
     figures_seconds(out, f->lag_ms * 1000);
     figures_end(out);
 
+    figures_begin(out, "merge");
+    figures_number(out, "rows_in", f->rows_in);
+    figures_number(out, "bytes_in", f->row_bytes_in);
+    figures_number(out, "rows_out", f->rows_out);
+    figures_number(out, "bytes_out", f->row_bytes_out);
+    figures_number(out, "adopted", f->merges_adopted);
+    figures_number(out, "repaired", f->merges_repaired);
+    figures_number(out, "given_up", f->merges_given_up);
+    figures_number(out, "served", f->merges_served);
+    figures_number(out, "timeouts", f->merge_timeouts);
+    figures_end(out);
+
     figures_begin(out, "transfer");
     figures_number(out, "fetches", f->fetches);
     figures_number(out, "failures", f->fetch_failures);
@@ -285,6 +297,24 @@ void stats_cluster_metrics(struct buf *out, const struct stats_cluster *it)
         {"objstore_sync_rounds_total", "Exchanges with a peer", FIGURE_COUNTER, f->sessions},
         {"objstore_sync_timeouts_total", "Questions to peers that nobody answered in time",
          FIGURE_COUNTER, f->timeouts},
+        {"objstore_merge_received_rows_total", "Objects taken from peers as rows, not as events",
+         FIGURE_COUNTER, f->rows_in},
+        {"objstore_merge_received_bytes_total", "Bytes of merges taken from peers", FIGURE_COUNTER,
+         f->row_bytes_in},
+        {"objstore_merge_sent_rows_total", "Objects given to peers as rows", FIGURE_COUNTER,
+         f->rows_out},
+        {"objstore_merge_sent_bytes_total", "Bytes of merges given to peers", FIGURE_COUNTER,
+         f->row_bytes_out},
+        {"objstore_merge_adopted_total", "Merges after which a peer's vector was adopted",
+         FIGURE_COUNTER, f->merges_adopted},
+        {"objstore_merge_repaired_total", "Comparisons of rows with a peer of other facts",
+         FIGURE_COUNTER, f->merges_repaired},
+        {"objstore_merge_given_up_total", "Merges that came to nothing", FIGURE_COUNTER,
+         f->merges_given_up},
+        {"objstore_merge_served_total", "Questions for rows, or their sums, that were answered",
+         FIGURE_COUNTER, f->merges_served},
+        {"objstore_merge_timeouts_total", "Merges, asked or served, that stood still",
+         FIGURE_COUNTER, f->merge_timeouts},
         {"objstore_transfer_fetches_total", "Bodies asked of peers", FIGURE_COUNTER, f->fetches},
         {"objstore_transfer_failures_total", "Of them: not got", FIGURE_COUNTER, f->fetch_failures},
         {"objstore_transfer_received_bytes_total", "Bytes of bodies from peers", FIGURE_COUNTER,

@@ -8,6 +8,8 @@
  */
 #include "api/store_impl.h"
 
+#include "api/adoption.h"
+#include "api/lender.h"
 #include "api/peer_body.h"
 #include "api/peer_fill.h"
 
@@ -69,6 +71,8 @@ int store_create(struct store **out, const struct store_config *config)
     int rc = hot_blocks_create(&store->hot, store->env, store->ram);
     if (!rc && store->cluster)
         rc = peer_bodies_create(&store->peer_bodies, store);
+    if (!rc && store->cluster && cluster_cloud(store->cluster))
+        rc = adoptions_create(&store->adoptions, store);
     if (!rc && store->cluster && store->disk_cache)
         rc = peer_fills_create(&store->peer_fills, store);
     if (rc)
@@ -77,6 +81,8 @@ int store_create(struct store **out, const struct store_config *config)
     if (rc)
         goto out;
     rc = pool_start(&store->writers, "store-write", STORE_WRITER_THREADS, WRITER_CAPACITY, NULL);
+    if (!rc && store->cluster)
+        lender_start(store);
 out:
     if (rc)
         store_destroy(&store);
@@ -95,6 +101,7 @@ void store_destroy(struct store **store)
     store_put_drain(it);
     peer_bodies_destroy(&it->peer_bodies);
     peer_fills_destroy(&it->peer_fills);
+    adoptions_destroy(&it->adoptions);
     hot_blocks_destroy(&it->hot);
     assert(atomic_load(&it->upload_bytes) == 0);
     (void)pthread_mutex_destroy(&it->lock);
@@ -110,6 +117,11 @@ struct env *store_env(struct store *store)
 struct journal *store_journal(struct store *store)
 {
     return store->journal;
+}
+
+struct cluster *store_cluster(struct store *store)
+{
+    return store->cluster;
 }
 
 struct ram *store_ram(struct store *store)
@@ -157,7 +169,8 @@ struct db_copies store_own_copy(struct store *store, const struct object *object
     unsigned members = store_is_alone(store) ? 1 : cluster_joined(store->cluster);
 
     return (struct db_copies){.members = members ? members : 1,
-                              .held = !place_is_none(&object->place)};
+                              .held = !place_is_none(&object->place),
+                              .uploaded = object->flags & OBJECT_UPLOADED};
 }
 
 int store_count_copies(struct store *store, struct db_reader *reader, const struct object *object,
@@ -192,6 +205,11 @@ struct peer_fills *store_peer_fills(struct store *store)
 struct disk_cache *store_disk_cache(struct store *store)
 {
     return store->disk_cache;
+}
+
+struct adoptions *store_adoptions(struct store *store)
+{
+    return store->adoptions;
 }
 
 static void run_job(struct job *job, void *context)
@@ -250,7 +268,8 @@ int store_change_submit(struct store_change **out, struct store *store,
                         const struct request *request,
                         void (*done)(void *arg, const struct store_result *result), void *arg)
 {
-    assert(request->kind == CHANGE_META || request->kind == CHANGE_DELETE);
+    assert(request->kind == CHANGE_META || request->kind == CHANGE_DELETE ||
+           request->kind == CHANGE_ADOPT);
     assert(done);
     *out = NULL;
 

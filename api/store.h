@@ -26,6 +26,7 @@
 struct store;
 struct peer_bodies;
 struct peer_fills;
+struct adoptions;
 
 struct store_config {
     struct journal *journal; /* lent, started */
@@ -46,6 +47,7 @@ void store_destroy(struct store **store);
 
 struct env *store_env(struct store *store);
 struct journal *store_journal(struct store *store);
+struct cluster *store_cluster(struct store *store); /* NULL: none */
 struct ram *store_ram(struct store *store);
 struct hot_blocks *store_hot(struct store *store);
 struct budget *store_memory(struct store *store);
@@ -68,6 +70,8 @@ struct peer_bodies *store_peer_bodies(struct store *store);
 /* Large ones, and where they are kept: api/peer_fill.h. NULL: they are not. */
 struct peer_fills *store_peer_fills(struct store *store);
 struct disk_cache *store_disk_cache(struct store *store);
+/* Unknown ids that are looked for in the cloud: api/adoption.h. NULL: no cloud. */
+struct adoptions *store_adoptions(struct store *store);
 
 /* Work that may wait for the disk; embedded in its owner's struct. RUN is called once on a thread
  * of the reader pool, with that thread's reader, and may free it. */
@@ -103,6 +107,9 @@ struct store_put_options {
     uint64_t length; /* of the body, UINT64_MAX where unknown */
     struct store_expect expect;
     const struct condition *condition; /* copied; NULL: none */
+    /* What is read back from the cloud: stamp, expires_ms and where it is are taken from here; its
+     * texts are lent until the put is destroyed. NULL: a client's. */
+    const struct request *from_cloud;
 };
 
 /* ERR_NO_SPACE (the reserve), ERR_TOO_BIG, ERR_FULL (too many uploads), ERR_NO_MEMORY;
@@ -141,10 +148,11 @@ void store_put_finish(struct store_put *put,
 /* Free it, whatever its state but between finish and done. What was not committed is removed. */
 void store_put_destroy(struct store_put **put);
 
-/* ---- Meta and delete ---- */
+/* ---- Meta, delete, adopt ---- */
 
 struct store_change; /* one under way; freed by store_change_destroy after DONE */
-/* REQUEST's texts and condition are copied. On an error DONE is not called and *OUT is NULL. */
+/* META, DELETE, ADOPT. REQUEST's texts and condition are copied, but for those that say where the
+ * cloud has it: they are lent until DONE. On an error DONE is not called and *OUT is NULL. */
 int store_change_submit(struct store_change **out, struct store *store,
                         const struct request *request,
                         void (*done)(void *arg, const struct store_result *result),
@@ -160,8 +168,8 @@ void store_change_destroy(struct store_change **change);
 struct store_body;
 
 /* ERR_NOT_FOUND, ERR_DELETED (*OUT then has only the row), ERR_ELSEWHERE (likewise: no good copy is
- * here, but there are other nodes to ask), ERR_CORRUPT (no good copy is here; counted and logged).
- * WITH_BODY false: the row alone. Blocks. READER: the pool thread's. */
+ * here, but there are other nodes or a cloud to ask), ERR_CORRUPT (no good copy is here; counted
+ * and logged). WITH_BODY false: the row alone. Blocks. READER: the pool thread's. */
 int store_open(struct store_body **out, struct store *store, struct db_reader *reader,
                const struct id128 *id, bool with_body) MUST_CHECK;
 /* As store_open without blocking, for small objects whose location is in the RAM tier and whose
@@ -180,12 +188,12 @@ bool store_body_stays(const struct store_body *body);
 /* Block INDEX of a large body into BUF (BLOCK_BYTES). ERR_AGAIN (NOWAIT), ERR_CORRUPT (counted). */
 int store_body_block(struct store_body *body, uint64_t index, uint8_t *buf, size_t *len,
                      bool nowait) MUST_CHECK;
-/* The copy here turned out to be damaged. True: other nodes may have a good one, and from now on
- * the row says that none is here. */
+/* The copy here turned out to be damaged. True: other nodes may have a good one, or the cloud has,
+ * and from now on the row says that none is here. */
 bool store_body_forsake(struct store_body *body);
 void store_body_close(struct store_body **body);
 
-/* ---- Bodies that are on other nodes ---- */
+/* ---- Bodies that are on other nodes, or in the cloud ---- */
 
 /* What is fetched, and who may have it. */
 struct store_origin {
@@ -194,17 +202,30 @@ struct store_origin {
     uint64_t size;
     struct id128 holders[LIMIT_FETCH_HOLDERS];
     size_t holder_count;
+    bool has_cloud;
+    struct cluster_cloud cloud;
+    bool delegated; /* another node has left it to us: cluster_fetch's */
 };
+
+/* What a reader of it may have been given and not told as taken. */
+static inline uint64_t store_origin_window(const struct store_origin *origin)
+{
+    return origin->has_cloud ? CLUSTER_CLOUD_BYTES : CLUSTER_PEER_BYTES;
+}
 
 /* Of BODY's row. Blocks. READER: the pool thread's. */
 int store_origin_find(struct store_origin *out, const struct store_body *body,
                       struct db_reader *reader) MUST_CHECK;
+/* The same of OBJECT, a row. */
+int store_origin_of(struct store_origin *out, struct store *store, const struct object *object,
+                    struct db_reader *reader) MUST_CHECK;
 /* LENGTH bytes (at least one) of it from OFFSET on, as cluster_fetch_start. Any thread. */
 int store_fetch(struct store *store, const struct store_origin *origin, uint64_t offset,
                 uint64_t length, struct cluster_reader *reader) MUST_CHECK;
 void store_fetch_consumed(struct store *store, struct cluster_reader *reader, uint64_t bytes);
 void store_fetch_cancel(struct store *store, struct cluster_reader *reader);
-/* Bytes that came from other nodes do not fit the object's SHA-256: counted and logged. */
-void store_fetch_misfit(struct store *store, const struct id128 *id);
+/* Bytes that came to READER do not fit the object's SHA-256: counted and logged. */
+void store_fetch_misfit(struct store *store, const struct id128 *id,
+                        const struct cluster_reader *reader);
 
 #endif

@@ -105,16 +105,19 @@ static int read_record(struct store_body *body)
     return 0;
 }
 
-/* Whether there is anybody else to ask for bytes. */
-static bool has_peers(const struct store *store)
+/* Whether there is anybody else to ask for OBJECT's bytes. */
+static bool may_be_elsewhere(const struct store *store, const struct object *object)
 {
-    return store->cluster && !cluster_is_alone(store->cluster);
+    struct cluster_cloud cloud;
+
+    return store->cluster &&
+           (!cluster_is_alone(store->cluster) || cluster_cloud_of(store->cluster, object, &cloud));
 }
 
 bool store_body_forsake(struct store_body *body)
 {
     assert(body->object);
-    if (!has_peers(body->store))
+    if (!may_be_elsewhere(body->store, body->object))
         return false;
     memset(&body->object->place, 0, sizeof body->object->place);
     body->object->record_bytes = 0;
@@ -290,11 +293,17 @@ void store_body_close(struct store_body **body)
 int store_origin_find(struct store_origin *out, const struct store_body *body,
                       struct db_reader *reader)
 {
-    const struct object *object = body->object;
+    return store_origin_of(out, body->store, body->object, reader);
+}
 
+int store_origin_of(struct store_origin *out, struct store *store, const struct object *object,
+                    struct db_reader *reader)
+{
     out->id = object->id;
     memcpy(out->sha256, object->sha256, sizeof out->sha256);
     out->size = object->size;
+    out->has_cloud = cluster_cloud_of(store->cluster, object, &out->cloud);
+    out->delegated = false;
     return db_reader_holders(reader, object, out->holders, LIMIT_FETCH_HOLDERS, &out->holder_count);
 }
 
@@ -305,6 +314,8 @@ int store_fetch(struct store *store, const struct store_origin *origin, uint64_t
                                   .size = origin->size,
                                   .offset = offset,
                                   .length = length,
+                                  .delegated = origin->delegated,
+                                  .cloud = origin->has_cloud ? &origin->cloud : NULL,
                                   .holders = origin->holders,
                                   .holder_count = origin->holder_count};
 
@@ -324,11 +335,14 @@ void store_fetch_cancel(struct store *store, struct cluster_reader *reader)
     cluster_fetch_cancel(store->cluster, reader);
 }
 
-void store_fetch_misfit(struct store *store, const struct id128 *id)
+void store_fetch_misfit(struct store *store, const struct id128 *id,
+                        const struct cluster_reader *reader)
 {
     char text[ULID_TEXT_BYTES + 1];
 
     ulid_format(text, id);
-    log_error("object %s: the body that came from other nodes does not have its SHA-256", text);
+    log_error("object %s: the body that came from %s does not have its SHA-256", text,
+              reader->from_cloud ? "the cloud" : "other nodes");
+    cluster_fetch_misfit(store->cluster, reader);
     journal_count_bad(store->journal, 1, 0, 0);
 }

@@ -43,6 +43,7 @@ static const struct words words[] = {
     [-ERR_ELSEWHERE] = {"elsewhere", "the body is not on this node"},
     [-ERR_DRAINING] = {"draining", "this node is about to leave the cluster"},
     [-ERR_OUTSIDE] = {"not_a_member", "this node has left the cluster or was forgotten"},
+    [-ERR_CLOUD] = {"cloud_unavailable", "the cloud does not answer now"},
 };
 
 static const struct words *find(int rc)

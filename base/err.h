@@ -37,6 +37,7 @@ enum err {
     ERR_ELSEWHERE = -26,    /* no copy of the bytes is here, but other nodes may have one */
     ERR_DRAINING = -27,     /* this node hands over what it has, to leave: it takes no writes */
     ERR_OUTSIDE = -28,      /* this node has left the cluster, or was forgotten: as above */
+    ERR_CLOUD = -29,        /* only the cloud has it, which does not answer now */
 };
 
 /* A short English sentence without a full stop for RC; for 0 "success". Never NULL. Static. */

@@ -143,6 +143,8 @@ static void fill_stat(struct io_stat *out, const struct stat *found)
         .size_bytes = (uint64_t)found->st_size,
         .used_bytes = (uint64_t)found->st_blocks * 512,
         .mode = found->st_mode & 07777,
+        .modified_ns =
+            (uint64_t)found->st_mtim.tv_sec * 1000000000 + (uint64_t)found->st_mtim.tv_nsec,
         .is_dir = S_ISDIR(found->st_mode),
     };
 }

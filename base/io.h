@@ -27,8 +27,9 @@ enum io_open_flags {
 
 struct io_stat {
     uint64_t size_bytes;
-    uint64_t used_bytes; /* what it takes on the disk; less than size where it is sparse */
-    uint32_t mode;       /* permission bits; 0 where the implementation has none */
+    uint64_t used_bytes;  /* what it takes on the disk; less than size where it is sparse */
+    uint32_t mode;        /* permission bits; 0 where the implementation has none */
+    uint64_t modified_ns; /* Unix; 0 where the implementation knows no time */
     bool is_dir;
 };
 

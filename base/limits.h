@@ -106,6 +106,7 @@
 #define LIMIT_SERVE_READS_BACKGROUND      48
 #define LIMIT_SERVE_READ_BYTES            (4 * MIB) /* … and so much; each is at most a chunk */
 #define LIMIT_SERVE_READ_BYTES_BACKGROUND (3 * MIB)
+#define LIMIT_SERVE_READS_DELEGATED       32 /* besides: of bodies on their way here, chunks */
 
 /* Replication: copies that this node makes for itself. Times in milliseconds. */
 #define LIMIT_REPLICAS     64 /* under way at once, … */
@@ -126,6 +127,24 @@
 #define REPLICA_RECENT_MS      60000 /* news are looked for among ids of this age */
 #define REPLICA_SWEEP_MIN_MS   500   /* between the ends of sweeps and the next, with news … */
 #define REPLICA_SWEEP_MAX_MS   60000 /* … and without */
+
+/* What is owed to the cloud. Times in milliseconds. */
+#define OUTBOX_COPIES       2         /* of a body while it is owed, unless --outbox-copies says so */
+#define LIMIT_OWED_SMALL    64        /* under way at once, of which … */
+#define LIMIT_OWED_REQUESTS 16        /* … ask the cloud, */
+#define LIMIT_OWED_LARGE    4         /* and bodies over … */
+#define OWED_LARGE_BYTES    (4 * MIB) /* … so much besides */
+#define LIMIT_OWED_PAGE     64        /* rows read from the outbox at once */
+#define LIMIT_OWED_NEW      1024 /* that this node has just brought about; of more the sweep … */
+#define LIMIT_OWED_RESTS    1024 /* failures remembered for a retry; … finds the rest */
+#define OWED_BACKOFF_MS     1000 /* after a first failure at most so long, doubled up to … */
+#define OWED_BACKOFF_MAX_MS 300000
+#define OWED_BUSY_MS        100   /* the journal or the cloud takes no more for now */
+#define OWED_AWAY_MS        10000 /* after so long others do what a node owes that does not answer */
+#define OWED_PATIENCE_MS    180000 /* … one that answers and does nothing, and longer for much: */
+#define OWED_SPEED_BYTES    (1 * MIB) /* a second */
+#define OWED_SWEEP_MIN_MS   500       /* between the ends of sweeps and the next, with news … */
+#define OWED_SWEEP_MAX_MS   60000     /* … and without: less than anybody's patience */
 
 /* Requests that wait until other nodes have copies of what they put. */
 #define LIMIT_COPY_WAITS     10000

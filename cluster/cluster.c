@@ -98,6 +98,7 @@ static void tick(struct cluster *cluster)
         cluster_merge(cluster, &(struct merge_input){.kind = MERGE_TICK});
         cluster_cut_tick(cluster, now_ms);
         fetch_tick(cluster->fetches, now_ms);
+        pull_tick(cluster, now_ms);
         serve_tick(cluster->serve, now_ms);
         orders_tick(cluster, now_ms);
         peer_tick(cluster, now_ms);
@@ -179,6 +180,7 @@ static void finish(struct cluster *cluster)
         if (link_poll(cluster->link, 10) < 0 && idle)
             break;
     }
+    lend_close(cluster);
 }
 
 static void *run(void *arg)
@@ -213,6 +215,8 @@ int cluster_start(struct cluster *cluster)
 
     if (rc == 0)
         rc = replicator_start(cluster->replicator);
+    if (rc == 0 && cluster->uploader)
+        rc = uploader_start(cluster->uploader);
     if (rc == 0)
         rc = drainer_start(cluster->drainer);
     if (rc)
@@ -227,9 +231,12 @@ void cluster_stop(struct cluster *cluster)
     copies_stop(cluster->copies);
     inquiry_close(cluster);
     drainer_stop(cluster->drainer);
+    uploader_stop(cluster->uploader);
     replicator_stop(cluster->replicator);
     atomic_store(&cluster->stopping, true);
     link_wake(cluster->link);
+    if (cluster->cloud)
+        cloud_guard_close(cluster->cloud);
     pthread_join(cluster->thread, NULL);
     cluster->running = false;
 }
@@ -353,6 +360,30 @@ static int check_level(struct cluster *cluster, char *message, size_t cap)
     return ERR_FORMAT;
 }
 
+static unsigned outbox_copies(const struct cluster_config *config)
+{
+    return config->outbox_copies ? config->outbox_copies : OUTBOX_COPIES;
+}
+
+static int open_uploader(struct cluster *cluster, const struct cluster_config *config)
+{
+    int rc = cloud_gate_create(&cluster->cloud_gate, config->env);
+
+    if (rc == 0)
+        rc = cloud_guard_create(&cluster->cloud, config->cloud, cluster->cloud_gate);
+    const struct uploader_config uploader = {.journal = cluster->journal,
+                                             .cluster = cluster,
+                                             .copies = cluster->copies,
+                                             .env = cluster->env,
+                                             .cloud = config->cloud,
+                                             .gate = cluster->cloud_gate,
+                                             .prefix = config->cloud_prefix,
+                                             .outbox_copies = outbox_copies(config),
+                                             .writeback = config->writeback};
+
+    return rc ? rc : uploader_create(&cluster->uploader, &uploader);
+}
+
 int cluster_open(struct cluster **out, const struct cluster_config *config, char *message,
                  size_t cap)
 {
@@ -366,6 +397,7 @@ int cluster_open(struct cluster **out, const struct cluster_config *config, char
     assert(strlen(config->tag) <= LIMIT_WIRE_TAG_BYTES);
     cluster->journal = config->journal;
     cluster->env = config->env;
+    cluster->cloud_prefix = config->cloud_prefix;
     cluster->self = journal_node(config->journal);
     (void)snprintf(cluster->tag, sizeof cluster->tag, "%s", config->tag);
     cluster->alone = true;
@@ -387,10 +419,12 @@ int cluster_open(struct cluster **out, const struct cluster_config *config, char
         goto out;
     rc = replicator_create(&cluster->replicator, cluster->journal, cluster, cluster->env);
     if (rc == 0)
-        rc = copies_create(&cluster->copies, cluster->journal);
+        rc = copies_create(&cluster->copies, cluster->journal, outbox_copies(config));
     if (rc == 0)
         rc = drainer_create(&cluster->drainer, cluster->journal, cluster, cluster->env,
                             config->state_dir);
+    if (rc == 0 && config->cloud)
+        rc = open_uploader(cluster, config);
     if (rc)
         goto out;
     const struct pool_context context = {open_reader, close_reader, cluster};
@@ -424,10 +458,13 @@ void cluster_close(struct cluster **cluster_ptr)
         return;
     assert(!cluster->running);
     drainer_destroy(&cluster->drainer);
+    uploader_destroy(&cluster->uploader);
     replicator_destroy(&cluster->replicator);
     copies_destroy(&cluster->copies);
     pool_stop(&cluster->pool);
     take_deliveries(cluster);
+    cloud_destroy(&cluster->cloud);
+    cloud_gate_destroy(&cluster->cloud_gate);
     probe_destroy(&cluster->probe);
     merge_destroy(&cluster->merge);
     cut_destroy(&cluster->cut);
@@ -471,6 +508,7 @@ void cluster_stats(struct cluster *cluster, struct cluster_stats *out)
     out->wanted_bytes = replicator.wanted_bytes;
     out->replicated = replicator.done;
     copies_stats(cluster->copies, &out->acks);
+    pull_stats(cluster, &out->cloud);
     /* What doors act on already. */
     out->health = cluster_health(cluster);
     out->clock_is_skewed = cluster_clock_is_skewed(cluster);
@@ -499,6 +537,16 @@ bool cluster_is_alone(struct cluster *cluster)
 struct copies *cluster_copies(struct cluster *cluster)
 {
     return cluster->copies;
+}
+
+struct cloud_gate *cluster_cloud_gate(struct cluster *cluster)
+{
+    return cluster->cloud_gate;
+}
+
+struct uploader *cluster_uploader(struct cluster *cluster)
+{
+    return cluster->uploader;
 }
 
 enum probe_health cluster_health(struct cluster *cluster)

@@ -20,8 +20,10 @@
 #include "journal/journal.h"
 #include "storage/cloud.h"
 
+struct cloud_gate;
 struct cluster;
 struct cluster_member;
+struct uploader;
 
 struct cluster_config {
     struct journal *journal; /* lent; open, but not started: the cluster listens to it */
@@ -41,6 +43,8 @@ struct cluster_config {
     struct cloud *cloud; /* lent, until cluster_close; NULL: none. What is owed to it is uploaded,
                             and what no member has is read from it */
     const char *cloud_prefix; /* of the keys that this node makes; NULL: none */
+    unsigned outbox_copies;   /* of a body while it is owed to the cloud: 1 or 2; 0: 2 */
+    bool writeback;           /* nobody waits for the cloud: second copies are made at once */
 };
 
 /*
@@ -74,21 +78,37 @@ const char *cluster_address(const struct cluster *cluster);
 
 /* ---- Bodies from other nodes ---- */
 
+/* What a reader may have been given, and not told as taken: of nodes, or … */
+#define CLUSTER_PEER_BYTES BODY_WINDOW_BYTES
+/* … where the cloud has a copy, too. */
+#define CLUSTER_CLOUD_BYTES (CLOUD_WINDOW_BYTES + BODY_WINDOW_BYTES / 2)
+#define CLUSTER_ETAG_BYTES  127 /* as struct cloud_request's */
+
 /*
- * What a fetch calls, on the cluster's thread; embedded in its owner's struct, which lives until
- * `done` was called. It must not block. `data` gets all bytes from the offset asked for on, in
- * order; after cluster_fetch_cancel it may still be called until `done` was.
+ * What a fetch calls, on the cluster's thread or the cloud's, never on both at once; embedded in
+ * its owner's struct, which lives until `done` was called. It must not block. `data` gets all bytes
+ * from the offset asked for on, in order; after cluster_fetch_cancel it may still be called until
+ * `done` was. Whoever tells bytes as taken in steps makes them no larger than BODY_WINDOW_BYTES
+ * / 4.
  */
 struct cluster_reader {
     void (*data)(struct cluster_reader *reader, uint64_t offset, const void *bytes, size_t len);
     /* Once. 0: all bytes were given; ERR_NOT_FOUND: nobody has it; ERR_TIMEOUT, ERR_AGAIN,
-     * ERR_CLOSED: who may have it does not answer now; ERR_CORRUPT: no good copy. */
+     * ERR_CLOSED: who may have it does not answer now; ERR_CLOUD: the cloud has it and does not
+     * answer now; ERR_CORRUPT: no good copy. */
     void (*done)(struct cluster_reader *reader, int rc);
     /* The cluster's own. */
     struct cluster_reader *next; /* of those with something to say to its thread */
     struct cluster_ask *ask;
     uint64_t number, consumed;
     bool queued, cancelled, over;
+    bool from_cloud; /* some of the bytes were the cloud's; for the owner to read after `done` */
+};
+
+/* Where the cloud has a body, as its row says. */
+struct cluster_cloud {
+    char bucket[LIMIT_CLOUD_BUCKET_BYTES + 1], key[LIMIT_CLOUD_KEY_BYTES + 1];
+    char etag[CLUSTER_ETAG_BYTES + 1];
 };
 
 struct cluster_fetch {
@@ -96,20 +116,64 @@ struct cluster_fetch {
     uint8_t sha256[SHA256_BYTES];
     uint64_t size, offset, length;
     bool background;
+    bool delegated; /* for another node, which leaves it to us: we leave it to nobody else */
     const struct id128
         *holders; /* as db_reader_holders gives them; this node's own id is skipped */
     size_t holder_count;
+    const struct cluster_cloud *cloud; /* lent for the call; NULL: it has no copy */
 };
 
-/* Any thread. Holders that answer are asked first, then whoever else is a member and answers.
- * ERR_FULL: too much is under way; ERR_CLOSED: it stops; ERR_NOT_FOUND: there is no other member.
- * `done` is not called then. */
+/*
+ * Any thread. Where the cloud has no copy: holders that answer are asked first, then whoever else
+ * is a member and answers. Where it has one: holders that answer; the member that fetches this body
+ * for all (cluster/cluster_pull.c); the cloud; at last everybody.
+ * ERR_FULL: too much is under way; ERR_CLOSED: it stops; ERR_NOT_FOUND: there is no other member,
+ * and no cloud. `done` is not called then.
+ */
 int cluster_fetch_start(struct cluster *cluster, const struct cluster_fetch *fetch,
                         struct cluster_reader *reader) MUST_CHECK;
 /* The reader has taken so many of the bytes it was given: as many more may come. Any thread. */
 void cluster_fetch_consumed(struct cluster *cluster, struct cluster_reader *reader, uint64_t bytes);
 /* It wants no more: `done` follows soon. Any thread; fine after `done` is under way, too. */
 void cluster_fetch_cancel(struct cluster *cluster, struct cluster_reader *reader);
+
+/* Whether the cloud that this node reads has OBJECT's bytes, as its row says; and where. */
+bool cluster_cloud_of(const struct cluster *cluster, const struct object *object,
+                      struct cluster_cloud *out);
+/* The cloud behind cluster_cloud_gate, for whatever else is asked of it until cluster_stop, and
+ * what the keys begin with that are made there. NULL: there is none. */
+struct cloud *cluster_cloud(const struct cluster *cluster);
+const char *cluster_cloud_prefix(const struct cluster *cluster);
+/* Bytes of a whole body, some of which may have come from the cloud, have another SHA-256. Any
+ * thread. */
+void cluster_fetch_misfit(struct cluster *cluster, const struct cluster_reader *reader);
+
+/* ---- Bodies on their way here, for others ---- */
+
+/* LEN bytes at OFFSET, which lie in the body. */
+struct cluster_loan_read {
+    uint64_t offset;
+    uint32_t len;
+    /* Once, on any thread. 0: BYTES (malloc's, the callee's from then on) are those, verified as
+     * far as such bytes are. ERR_CORRUPT; else not now. */
+    void (*done)(struct cluster_loan_read *read, int rc, uint8_t *bytes);
+};
+/*
+ * How the cluster's thread has part in bodies that come here from the cloud: what a member is asked
+ * for as the delegate, it gives while it arrives. Implemented above (api/lender.h).
+ */
+struct cluster_lender {
+    /* Take part in bringing OBJECT's body here, for another node; begin where nobody does. *LOAN is
+     * to be closed. Errors: not now. On a pool thread; may block. */
+    int (*open)(void *arg, const struct object *object, struct db_reader *reader, void **loan);
+    /* As soon as they have come; one read of a loan at a time. Does not block. */
+    void (*read)(void *arg, void *loan, struct cluster_loan_read *read);
+    /* No read is under way. Does not block. */
+    void (*close)(void *arg, void *loan);
+    void *arg;
+};
+/* Once. LENDER is copied, and ARG lives until cluster_stop has returned. Any thread. */
+void cluster_lend(struct cluster *cluster, const struct cluster_lender *lender);
 
 /* ---- Changes of clients ---- */
 
@@ -120,7 +184,8 @@ void cluster_write_end(struct cluster *cluster);
 /* What cluster_write_begin would say now. */
 int cluster_write_refusal(struct cluster *cluster);
 
-/* ---- Administration. Any thread but the cluster's; these block. ---- */
+/* ---- Administration. Any thread but the cluster's; these block, where they do not say otherwise.
+ * ---- */
 
 struct drainer;
 struct drainer *cluster_drainer(struct cluster *cluster);
@@ -164,6 +229,10 @@ int cluster_ask(struct cluster *cluster, const struct id128 *node, struct wire_m
 /* Send NODE a message that has no answer; it may get lost. */
 int cluster_tell(struct cluster *cluster, const struct id128 *node,
                  struct wire_message *message) MUST_CHECK;
+/* Ask NODE to make copies of COUNT objects (at most LIMIT_WIRE_ADOPT), though they are not for
+ * every node. It may get lost; its holds say what it has done. Does not block. */
+int cluster_adopt(struct cluster *cluster, const struct id128 *node, const struct event_item *items,
+                  size_t count) MUST_CHECK;
 /* Whether NODE knows every event that this node knew when it was asked: 0, or ERR_AGAIN: not yet;
  * cluster_ask's errors. */
 int cluster_is_known_to(struct cluster *cluster, const struct id128 *node) MUST_CHECK;
@@ -186,10 +255,24 @@ struct cluster_member {
     char address[MEMBER_ADDRESS_BYTES + 1];
 };
 
+/* Bodies that came from the cloud, since the start. */
+struct cluster_cloud_stats {
+    uint64_t gets;      /* that this node asked the cloud for */
+    uint64_t bytes;     /* that came of them */
+    uint64_t coalesced; /* that it did not have to ask for: another node fetched them for us */
+    uint64_t delegated; /* that it fetched for another node */
+    uint64_t failures;  /* not reached, or cut off */
+    uint64_t misses;    /* the cloud has something else there than the row says, or nothing */
+    uint64_t wrong;     /* whole bodies whose SHA-256 was wrong */
+};
+
 struct cluster_stats {
     enum probe_health health;
     uint64_t events_in, bytes_in, events_out, bytes_out, sessions, timeouts; /* sync */
+    uint64_t rows_in, row_bytes_in, rows_out, row_bytes_out;                 /* merges: */
+    uint64_t merges_adopted, merges_repaired, merges_given_up, merges_served, merge_timeouts;
     uint64_t fetches, fetch_bytes, fetch_failures; /* bodies that came from peers */
+    struct cluster_cloud_stats cloud;              /* … and from the cloud */
     uint64_t served_bytes;                         /* bodies that went to peers */
     uint64_t wanted, replicated; /* copies that this node lacks of level 2, that it has made */
     uint64_t notes_said, notes_received, notes_refused; /* those of too many: either way */
@@ -211,6 +294,9 @@ bool cluster_is_alone(struct cluster *cluster);
 
 /* Who waits for copies of a body; NULL where nobody can. */
 struct copies *cluster_copies(struct cluster *cluster);
+/* The breaker before the cloud, and who uploads to it; NULL: there is none. */
+struct cloud_gate *cluster_cloud_gate(struct cluster *cluster);
+struct uploader *cluster_uploader(struct cluster *cluster);
 
 /* How this node stands, as of some tens of milliseconds ago. Any thread; they take no lock. */
 

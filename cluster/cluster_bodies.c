@@ -18,15 +18,9 @@
 
 #define MAX_LOOKUPS 8
 
-struct cluster_ask {
-    struct cluster_fetch fetch;
-    struct id128 holders[LIMIT_FETCH_HOLDERS];
-};
-
 /* ---- From any thread ---- */
 
-/* The lock is held. */
-static void enqueue(struct cluster *cluster, struct cluster_reader *reader)
+void bodies_enqueue(struct cluster *cluster, struct cluster_reader *reader)
 {
     if (reader->queued)
         return;
@@ -55,10 +49,19 @@ int cluster_fetch_start(struct cluster *cluster, const struct cluster_fetch *fet
         ask->holders[i] = fetch->holders[i];
     ask->fetch.holder_count =
         fetch->holder_count < LIMIT_FETCH_HOLDERS ? fetch->holder_count : LIMIT_FETCH_HOLDERS;
+    ask->fetch.holders = ask->holders;
+    ask->fetch.cloud = NULL;
+    if (fetch->cloud && cluster->cloud) {
+        ask->cloud = *fetch->cloud;
+        ask->fetch.cloud = &ask->cloud;
+    }
+    ask->cluster = cluster;
+    ask->reader = reader;
+    ask->at = ask->began = ask->taken = ask->told = fetch->offset;
     pthread_mutex_lock(&cluster->lock);
     if (cluster->closed)
         rc = ERR_CLOSED;
-    else if (cluster->alone)
+    else if (cluster->alone && !ask->fetch.cloud)
         rc = ERR_NOT_FOUND;
     else
         rc = cluster->reader_count >= LIMIT_FETCHES ? ERR_FULL : 0;
@@ -66,8 +69,8 @@ int cluster_fetch_start(struct cluster *cluster, const struct cluster_fetch *fet
         cluster->reader_count++;
         reader->ask = ask;
         reader->number = reader->consumed = 0;
-        reader->queued = reader->cancelled = reader->over = false;
-        enqueue(cluster, reader);
+        reader->queued = reader->cancelled = reader->over = reader->from_cloud = false;
+        bodies_enqueue(cluster, reader);
     }
     pthread_mutex_unlock(&cluster->lock);
     if (rc)
@@ -80,7 +83,7 @@ void cluster_fetch_consumed(struct cluster *cluster, struct cluster_reader *read
     pthread_mutex_lock(&cluster->lock);
     if (!reader->over) {
         reader->consumed += bytes;
-        enqueue(cluster, reader);
+        bodies_enqueue(cluster, reader);
     }
     pthread_mutex_unlock(&cluster->lock);
 }
@@ -90,15 +93,14 @@ void cluster_fetch_cancel(struct cluster *cluster, struct cluster_reader *reader
     pthread_mutex_lock(&cluster->lock);
     if (!reader->over) {
         reader->cancelled = true;
-        enqueue(cluster, reader);
+        bodies_enqueue(cluster, reader);
     }
     pthread_mutex_unlock(&cluster->lock);
 }
 
-/* ---- Fetching ---- */
+/* ---- What readers want ---- */
 
-/* READER is at its end. */
-static void end_reader(struct cluster *cluster, struct cluster_reader *reader, int rc)
+void bodies_end(struct cluster *cluster, struct cluster_reader *reader, int rc)
 {
     for (size_t i = 0; i < cluster->reading_count; i++)
         if (cluster->reading[i] == reader)
@@ -124,83 +126,6 @@ static void end_reader(struct cluster *cluster, struct cluster_reader *reader, i
     reader->done(reader, rc);
 }
 
-static struct cluster_reader *reader_of(struct cluster *cluster, uint64_t number)
-{
-    for (size_t i = 0; i < cluster->reading_count; i++)
-        if (cluster->reading[i]->number == number)
-            return cluster->reading[i];
-    return NULL;
-}
-
-static void fetch_send(void *arg, const struct id128 *to, const struct wire_message *message)
-{
-    peer_send(arg, to, message);
-}
-
-static void fetch_data(void *arg, uint64_t number, uint64_t offset, const void *bytes, size_t len,
-                       const struct id128 *from)
-{
-    struct cluster_reader *reader = reader_of(arg, number);
-
-    (void)from;
-    assert(reader);
-    reader->data(reader, offset, bytes, len);
-}
-
-static void fetch_done(void *arg, uint64_t number, int rc)
-{
-    struct cluster_reader *reader = reader_of(arg, number);
-
-    assert(reader);
-    end_reader(arg, reader, rc);
-}
-
-/* The holders that are named, those that answer first; then others that do. */
-static size_t order_holders(struct cluster *cluster, const struct cluster_ask *ask,
-                            struct id128 out[LIMIT_FETCH_HOLDERS])
-{
-    struct id128 alive[LIMIT_FETCH_HOLDERS];
-    size_t count = 0, others = peer_alive(cluster, alive, LIMIT_FETCH_HOLDERS);
-
-    for (int answering = 1; answering >= 0; answering--)
-        for (size_t i = 0; i < ask->fetch.holder_count; i++) {
-            const struct peer *peer = peer_find(cluster, &ask->holders[i]);
-
-            if (peer && peer->alive == (answering == 1) && count < LIMIT_FETCH_HOLDERS)
-                out[count++] = ask->holders[i];
-        }
-    for (size_t i = 0; i < others && count < LIMIT_FETCH_HOLDERS; i++) {
-        bool named = false;
-
-        for (size_t k = 0; k < count && !named; k++)
-            named = id_equal(&out[k], &alive[i]);
-        if (!named)
-            out[count++] = alive[i];
-    }
-    return count;
-}
-
-static void start_reader(struct cluster *cluster, struct cluster_reader *reader,
-                         const struct cluster_ask *ask)
-{
-    struct id128 holders[LIMIT_FETCH_HOLDERS];
-    struct fetch_request request = {.number = ++cluster->last_number,
-                                    .id = ask->fetch.id,
-                                    .size = ask->fetch.size,
-                                    .offset = ask->fetch.offset,
-                                    .length = ask->fetch.length,
-                                    .background = ask->fetch.background,
-                                    .holders = holders,
-                                    .holder_count = order_holders(cluster, ask, holders)};
-
-    memcpy(request.sha256, ask->fetch.sha256, SHA256_BYTES);
-    reader->number = request.number;
-    cluster->reading[cluster->reading_count++] = reader;
-    int rc = fetch_start(cluster->fetches, &request, cluster_now(cluster));
-    if (rc)
-        end_reader(cluster, reader, rc);
-}
-
 void bodies_take(struct cluster *cluster)
 {
     for (;;) {
@@ -214,24 +139,17 @@ void bodies_take(struct cluster *cluster)
         if (!cluster->readers)
             cluster->readers_last = NULL;
         reader->queued = false;
-        struct cluster_ask *ask = reader->ask;
         uint64_t consumed = reader->consumed;
         bool cancelled = reader->cancelled || cluster->closed;
-        reader->ask = NULL;
         reader->consumed = 0;
         pthread_mutex_unlock(&cluster->lock);
 
-        uint64_t now_ms = cluster_now(cluster);
-        if (cancelled) {
-            if (!ask)
-                fetch_cancel(cluster->fetches, reader->number, now_ms);
-            end_reader(cluster, reader, ERR_CLOSED);
-        } else if (ask) {
-            start_reader(cluster, reader, ask);
-        } else if (consumed) {
-            fetch_consumed(cluster->fetches, reader->number, consumed, now_ms);
-        }
-        free(ask);
+        if (cancelled)
+            pull_cancel(cluster, reader);
+        else if (reader->ask->source == PULL_NONE)
+            pull_begin(cluster, reader);
+        else
+            pull_turn(cluster, reader, consumed);
     }
 }
 
@@ -241,12 +159,8 @@ void bodies_close(struct cluster *cluster)
     cluster->closed = true;
     pthread_mutex_unlock(&cluster->lock);
     bodies_take(cluster);
-    while (cluster->reading_count) {
-        struct cluster_reader *reader = cluster->reading[0];
-
-        fetch_cancel(cluster->fetches, reader->number, cluster_now(cluster));
-        end_reader(cluster, reader, ERR_CLOSED);
-    }
+    for (size_t i = cluster->reading_count; i-- > 0;)
+        pull_cancel(cluster, cluster->reading[i]); /* which may take it, the last one, off */
 }
 
 /* ---- Serving ---- */
@@ -257,6 +171,7 @@ struct body_job {
     struct cluster *cluster;
     struct serve_read read;
     int rc;
+    void *loan; /* the body is on its way here */
     uint64_t size;
     size_t len;
     uint8_t data[];
@@ -266,8 +181,11 @@ static void body_read(struct cluster *cluster, struct delivery *delivery)
 {
     struct body_job *job = container_of(delivery, struct body_job, delivery);
 
-    serve_read_done(cluster->serve, job->read.key, job->rc, job->data, job->len, job->size,
-                    cluster_now(cluster));
+    if (job->loan)
+        lend_begin(cluster, &job->read, job->loan, job->size);
+    else
+        serve_read_done(cluster->serve, job->read.key, job->rc, job->data, job->len, job->size,
+                        cluster_now(cluster));
     free(job);
     cluster_end(cluster);
 }
@@ -341,6 +259,19 @@ void cluster_damage(void *arg, const struct object *object)
     replicator_repair(cluster->replicator, object);
 }
 
+/* The copy that READ asks for is not here, or not a good one: is it what ROW names? */
+static int open_loan(struct body_job *job, const struct object *object, struct db_reader *reader)
+{
+    struct cluster_cloud place;
+
+    if (!object || (object->flags & (OBJECT_PUT | OBJECT_DELETED)) != OBJECT_PUT ||
+        memcmp(object->sha256, job->read.sha256, SHA256_BYTES) != 0 ||
+        job->read.offset >= object->size || !cluster_cloud_of(job->cluster, object, &place))
+        return ERR_NOT_FOUND;
+    job->size = object->size;
+    return lend_open(job->cluster, object, reader, &job->loan);
+}
+
 static void read_body(struct job *base, void *context)
 {
     struct body_job *job = container_of(base, struct body_job, job);
@@ -355,6 +286,8 @@ static void read_body(struct job *base, void *context)
             job->rc = read_chunk(job, object);
         if (job->rc == ERR_CORRUPT)
             journal_found_damaged(journal, object);
+        if (job->read.delegated && (job->rc == ERR_NOT_FOUND || job->rc == ERR_CORRUPT))
+            job->rc = open_loan(job, object, context);
         object_destroy(&object);
     }
     if (job->rc)
@@ -365,11 +298,14 @@ static void read_body(struct job *base, void *context)
 static void serve_ask(void *arg, const struct serve_read *read)
 {
     struct cluster *cluster = arg;
+
+    if (read->delegated && lend_read(cluster, read))
+        return;
     struct body_job *job = malloc(sizeof *job + read->len);
 
     assert(read->len <= LIMIT_WIRE_CHUNK_BYTES);
     if (!job) {
-        assert(cluster->unread_count < LIMIT_SERVE_READS); /* serve has no more under way */
+        assert(cluster->unread_count < UNREAD); /* serve has no more under way */
         cluster->unread[cluster->unread_count++] = read->key;
         return;
     }
@@ -378,6 +314,7 @@ static void serve_ask(void *arg, const struct serve_read *read)
     job->cluster = cluster;
     job->read = *read;
     job->size = job->len = 0;
+    job->loan = NULL;
     cluster_begin(cluster);
     int rc = pool_submit(cluster->pool, &job->job);
     if (rc) {
@@ -398,10 +335,15 @@ void bodies_failed(struct cluster *cluster)
     }
 }
 
+static void send_message(void *arg, const struct id128 *to, const struct wire_message *message)
+{
+    peer_send(arg, to, message);
+}
+
 int bodies_open(struct cluster *cluster)
 {
-    const struct fetch_sink fetch = {fetch_send, fetch_data, fetch_done, cluster};
-    const struct serve_sink serve = {serve_ask, fetch_send, cluster};
+    const struct fetch_sink fetch = {send_message, pull_data, pull_done, cluster};
+    const struct serve_sink serve = {serve_ask, lend_over, send_message, cluster};
     uint64_t seed;
 
     cluster->env->random(cluster->env, &seed, sizeof seed);

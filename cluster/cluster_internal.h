@@ -5,6 +5,7 @@
 
 #include "base/container.h"
 #include "base/pool.h"
+#include "cluster/cloud_guard.h"
 #include "cluster/cluster.h"
 #include "cluster/cut.h"
 #include "cluster/drainer.h"
@@ -19,6 +20,7 @@
 #include "cluster/standing.h"
 #include "cluster/sync.h"
 #include "cluster/twin.h"
+#include "cluster/uploader.h"
 #include "journal/db_peers.h"
 
 #include <pthread.h>
@@ -27,6 +29,7 @@
 #define CLUSTER_PORT 11999
 #define LIMIT_PEERS  (2 * LIMIT_MEMBERS) /* members and guests */
 #define LIMIT_FAILED 64
+#define UNREAD       (LIMIT_SERVE_READS + LIMIT_SERVE_READS_DELEGATED)
 
 /* Whom we talk to: a member, or a guest: a node with our tag whose joining we have not heard of
  * yet. */
@@ -64,6 +67,36 @@ struct commit_job {
     struct commit_job *next;
     struct delivery delivery; /* `run` is set by who makes it */
     struct cluster *cluster;
+};
+
+/* Whom a fetch asks, one after the other. Without a copy in the cloud: FAR alone. */
+enum pull_source { PULL_NONE, PULL_NEAR, PULL_DELEGATE, PULL_CLOUD, PULL_FAR };
+
+/* A fetch on behalf of a reader, until its end: the cluster's thread's, but for what is said. */
+struct cluster_ask {
+    struct cluster_fetch fetch; /* its pointers point to the next two */
+    struct id128 holders[LIMIT_FETCH_HOLDERS];
+    struct cluster_cloud cloud;
+    struct cluster *cluster;
+    struct cluster_reader *reader;
+    enum pull_source source;
+    bool source_over; /* the next one is to be asked once the reader has room */
+    bool cloud_away;  /* it was asked, and did not answer */
+    int rc;           /* of the source that is over */
+    uint64_t at;      /* the reader's next byte; the cloud's thread's while `flying` */
+    uint64_t began;   /* where the present source began, … */
+    uint64_t taken;   /* … and up to where the reader has taken all, … */
+    uint64_t told;    /* … and up to where the source knows that */
+    /* The cloud. */
+    struct cloud_request request;
+    struct delivery delivery;
+    bool flying;       /* from its start until its delivery came back */
+    bool asked;        /* under the cluster's lock: `done` was not called yet */
+    bool cancelled;    /* not wanted any more: its delivery is the end */
+    bool overrun;      /* the cloud's thread's: more came than was asked for */
+    unsigned tries;    /* in a row that did not bring BLOCK_BYTES */
+    uint64_t retry_ms; /* 0: it need not be asked again */
+    uint64_t since_ms; /* since when it has no room for us */
 };
 
 struct cluster_order;
@@ -134,9 +167,17 @@ struct cluster {
     size_t reading_count;
     struct cluster_order *orders; /* under way */
     uint64_t last_number;
+    struct cloud *cloud;          /* guarded; NULL: none */
+    const char *cloud_prefix;
+    struct cluster_lender lender; /* `open` NULL: none; set once, under the lock */
+    struct lent {
+        uint64_t key; /* of serve's transfer */
+        void *loan;   /* NULL: none */
+        uint64_t size;
+    } lent[LIMIT_SERVED];
     uint64_t malformed, other_tag, refused, undelivered;
     /* What could not be given away for want of memory: said to the core that asked, next turn. */
-    uint64_t unread[LIMIT_SERVE_READS];
+    uint64_t unread[UNREAD];
     size_t unread_count;
     struct sync_input failed[LIMIT_FAILED];
     size_t failed_count;
@@ -149,11 +190,16 @@ struct cluster {
     _Atomic uint64_t draining_ms; /* since when all probes say that it drains; 0: they do not */
     _Atomic unsigned writing;     /* clients' changes between begin and end */
     struct replicator *replicator;
+    struct cloud_gate *cloud_gate; /* NULL: there is no cloud, as with the next */
+    struct uploader *uploader;
     struct copies *copies;
     struct standing standing; /* the thread's own; and for others: */
     _Atomic int health;       /* enum probe_health */
     _Atomic bool clock_is_skewed;
     _Atomic unsigned joined;
+    struct {
+        _Atomic uint64_t gets, bytes, coalesced, delegated, failures, misses, wrong;
+    } cloud_counts;
     pthread_t thread;
     bool running;
     atomic_bool stopping;
@@ -332,7 +378,42 @@ void cluster_damage(void *arg, const struct object *object);
 void bodies_take(struct cluster *cluster);
 /* Tell serve of reads that could not be begun. */
 void bodies_failed(struct cluster *cluster);
-/* End every fetch with ERR_CLOSED. */
+/* READER's turn comes soon. The lock is held. */
+void bodies_enqueue(struct cluster *cluster, struct cluster_reader *reader);
+/* READER is at its end. */
+void bodies_end(struct cluster *cluster, struct cluster_reader *reader, int rc);
+/* End every fetch with ERR_CLOSED; those from the cloud a little later. */
 void bodies_close(struct cluster *cluster);
+
+/* ---- cluster_lend.c ---- */
+
+/* Read as serve asks, of a loan. False: the transfer has none. */
+bool lend_read(struct cluster *cluster, const struct serve_read *read);
+/* A loan of OBJECT's body, which is not here. On a pool thread. */
+int lend_open(struct cluster *cluster, const struct object *object, struct db_reader *reader,
+              void **loan) MUST_CHECK;
+/* READ's transfer has got LOAN: go on with that. SIZE: of the body. */
+void lend_begin(struct cluster *cluster, const struct serve_read *read, void *loan,
+                uint64_t size);
+/* A delegated transfer is over: serve's call. */
+void lend_over(void *arg, uint64_t key);
+/* Close every loan; no read of one is under way. */
+void lend_close(struct cluster *cluster);
+
+/* ---- cluster_pull.c ---- */
+
+/* Begin with what READER's owner has asked for. */
+void pull_begin(struct cluster *cluster, struct cluster_reader *reader);
+/* The owner has taken so many bytes more, or whom it asked is at its end. */
+void pull_turn(struct cluster *cluster, struct cluster_reader *reader, uint64_t bytes);
+/* The owner wants no more. */
+void pull_cancel(struct cluster *cluster, struct cluster_reader *reader);
+/* What fetch has for a reader, and how a fetch ended: its sink's calls. */
+void pull_data(void *arg, uint64_t number, uint64_t offset, const void *bytes, size_t len,
+               const struct id128 *from);
+void pull_done(void *arg, uint64_t number, int rc);
+/* Ask the cloud again where it is time. */
+void pull_tick(struct cluster *cluster, uint64_t now_ms);
+void pull_stats(struct cluster *cluster, struct cluster_cloud_stats *out);
 
 #endif

@@ -78,7 +78,21 @@ void cluster_listen(void *arg, const struct journal_news *news)
             copies_members(cluster->copies);
         link_wake(cluster->link);
         replicator_poke(cluster->replicator);
+        if (cluster->uploader)
+            uploader_poke(cluster->uploader);
     }
+}
+
+static void tell_uploader(struct cluster *cluster, const struct journal_copy_news *news)
+{
+    bool own = id_equal(news->node, &cluster->self);
+
+    if (news->kind == EVENT_CLOUD && !own)
+        uploader_moved(cluster->uploader, news->node);
+    /* Of copies that this node makes of others' puts the author is first; a sweep finds them. */
+    bool raised = news->kind == EVENT_META, put = news->kind == EVENT_PUT && own;
+    if (news->owed && (raised || put) && object_owed_here(news->row))
+        uploader_new(cluster->uploader, news->row, put);
 }
 
 void cluster_listen_copies(void *arg, const struct journal_copy_news *news)
@@ -91,6 +105,8 @@ void cluster_listen_copies(void *arg, const struct journal_copy_news *news)
         copies_members(cluster->copies);
     if (news->wanted)
         replicator_want(cluster->replicator, news->wanted);
+    if (news->event && cluster->uploader)
+        tell_uploader(cluster, news);
 }
 
 static void tell_run(struct cluster *cluster, const struct vector_run *run, bool own)

@@ -46,10 +46,18 @@ static void read_rows(struct job *base, void *context)
     struct rows_job *job = container_of(base, struct rows_job, job);
     struct merge_read_done *done = &job->done;
 
-    done->rc = done->read.members
-                   ? db_merge_members(context, &done->read.after, &job->data, &done->last)
-                   : db_merge_rows(context, &done->read.after, &done->read.through, &job->data,
-                                   &done->last);
+    switch (done->read.part) {
+    case MERGE_MEMBERS:
+        done->rc = db_merge_members(context, &done->read.after, &job->data, &done->last);
+        break;
+    case MERGE_EVENTS:
+        done->rc = db_merge_events(context, &done->read.after, &job->data, &done->last);
+        break;
+    case MERGE_ROWS:
+        done->rc =
+            db_merge_rows(context, &done->read.after, &done->read.through, &job->data, &done->last);
+        break;
+    }
     cluster_deliver(job->cluster, &job->delivery);
 }
 

@@ -347,6 +347,43 @@ void operate_replace(struct cluster *cluster)
 
 /* ---- Copies for others ---- */
 
+struct adopt_order {
+    struct delivery delivery;
+    struct id128 node;
+    size_t count;
+    struct event_item items[];
+};
+
+static void send_adopt(struct cluster *cluster, struct delivery *delivery)
+{
+    struct adopt_order *order = container_of(delivery, struct adopt_order, delivery);
+    const struct wire_message message = {
+        .type = WIRE_ADOPT,
+        .adopt.items = {(const char *)order->items,
+                        (uint32_t)(order->count * sizeof *order->items)}};
+
+    peer_send(cluster, &order->node, &message);
+    free(order);
+    cluster_end(cluster);
+}
+
+int cluster_adopt(struct cluster *cluster, const struct id128 *node, const struct event_item *items,
+                  size_t count)
+{
+    struct adopt_order *order = malloc(sizeof *order + count * sizeof *items);
+
+    assert(count > 0 && count <= LIMIT_WIRE_ADOPT);
+    if (!order)
+        return ERR_NO_MEMORY;
+    order->delivery.run = send_adopt;
+    order->node = *node;
+    order->count = count;
+    memcpy(order->items, items, count * sizeof *items);
+    cluster_begin(cluster);
+    cluster_deliver(cluster, &order->delivery);
+    return 0;
+}
+
 void operate_adopt(struct cluster *cluster, const struct wire_message *message)
 {
     const struct member *self = members_find(cluster->members, &cluster->self);

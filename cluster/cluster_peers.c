@@ -608,6 +608,7 @@ static void dispatch(struct cluster *cluster, const struct link_from *from,
         serve_message(cluster->serve, message, now_ms);
         return;
     case WIRE_BODY_DATA:
+    case WIRE_BODY_COMING:
         fetch_message(cluster->fetches, message, now_ms);
         return;
     case WIRE_BODY_END:
@@ -806,6 +807,7 @@ void peer_view(struct cluster *cluster)
     struct serve_stats serve;
     struct notes_stats notes;
     const struct sync_stats *sync = sync_stats(cluster->sync);
+    const struct merge_stats *merge = merge_stats(cluster->merge);
     size_t count = 0, rows = members_count(cluster->members);
 
     /* Those that have joined first, then those that left or were forgotten, as many as fit. */
@@ -847,6 +849,15 @@ void peer_view(struct cluster *cluster)
         .bytes_out = sync->bytes_out,
         .sessions = sync->asks,
         .timeouts = sync->timeouts,
+        .rows_in = merge->rows_in,
+        .row_bytes_in = merge->bytes_in,
+        .rows_out = merge->rows_out,
+        .row_bytes_out = merge->bytes_out,
+        .merges_adopted = merge->adopted,
+        .merges_repaired = merge->repaired,
+        .merges_given_up = merge->given_up,
+        .merges_served = merge->served,
+        .merge_timeouts = merge->timeouts,
         .fetches = fetch.begun,
         .fetch_bytes = fetch.bytes,
         .fetch_failures = fetch.failed,

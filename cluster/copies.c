@@ -28,7 +28,9 @@ struct copies {
     struct db_reader *reader; /* the thread's own */
     pthread_t thread;
     bool started;
+    unsigned outbox_copies;
     _Atomic unsigned others; /* that answer */
+    _Atomic bool cloud;      /* so does it */
     _Atomic size_t waiting;  /* in the table; changed under the lock */
 
     pthread_mutex_t lock; /* guards what follows */
@@ -39,16 +41,20 @@ struct copies {
     struct copies_stats stats;
 };
 
-bool copies_enough(enum copies_need need, const struct db_copies *found, bool others_answer)
+bool copies_enough(enum copies_need need, const struct db_copies *found,
+                   const struct copies_chance *chance)
 {
     assert(found->held <= found->members);
+    if (need == COPIES_CLOUD && (found->uploaded || chance->cloud_answers))
+        return found->uploaded;
     switch (need) {
     case COPIES_LOOK:
         return true;
     case COPIES_ONE:
         return found->held >= 1;
     case COPIES_SECOND:
-        return found->held >= 2 || !others_answer;
+    case COPIES_CLOUD:
+        return found->held >= chance->outbox_copies || !chance->others_answer;
     case COPIES_QUORUM:
         return 2 * found->held > found->members;
     case COPIES_ALL:
@@ -133,6 +139,9 @@ static void make_all_due(struct copies *c)
 /* Count WAIT's copies as the views have them now. */
 static void look(struct copies *c, struct copies_wait *wait)
 {
+    const struct copies_chance chance = {.others_answer = atomic_load(&c->others) > 0,
+                                         .cloud_answers = atomic_load(&c->cloud),
+                                         .outbox_copies = c->outbox_copies};
     struct object *object = NULL;
     int rc = journal_find(c->journal, c->reader, &wait->id, &object);
 
@@ -144,8 +153,7 @@ static void look(struct copies *c, struct copies_wait *wait)
         rc = db_reader_copies(c->reader, object, &c->self, &wait->found);
     object_destroy(&object);
     wait->rc = rc;
-    wait->fulfilled =
-        rc == 0 && copies_enough(wait->need, &wait->found, atomic_load(&c->others) > 0);
+    wait->fulfilled = rc == 0 && copies_enough(wait->need, &wait->found, &chance);
 }
 
 /* WAIT is over. The lock is held, and given up for the call. */
@@ -199,7 +207,7 @@ static void *run(void *arg)
 
 /* ---- Its life ---- */
 
-int copies_create(struct copies **out, struct journal *journal)
+int copies_create(struct copies **out, struct journal *journal, unsigned outbox_copies)
 {
     struct copies *c = calloc(1, sizeof *c);
 
@@ -207,6 +215,7 @@ int copies_create(struct copies **out, struct journal *journal)
     if (!c)
         return ERR_NO_MEMORY;
     c->journal = journal;
+    c->outbox_copies = outbox_copies;
     c->self = journal_node(journal);
     (void)pthread_mutex_init(&c->lock, NULL);
     (void)pthread_cond_init(&c->changed, NULL);
@@ -274,7 +283,8 @@ int copies_wait(struct copies *c, struct copies_wait *wait)
     assert(wait->done);
     wait->rc = ERR_AGAIN;
     wait->fulfilled = wait->listed = wait->due = wait->over = false;
-    wait->found = (struct db_copies){0, 0};
+    wait->found = (struct db_copies){.members = 0};
+    atomic_store(&wait->moved_ms, 0);
     (void)pthread_mutex_lock(&c->lock);
     if (!c->open)
         rc = ERR_CLOSED;
@@ -340,6 +350,23 @@ void copies_others(struct copies *c, unsigned count)
 {
     if (atomic_exchange(&c->others, count) != count)
         copies_members(c);
+}
+
+void copies_cloud(struct copies *c, bool answers)
+{
+    if (atomic_exchange(&c->cloud, answers) != answers)
+        copies_members(c);
+}
+
+void copies_moved(struct copies *c, const struct id128 *id, uint64_t now_ms)
+{
+    if (atomic_load(&c->waiting) == 0)
+        return;
+    (void)pthread_mutex_lock(&c->lock);
+    for (struct copies_wait *wait = *bucket_of(c, id); wait; wait = wait->next)
+        if (id_equal(&wait->id, id))
+            atomic_store(&wait->moved_ms, now_ms);
+    (void)pthread_mutex_unlock(&c->lock);
 }
 
 void copies_stats(struct copies *c, struct copies_stats *out)

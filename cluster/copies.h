@@ -1,5 +1,5 @@
 /*
- * Who waits until other nodes have durable copies of a body, and how many have.
+ * Who waits until other nodes, or the cloud, have durable copies of a body, and how many have.
  *
  *   wait ──► one thread counts in SQLite ──► enough, or as asked: done
  *                     ▲          └─ not yet: the wait lies in a table by id
@@ -18,13 +18,17 @@
 #include "journal/db_peers.h"
 #include "journal/journal.h"
 
+#include <stdatomic.h>
+
 struct copies;
 
 /* How many durable copies are waited for, this node's included. */
 enum copies_need {
     COPIES_LOOK,   /* none: to be counted once */
     COPIES_ONE,    /* one member's */
-    COPIES_SECOND, /* two, or one where no other member answers that could make the second */
+    COPIES_SECOND, /* as many as a body has while it is owed to the cloud: two, or one where no
+                      other member answers that could make the second */
+    COPIES_CLOUD,  /* the cloud's; while that cannot be reached, as COPIES_SECOND */
     COPIES_QUORUM, /* more than half of the members' */
     COPIES_ALL,    /* every member's */
 };
@@ -40,18 +44,26 @@ struct copies_wait {
     int rc; /* 0; or why `found` is not known, or of no use: ERR_DELETED, ERR_CONFLICT (other bytes
                are under the id now), ERR_NOT_FOUND, ERR_IO … */
     bool fulfilled;
-    struct db_copies found; /* the last count */
+    struct db_copies found;    /* the last count */
+    _Atomic uint64_t moved_ms; /* when the cloud got some of it last (env_mono_ms); 0: it did not */
     /* copies' own. */
     struct copies_wait *next, *prev;         /* in the table */
     struct copies_wait *due_next, *due_prev; /* of those to be counted */
     bool listed, due, over;
 };
 
-/* Whether FOUND is enough for NEED. OTHERS_ANSWER: some other member answers now. Pure. */
-bool copies_enough(enum copies_need need, const struct db_copies *found, bool others_answer);
+/* What can be had just now. */
+struct copies_chance {
+    bool others_answer;     /* some other member does */
+    bool cloud_answers;     /* there is one, and it can be reached from here */
+    unsigned outbox_copies; /* of a body while it is owed to the cloud: 1 or 2 */
+};
+/* Whether FOUND is enough for NEED. Pure. */
+bool copies_enough(enum copies_need need, const struct db_copies *found,
+                   const struct copies_chance *chance);
 
-/* JOURNAL is lent until copies_destroy. */
-int copies_create(struct copies **out, struct journal *journal) MUST_CHECK;
+/* JOURNAL is lent until copies_destroy. OUTBOX_COPIES: as above. */
+int copies_create(struct copies **out, struct journal *journal, unsigned outbox_copies) MUST_CHECK;
 /* After journal_open. */
 int copies_start(struct copies *copies) MUST_CHECK;
 /* End all waits as they stand, join. Before journal_stop. Nothing, where it was not started. */
@@ -74,6 +86,10 @@ void copies_news(struct copies *copies, const uint8_t *data, size_t len);
 void copies_members(struct copies *copies);
 /* COUNT other members answer now. */
 void copies_others(struct copies *copies, unsigned count);
+/* The cloud can, or cannot, be reached from here now. Before the first call: it cannot. */
+void copies_cloud(struct copies *copies, bool answers);
+/* The cloud got some of ID's body at NOW_MS. */
+void copies_moved(struct copies *copies, const struct id128 *id, uint64_t now_ms);
 
 struct copies_stats {
     uint64_t waiting;   /* now */

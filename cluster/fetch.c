@@ -49,7 +49,8 @@ struct fetch {
     uint64_t unread;  /* given to the sink, not yet taken by the reader */
     bool background;
     bool large; /* in the background, and keeps its place for long */
-    unsigned round;
+    bool delegated;
+    unsigned round, rounds, first_byte_ms;
     uint64_t counted_from; /* the byte that was next when `round` began anew */
     uint64_t deadline_ms;  /* WAITING: 0 unless all places are taken */
     /* The try; ASKED only. */
@@ -57,7 +58,8 @@ struct fetch {
     uint64_t began;  /* its first byte */
     uint64_t credit; /* granted, and not yet arrived */
     uint64_t share;  /* of the holder's windows */
-    size_t current;  /* of holders */
+    uint64_t moved_ms; /* since when nothing came */
+    size_t current;    /* of holders */
     size_t holder_count;
     struct holder holders[LIMIT_FETCH_HOLDERS];
 };
@@ -241,7 +243,8 @@ static void ask(struct fetches *fetches, struct fetch *fetch, size_t holder, uin
     fetch->transfer = next_random(fetches) << 8 | index_of(fetches, fetch);
     fetch->began = fetch->at;
     fetch->credit = grantable(fetch);
-    fetch->deadline_ms = now_ms + FETCH_FIRST_BYTE_MS;
+    fetch->deadline_ms = now_ms + fetch->first_byte_ms;
+    fetch->moved_ms = now_ms;
     fetches->stats.tries++;
     assert(fetch->credit > 0);
 
@@ -251,7 +254,8 @@ static void ask(struct fetches *fetches, struct fetch *fetch, size_t holder, uin
                                                 .offset = fetch->at,
                                                 .length = fetch->end - fetch->at,
                                                 .credit_bytes = fetch->credit,
-                                                .background = fetch->background}};
+                                                .background = fetch->background,
+                                                .delegated = fetch->delegated}};
     memcpy(message.body_ask.sha256, fetch->sha256, SHA256_BYTES);
     fetches->sink.send(fetches->sink.arg, to, &message);
 }
@@ -382,7 +386,7 @@ static void advance(struct fetches *fetches, struct fetch *fetch, uint64_t now_m
             return;
         }
     }
-    if (!ready && any_later(fetch) && fetch->round < FETCH_ROUNDS)
+    if (!ready && any_later(fetch) && fetch->round < fetch->rounds)
         rest(fetches, fetch, now_ms);
     else if (!ready)
         finish(fetches, fetch, verdict(fetch));
@@ -392,7 +396,7 @@ static void advance(struct fetches *fetches, struct fetch *fetch, uint64_t now_m
 
 static void begin_round(struct fetches *fetches, struct fetch *fetch, uint64_t now_ms)
 {
-    assert(fetch->phase == FETCH_RESTING && fetch->round < FETCH_ROUNDS);
+    assert(fetch->phase == FETCH_RESTING && fetch->round < fetch->rounds);
     fetch->round++;
     for (size_t i = 0; i < fetch->holder_count; i++) {
         struct holder *holder = &fetch->holders[i];
@@ -486,16 +490,19 @@ int fetch_start(struct fetches *fetches, const struct fetch_request *request, ui
     TAILQ_REMOVE(&fetches->free, fetch, link);
     assert(fetch->phase == FETCH_FREE);
     fetches->numbers[index_of(fetches, fetch)] = request->number;
-    *fetch =
-        (struct fetch){.id = request->id,
-                       .size = request->size,
-                       .at = request->offset,
-                       .end = request->offset + request->length,
-                       .counted_from = request->offset,
-                       .background = request->background,
-                       .large = request->background && request->length > LIMIT_INLINE_BODY_BYTES,
-                       .round = 1,
-                       .holder_count = request->holder_count};
+    *fetch = (struct fetch){
+        .id = request->id,
+        .size = request->size,
+        .at = request->offset,
+        .end = request->offset + request->length,
+        .counted_from = request->offset,
+        .background = request->background,
+        .large = request->background && request->length > LIMIT_INLINE_BODY_BYTES,
+        .delegated = request->delegated,
+        .round = 1,
+        .rounds = request->rounds ? request->rounds : FETCH_ROUNDS,
+        .first_byte_ms = request->first_byte_ms ? request->first_byte_ms : FETCH_FIRST_BYTE_MS,
+        .holder_count = request->holder_count};
     memcpy(fetch->sha256, request->sha256, SHA256_BYTES);
     for (size_t i = 0; i < request->holder_count; i++)
         fetch->holders[i] = (struct holder){.node = request->holders[i]};
@@ -548,6 +555,7 @@ static void on_data(struct fetches *fetches, const struct id128 *from,
     }
 
     uint64_t number = fetches->numbers[index_of(fetches, fetch)];
+    fetch->moved_ms = now_ms;
     fetch->at += data->data.len;
     fetch->credit -= data->data.len;
     fetch->unread += data->data.len;
@@ -601,11 +609,30 @@ static void on_end(struct fetches *fetches, const struct id128 *from, const stru
     leave_holder(fetches, fetch, state, false, now_ms);
 }
 
+/* The delegate waits itself: its deadline begins anew. */
+static void on_coming(struct fetches *fetches, const struct id128 *from,
+                      const struct wire_flow *flow, uint64_t now_ms)
+{
+    struct fetch *fetch = by_transfer(fetches, flow->session, from);
+
+    if (!fetch) {
+        fetches->stats.late++;
+        send_cancel(fetches, from, flow->session);
+        return;
+    }
+    if (!fetch->delegated || fetch->credit == 0 || now_ms - fetch->moved_ms >= FETCH_COMING_MS)
+        return;
+    fetch->deadline_ms =
+        now_ms + (fetch->at > fetch->began ? FETCH_PROGRESS_MS : fetch->first_byte_ms);
+}
+
 void fetch_message(struct fetches *fetches, const struct wire_message *message, uint64_t now_ms)
 {
     step_begin(fetches);
     if (message->type == WIRE_BODY_DATA)
         on_data(fetches, &message->from, &message->body_data, now_ms);
+    else if (message->type == WIRE_BODY_COMING)
+        on_coming(fetches, &message->from, &message->flow, now_ms);
     else if (message->type == WIRE_BODY_END && message->flow.end != WIRE_END_CANCEL)
         on_end(fetches, &message->from, &message->flow, now_ms);
     step_end(fetches, now_ms);

@@ -20,6 +20,7 @@
 /* Milliseconds. */
 #define FETCH_FIRST_BYTE_MS  1000  /* from asking a holder to its first chunk */
 #define FETCH_PROGRESS_MS    3000  /* from chunk to chunk, while there is credit */
+#define FETCH_COMING_MS      60000 /* without one, however often the delegate says that it comes */
 #define FETCH_PAUSE_MS       2000  /* without credit, for a slow reader: the holder is let go */
 #define FETCH_PLACE_MS       30000 /* while we ask every holder for as much as we may */
 #define FETCH_ROUND_DELAY_MS 250   /* before round 2; twice that before round 3; + up to 50 % */
@@ -66,6 +67,9 @@ struct fetch_request {
     uint64_t size;           /* of the whole body */
     uint64_t offset, length; /* what is wanted of it: at least one byte, within `size` */
     bool background;
+    bool delegated;              /* whoever is asked may fetch it for us from elsewhere */
+    unsigned rounds;             /* 0: FETCH_ROUNDS */
+    unsigned first_byte_ms;      /* 0: FETCH_FIRST_BYTE_MS */
     const struct id128 *holders; /* whom to ask, the best first, each once; lent for the call */
     size_t holder_count;         /* at most LIMIT_FETCH_HOLDERS */
 };
@@ -82,7 +86,7 @@ void fetch_destroy(struct fetches **fetches);
 int fetch_start(struct fetches *fetches, const struct fetch_request *request,
                 uint64_t now_ms) MUST_CHECK;
 
-/* A WIRE_BODY_DATA or WIRE_BODY_END; others are not looked at. MESSAGE->from is whom it came from,
+/* A WIRE_BODY_DATA, WIRE_BODY_COMING or WIRE_BODY_END; others are not looked at. MESSAGE->from is whom it came from,
  * as the transport knows it. */
 void fetch_message(struct fetches *fetches, const struct wire_message *message, uint64_t now_ms);
 

@@ -14,8 +14,11 @@
  */
 #include "cluster/merge_internal.h"
 
+#include "journal/snapshot.h"
+
 #include <assert.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* The most that the pump of one session, or one input, puts out. */
 #define ROOM 4
@@ -116,6 +119,24 @@ void merge_send_flow(struct merge *core, const struct id128 *to, enum wire_type 
     struct wire_message *message = merge_send(core, to, type);
 
     message->flow = (struct wire_flow){.session = session, .bytes = bytes, .end = (uint8_t)end};
+}
+
+uint64_t merge_row_count(struct text data)
+{
+    uint64_t rows = 0;
+    uint32_t len;
+
+    while (data.len > sizeof len) {
+        struct snapshot_reader reader;
+
+        memcpy(&len, data.ptr, sizeof len);
+        if (len > data.len - sizeof len)
+            break;
+        if (snapshot_open(&reader, data.ptr + sizeof len, len) == 0 && reader.kind == SNAPSHOT_ROWS)
+            rows += reader.left;
+        data = (struct text){data.ptr + sizeof len + len, data.len - (uint32_t)sizeof len - len};
+    }
+    return rows;
 }
 
 struct buf *merge_list(struct merge *core)

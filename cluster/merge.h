@@ -47,15 +47,18 @@ enum merge_input_kind {
     MERGE_COMMITTED,
 };
 
-/* Read (after, through] of our rows, or the members behind AFTER. Handed back as it was given. */
+/* What of ours: the members, the events that are in no row, the rows. */
+enum merge_part { MERGE_MEMBERS, MERGE_EVENTS, MERGE_ROWS };
+
+/* Read PART behind AFTER; of the rows (after, through]. Handed back as it was given. */
 struct merge_read {
     struct id128 peer;
     uint64_t session;
-    bool members;
+    enum merge_part part;
     struct id128 after, through;
 };
 
-/* RC 0: DATA as db_merge_rows or db_merge_members gives it, and LAST. */
+/* RC 0: DATA as db_merge_members, db_merge_events or db_merge_rows gives it, and LAST. */
 struct merge_read_done {
     struct merge_read read;
     struct text data;
@@ -147,8 +150,8 @@ struct merge_outputs {
 /* Since the core was made. */
 struct merge_stats {
     uint64_t adopted, repaired, given_up; /* merges that this node asked for */
-    uint64_t bytes_in;                    /* of chunks that became durable here */
-    uint64_t served, bytes_out;           /* sessions, chunks */
+    uint64_t rows_in, bytes_in;           /* of chunks that became durable here */
+    uint64_t served, rows_out, bytes_out; /* sessions; chunks that were sent */
     uint64_t timeouts, ignored;
 };
 

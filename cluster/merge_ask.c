@@ -254,6 +254,7 @@ static void take_chunk(struct merge *core, const struct wire_merge_chunk *chunk)
         *flight = (struct chunk_flight){.token = ++core->token,
                                         .charge = merge_charge(chunk->data.len),
                                         .bytes = chunk->data.len,
+                                        .rows = merge_row_count(chunk->data),
                                         .through = chunk->through};
         out->commit.token = flight->token;
         out->commit.data = chunk->data;
@@ -295,6 +296,7 @@ static void chunk_committed(struct merge *core, int rc)
     progress(a, core->now_ms);
     a->bytes += flight.bytes;
     core->stats.bytes_in += flight.bytes;
+    core->stats.rows_in += flight.rows;
 }
 
 void merge_ask_committed(struct merge *core, uint64_t token, int rc)

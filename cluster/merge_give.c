@@ -3,10 +3,12 @@
  *
  * Nothing is kept of a session but where it stands: each chunk is read when there is credit for it,
  * in a transaction of its own, and sent. Where the asker wants all (whole), our vector goes first,
- * page by page: everything that is read later knows at least that. Members come before rows.
+ * page by page: everything that is read later knows at least that. Members come before rows, and so
+ * do the events that are in no row, which whoever adopts our vector could not get afterwards.
  *
- *   PAGES -> MEMBERS -> ROWS -> over       whole, from the first id on
- *   ROWS -> over                           a range
+ *   PAGES -> MEMBERS -> EVENTS -> ROWS -> over    whole, from the first id on
+ *   PAGES -> ROWS -> over                         whole, the rest of it
+ *   ROWS -> over                                  a range
  *   SUMS -> over
  *
  * Who was given a vector is a guest: our caller keeps the events above it (merge.c's hold) until
@@ -178,11 +180,18 @@ int merge_give_message(struct merge *core, const struct wire_message *message)
 
 /* ---- What was read ---- */
 
+static enum merge_part part_of(const struct given *g)
+{
+    return g->state == GIVE_MEMBERS  ? MERGE_MEMBERS
+           : g->state == GIVE_EVENTS ? MERGE_EVENTS
+                                     : MERGE_ROWS;
+}
+
 void merge_give_read_done(struct merge *core, const struct merge_read_done *done)
 {
     struct given *g = find_given(core, &done->read.peer, done->read.session);
 
-    if (!g || !g->reading || (g->state == GIVE_MEMBERS) != done->read.members ||
+    if (!g || !g->reading || part_of(g) != done->read.part ||
         !id_equal(&g->after, &done->read.after))
         return;
     g->reading = false;
@@ -191,21 +200,24 @@ void merge_give_read_done(struct merge *core, const struct merge_read_done *done
             done->rc == ERR_FULL || done->rc == ERR_NO_MEMORY ? WIRE_END_BUSY : WIRE_END_DAMAGED);
         return;
     }
-    bool members = g->state == GIVE_MEMBERS;
-    bool last = !members && id_equal(&done->last, &g->through);
+    bool rows = g->state == GIVE_ROWS;
+    bool last = rows && id_equal(&done->last, &g->through);
     uint64_t charge = merge_charge(done->data.len);
     struct wire_message *message = merge_send(core, &g->peer, WIRE_MERGE_CHUNK);
 
     message->merge_chunk = (struct wire_merge_chunk){
         .session = g->session, .number = g->number++, .last = last, .data = done->data};
-    if (!members)
+    if (rows)
         message->merge_chunk.through = done->last;
     g->credit -= charge < g->credit ? charge : g->credit;
     g->after = done->last;
     core->stats.bytes_out += done->data.len;
-    if (members && id_equal(&done->last, &db_last_id)) {
-        g->state = GIVE_ROWS;
-        g->after = g->first;
+    core->stats.rows_out += merge_row_count(done->data);
+    if (!rows && id_equal(&done->last, &db_last_id)) {
+        static const struct id128 zero;
+
+        g->after = g->state == GIVE_MEMBERS ? zero : g->first;
+        g->state = g->state == GIVE_MEMBERS ? GIVE_EVENTS : GIVE_ROWS;
     }
     if (last)
         drop(g);
@@ -299,7 +311,7 @@ static void read_on(struct merge *core, struct given *g)
     }
     merge_emit(core, MERGE_READ)->read = (struct merge_read){.peer = g->peer,
                                                              .session = g->session,
-                                                             .members = g->state == GIVE_MEMBERS,
+                                                             .part = part_of(g),
                                                              .after = g->after,
                                                              .through = g->through};
 }

@@ -32,7 +32,7 @@ struct range {
 };
 
 struct chunk_flight {
-    uint64_t token, charge, bytes;
+    uint64_t token, charge, bytes, rows;
     struct id128 through;
 };
 
@@ -72,15 +72,16 @@ struct asking {
     size_t fence_count, fence_next; /* … of which these are compared */
 };
 
-enum giving { GIVE_PAGES, GIVE_MEMBERS, GIVE_ROWS, GIVE_SUMS };
+enum giving { GIVE_PAGES, GIVE_MEMBERS, GIVE_EVENTS, GIVE_ROWS, GIVE_SUMS };
 
 /* A session in which we are asked. */
 struct given {
     uint64_t session; /* 0: free */
     struct id128 peer;
     enum giving state;
-    struct id128 after, through; /* members: `after` is a node */
-    struct id128 first;          /* rows: from behind here on */
+    struct id128 after,
+        through;        /* members, events: `after` is where the last chunk of them ended */
+    struct id128 first; /* rows: from behind here on */
     uint64_t credit, number, progress_ms;
     uint32_t page;
     struct id128 page_after;
@@ -121,6 +122,8 @@ void merge_send_flow(struct merge *core, const struct id128 *to, enum wire_type 
                      uint64_t session, uint64_t bytes, enum wire_end end);
 /* Is there room for what one session puts out? If not, there will be more. */
 bool merge_room(struct merge *core);
+/* Rows of objects in DATA, as far as its chunks can be read. */
+uint64_t merge_row_count(struct text data);
 /* The buffer for the list of one message; NULL: taken, there will be more. */
 struct buf *merge_list(struct merge *core);
 

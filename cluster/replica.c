@@ -38,6 +38,7 @@ struct replica {
     struct job job;
     const struct replica_host *host;
     bool large;
+    bool has_cloud;
     uint64_t received; /* the cluster's thread alone */
     uint8_t *body;     /* of a small one */
 
@@ -108,6 +109,7 @@ static void finish_small(struct job *job, void *context)
     (void)context;
     sha256(r->body, size, sha);
     if (memcmp(sha, change->request.sha256, SHA256_BYTES) != 0) {
+        cluster_fetch_misfit(r->host->cluster, &r->reader);
         end(r, ERR_MISMATCH);
         return;
     }
@@ -195,8 +197,10 @@ static void finish_large(struct replica *r, int rc)
     if (rc == 0) {
         assert(r->written == change->request.size);
         digest_final(r->sha, sha);
-        if (memcmp(sha, change->request.sha256, SHA256_BYTES) != 0)
+        if (memcmp(sha, change->request.sha256, SHA256_BYTES) != 0) {
+            cluster_fetch_misfit(r->host->cluster, &r->reader);
             rc = ERR_MISMATCH;
+        }
     }
     if (rc == 0)
         rc = large_finish(r->writer, &change->file, &size, &change->trailer);
@@ -326,6 +330,7 @@ int replica_start(struct replica **out, const struct replica_host *host,
                   const struct object *object, const struct id128 *holders, size_t count)
 {
     struct replica *r = calloc(1, sizeof *r);
+    struct cluster_cloud cloud;
     struct cluster_fetch fetch = {.id = object->id,
                                   .size = object->size,
                                   .length = object->size,
@@ -341,6 +346,8 @@ int replica_start(struct replica **out, const struct replica_host *host,
         return ERR_NO_MEMORY;
     r->host = host;
     r->large = object->size > LIMIT_INLINE_BODY_BYTES;
+    r->has_cloud = cluster_cloud_of(host->cluster, object, &cloud);
+    fetch.cloud = r->has_cloud ? &cloud : NULL;
     r->last = &r->first;
     (void)pthread_mutex_init(&r->lock, NULL);
     rc = prepare(r, object);
@@ -362,7 +369,9 @@ out:
 
 uint64_t replica_memory(const struct replica *replica)
 {
-    return replica->large ? BODY_BACKGROUND_WINDOW_BYTES : replica->change.request.size;
+    if (!replica->large)
+        return replica->change.request.size;
+    return replica->has_cloud ? CLUSTER_CLOUD_BYTES : BODY_BACKGROUND_WINDOW_BYTES;
 }
 
 void replica_cancel(struct replica *replica)

@@ -1,6 +1,6 @@
 /*
- * One copy that this node makes for itself: an object's body on its way from other nodes into the
- * store.
+ * One copy that this node makes for itself: an object's body on its way from other nodes, or from
+ * the cloud, into the store.
  *
  *   cluster ──data──► memory (up to 256 KiB), or pool ──► a large file
  *           ──done──► pool: whole, and the SHA-256 that the row names? ──► journal (CHANGE_HOLD)

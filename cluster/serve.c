@@ -31,7 +31,7 @@ static_assert(LIMIT_SERVED <= 256, "a slot's number fits a byte of the key");
 struct transfer {
     bool used;
     bool gone; /* over, but its read is not */
-    bool background;
+    bool background, delegated;
     struct id128 to;
     uint64_t transfer, key;
     struct id128 id;
@@ -43,16 +43,20 @@ struct transfer {
     uint64_t spend;   /* what it has been given by the hand */
     uint64_t share;   /* of its peer's windows */
     uint64_t active_ms;
+    uint64_t said_ms; /* that it comes */
 };
+
+/* Who takes turns with whom. */
+enum class { CLIENTS, BACKGROUND, DELEGATED, CLASSES };
 
 struct serve {
     struct serve_sink sink;
     bool stepping;
     uint64_t generation;
     size_t top; /* slots from here on are free */
-    unsigned background_reads;
+    unsigned background_reads, delegated_reads;
     uint64_t reading_bytes, reading_bytes_background;
-    size_t hand[2]; /* what clients wait for; background */
+    size_t hand[CLASSES];
     struct serve_stats stats;
     struct transfer transfers[LIMIT_SERVED];
 };
@@ -84,6 +88,8 @@ static void send_end(struct serve *serve, const struct id128 *to, uint64_t trans
 
 static void free_up(struct serve *serve, struct transfer *t)
 {
+    if (t->delegated)
+        serve->sink.over(serve->sink.arg, t->key);
     t->used = false;
     while (serve->top > 0 && !serve->transfers[serve->top - 1].used)
         serve->top--;
@@ -113,25 +119,31 @@ static uint32_t next_len(const struct transfer *t)
     return (uint32_t)smaller(smaller(t->credit, t->end - t->at), LIMIT_WIRE_CHUNK_BYTES);
 }
 
-static bool can_be_read(const struct transfer *t, bool background)
+static enum class class_of(const struct transfer *t)
 {
-    return t->used && !t->gone && t->background == background && t->reading == 0 && t->credit > 0;
+    if (t->delegated)
+        return DELEGATED;
+    return t->background ? BACKGROUND : CLIENTS;
+}
+
+static bool can_be_read(const struct transfer *t, enum class class)
+{
+    return t->used && !t->gone && class_of(t) == class && t->reading == 0 && t->credit > 0;
 }
 
 /* The next of the class that can pay, or NULL where none can be read. */
-static struct transfer *next_to_read(struct serve *serve, bool background)
+static struct transfer *next_to_read(struct serve *serve, enum class class)
 {
     bool any = false;
-
     size_t slots = serve->top;
 
     for (size_t seen = 0; seen < slots * (LIMIT_TURNS + 1); seen++) {
-        struct transfer *t = &serve->transfers[serve->hand[background] % slots];
+        struct transfer *t = &serve->transfers[serve->hand[class] % slots];
 
-        serve->hand[background] = (serve->hand[background] + 1) % slots;
+        serve->hand[class] = (serve->hand[class] + 1) % slots;
         if (seen == slots && !any)
             break;
-        if (!can_be_read(t, background))
+        if (!can_be_read(t, class))
             continue;
         any = true;
         uint32_t len = next_len(t);
@@ -146,24 +158,41 @@ static struct transfer *next_to_read(struct serve *serve, bool background)
     return NULL;
 }
 
+/* A read of T of LEN bytes begins or ends. */
+static void account(struct serve *serve, const struct transfer *t, uint32_t len, bool begins)
+{
+    unsigned one = begins ? 1 : -1u;
+    uint64_t bytes = begins ? len : -(uint64_t)len;
+
+    if (t->delegated) {
+        serve->delegated_reads += one;
+        assert(serve->delegated_reads <= LIMIT_SERVE_READS_DELEGATED);
+        return;
+    }
+    serve->stats.reading += one;
+    serve->reading_bytes += bytes;
+    assert(serve->stats.reading <= LIMIT_SERVE_READS);
+    if (t->background) {
+        serve->background_reads += one;
+        serve->reading_bytes_background += bytes;
+    }
+    assert(serve->background_reads <= serve->stats.reading);
+}
+
 static void start_read(struct serve *serve, struct transfer *t)
 {
     struct serve_read read = {.key = t->key,
                               .id = t->id,
                               .offset = t->at,
                               .len = next_len(t),
-                              .background = t->background};
+                              .background = t->background,
+                              .delegated = t->delegated};
 
     assert(read.len > 0 && read.len <= t->credit);
     memcpy(read.sha256, t->sha256, SHA256_BYTES);
     t->credit -= read.len;
     t->reading = read.len;
-    serve->stats.reading++;
-    serve->reading_bytes += read.len;
-    if (t->background) {
-        serve->background_reads++;
-        serve->reading_bytes_background += read.len;
-    }
+    account(serve, t, read.len, true);
     serve->sink.read(serve->sink.arg, &read);
 }
 
@@ -182,15 +211,21 @@ static bool has_room(const struct serve *serve, bool background)
 static void schedule(struct serve *serve)
 {
     while (has_room(serve, false)) {
-        struct transfer *t = next_to_read(serve, false);
+        struct transfer *t = next_to_read(serve, CLIENTS);
 
         if (!t && has_room(serve, true))
-            t = next_to_read(serve, true);
+            t = next_to_read(serve, BACKGROUND);
         if (!t)
             break;
         start_read(serve, t);
     }
-    assert(serve->stats.reading <= LIMIT_SERVE_READS);
+    while (serve->delegated_reads < LIMIT_SERVE_READS_DELEGATED) {
+        struct transfer *t = next_to_read(serve, DELEGATED);
+
+        if (!t)
+            break;
+        start_read(serve, t);
+    }
 }
 
 /* Every input is one step: */
@@ -213,7 +248,7 @@ int serve_create(struct serve **out, const struct serve_sink *sink)
 {
     struct serve *serve = calloc(1, sizeof *serve);
 
-    assert(sink->read && sink->send);
+    assert(sink->read && sink->over && sink->send);
     *out = serve;
     if (!serve)
         return ERR_NO_MEMORY;
@@ -280,6 +315,7 @@ static void on_ask(struct serve *serve, const struct id128 *from, const struct w
     *t = (struct transfer){
         .used = true,
         .background = ask->background != 0,
+        .delegated = ask->delegated != 0,
         .to = *from,
         .transfer = ask->transfer,
         .key = ++serve->generation << 8 | (uint64_t)(t - serve->transfers),
@@ -289,7 +325,8 @@ static void on_ask(struct serve *serve, const struct id128 *from, const struct w
         .size = UINT64_MAX,
         .share = share,
         .credit = smaller(ask->credit_bytes, BODY_WINDOW_BYTES),
-        .active_ms = now_ms};
+        .active_ms = now_ms,
+        .said_ms = now_ms};
     memcpy(t->sha256, ask->sha256, SHA256_BYTES);
     if (t - serve->transfers >= (ptrdiff_t)serve->top)
         serve->top = (size_t)(t - serve->transfers) + 1;
@@ -408,13 +445,8 @@ void serve_read_done(struct serve *serve, uint64_t key, int rc, const void *data
     step_begin(serve);
     t->reading = 0;
     t->active_ms = now_ms;
-    assert(serve->stats.reading > 0 && serve->background_reads >= t->background);
-    serve->stats.reading--;
-    serve->reading_bytes -= wanted;
-    if (t->background) {
-        serve->background_reads--;
-        serve->reading_bytes_background -= wanted;
-    }
+    t->said_ms = now_ms;
+    account(serve, t, wanted, false);
     if (t->gone)
         free_up(serve, t);
     else if (rc)
@@ -438,13 +470,29 @@ void serve_peer_failed(struct serve *serve, const struct id128 *node)
     step_end(serve);
 }
 
+static void send_coming(struct serve *serve, const struct transfer *t)
+{
+    const struct wire_message message = {.type = WIRE_BODY_COMING,
+                                         .flow = {.session = t->transfer}};
+
+    serve->sink.send(serve->sink.arg, &t->to, &message);
+}
+
 void serve_tick(struct serve *serve, uint64_t now_ms)
 {
     step_begin(serve);
     for (size_t i = 0; i < serve->top; i++) {
         struct transfer *t = &serve->transfers[i];
 
-        if (t->used && !t->gone && t->reading == 0 && now_ms >= t->active_ms + SERVE_IDLE_MS) {
+        if (!t->used || t->gone)
+            continue;
+        if (t->delegated && t->credit + t->reading > 0) {
+            t->active_ms = now_ms; /* it waits for us */
+            if (now_ms < t->said_ms + SERVE_COMING_MS)
+                continue;
+            t->said_ms = now_ms;
+            send_coming(serve, t);
+        } else if (t->reading == 0 && now_ms >= t->active_ms + SERVE_IDLE_MS) {
             serve->stats.dropped++;
             end_transfer(serve, t, WIRE_END_UNKNOWN);
         }

@@ -6,7 +6,9 @@
  * for one peer; beyond, it is told to come back later), LIMIT_SERVE_READS reads of a chunk at most
  * and all of them LIMIT_SERVE_READ_BYTES, BODY_WINDOW_BYTES of credit for a transfer. What clients
  * wait for goes before background transfers; within each of the two, transfers take turns by bytes
- * (deficit round robin: Shreedhar and Varghese, SIGCOMM 1995).
+ * (deficit round robin: Shreedhar and Varghese, SIGCOMM 1995). A delegated transfer, whose body may
+ * have to be fetched first, is read besides, LIMIT_SERVE_READS_DELEGATED at once, so that nobody
+ * else waits for that; its asker hears that it comes.
  *
  * Nothing here blocks or allocates after create. Not thread-safe. The sink's functions must not
  * call back into the same struct serve.
@@ -16,7 +18,8 @@
 
 #include "cluster/wire.h"
 
-#define SERVE_IDLE_MS 10000 /* without a credit or a byte: the transfer is dropped */
+#define SERVE_IDLE_MS   10000 /* without a credit or a byte: the transfer is dropped */
+#define SERVE_COMING_MS 150   /* a delegated transfer waits: it is said so often */
 
 struct serve;
 
@@ -28,11 +31,14 @@ struct serve_read {
     uint64_t offset;
     uint32_t len; /* 1 to LIMIT_WIRE_CHUNK_BYTES */
     bool background;
+    bool delegated; /* a body that is not here may be fetched for it: the read may take long */
 };
 
 struct serve_sink {
     /* Each is answered by one call of serve_read_done, later. */
     void (*read)(void *arg, const struct serve_read *read);
+    /* The delegated transfer whose reads were KEY is over: there will be no more. */
+    void (*over)(void *arg, uint64_t key);
     /* MESSAGE lacks the tag and the sender; its data are those of the serve_read_done under way. */
     void (*send)(void *arg, const struct id128 *to, const struct wire_message *message);
     void *arg;
@@ -42,7 +48,7 @@ struct serve_stats {
     uint64_t begun, done, busy, absent, damaged, cancelled, dropped;
     uint64_t bytes;   /* sent */
     uint64_t unknown; /* credits for transfers that were over, or never were */
-    uint32_t active, reading;
+    uint32_t active, reading; /* reading: without delegated ones */
 };
 
 int serve_create(struct serve **out, const struct serve_sink *sink) MUST_CHECK;

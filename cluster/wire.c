@@ -541,6 +541,17 @@ static void read_body_ask(struct unpack *in, struct wire_message *out)
     ask->background = unpack_bool(in);
 }
 
+static void write_body_ask_more(struct buf *out, const struct wire_message *message)
+{
+    pack_bool(out, message->body_ask.delegated);
+}
+
+static void read_body_ask_more(struct unpack *in, struct wire_message *out, uint32_t count)
+{
+    if (count > 0)
+        out->body_ask.delegated = unpack_bool(in);
+}
+
 static void write_body_data(struct buf *out, const struct wire_message *message)
 {
     const struct wire_body_data *data = &message->body_data;
@@ -748,11 +759,13 @@ static const struct {
                           NULL, NULL},
     [WIRE_SYNC_CREDIT] = {"sync-credit", 2, write_flow, read_flow, is_fine, 0, NULL, NULL},
     [WIRE_SYNC_END] = {"sync-end", 2, write_flow, read_flow, end_ok, 0, NULL, NULL},
-    [WIRE_BODY_ASK] = {"body-ask", 7, write_body_ask, read_body_ask, body_ask_ok, 0, NULL, NULL},
+    [WIRE_BODY_ASK] = {"body-ask", 7, write_body_ask, read_body_ask, body_ask_ok, 1,
+                       write_body_ask_more, read_body_ask_more},
     [WIRE_BODY_DATA] = {"body-data", 5, write_body_data, read_body_data, body_data_ok, 0, NULL,
                         NULL},
     [WIRE_BODY_CREDIT] = {"body-credit", 2, write_flow, read_flow, is_fine, 0, NULL, NULL},
     [WIRE_BODY_END] = {"body-end", 2, write_flow, read_flow, end_ok, 0, NULL, NULL},
+    [WIRE_BODY_COMING] = {"body-coming", 1, write_flow, read_flow, is_fine, 0, NULL, NULL},
     [WIRE_NOTE] = {"note", 4, write_note, read_note, note_ok, 0, NULL, NULL},
     [WIRE_NOTE_IDS] = {"note-ids", 3, write_note_ids, read_note_ids, note_ids_ok, 0, NULL, NULL},
     [WIRE_PACK] = {"pack", 1, write_pack, read_pack, pack_ok, 0, NULL, NULL},

@@ -77,6 +77,8 @@ enum wire_type {
     WIRE_ROW = 66,
 
     WIRE_PACK = 80, /* several small messages */
+
+    WIRE_BODY_COMING = 100, /* from the delegate: I am about it, be patient */
 };
 
 /* What a node knows, in few bytes: equal summaries, equal states. */
@@ -156,7 +158,7 @@ enum wire_end {
     WIRE_END_CANCEL = 6,  /* body, from the asker */
 };
 
-/* WIRE_SYNC_MORE, WIRE_SYNC_CREDIT, WIRE_SYNC_END; WIRE_BODY_CREDIT, WIRE_BODY_END;
+/* WIRE_SYNC_MORE, WIRE_SYNC_CREDIT, WIRE_SYNC_END; WIRE_BODY_CREDIT, WIRE_BODY_END, WIRE_BODY_COMING;
  * WIRE_MERGE_CREDIT, WIRE_MERGE_END. */
 struct wire_flow {
     uint64_t session; /* or transfer; 0 in SYNC_CREDIT and SYNC_END: about pushes */
@@ -172,6 +174,8 @@ struct wire_body_ask {
     uint64_t offset, length; /* the sum fits 64 bits; length UINT64_MAX: to the end */
     uint64_t credit_bytes;
     uint8_t background; /* replication: gives way to what clients wait for */
+    /* Appended: 0 where it is not sent. */
+    uint8_t delegated; /* whoever lacks it fetches it from the cloud, and asks no node for that */
 };
 
 /* WIRE_BODY_DATA. `sum`: XXH3-64 of data, since blocks are checked on every way; by the receiver,
@@ -194,8 +198,9 @@ struct wire_note {
 
 /* WIRE_MERGE_ASK: what is known of ids in (after, through]. */
 struct wire_merge_ask {
-    uint64_t session; /* drawn by the asker, never 0 */
-    uint8_t whole;    /* the vector, too, before all chunks; members where AFTER is zero */
+    uint64_t session;            /* drawn by the asker, never 0 */
+    uint8_t whole;               /* the vector, too, before all chunks; members and events that
+                                    no row tells of where AFTER is zero */
     struct id128 after, through; /* AFTER is below THROUGH */
     uint64_t credit_bytes;
 };
@@ -224,8 +229,8 @@ struct wire_merge_chunk {
     uint64_t session, number; /* from 0, without a gap */
     struct id128 through;     /* zero: members; none of the ids yet */
     uint8_t last;
-    struct text data; /* chunks of a snapshot (journal/snapshot.h), laid out as events are; at most
-                         LIMIT_WIRE_MERGE_BYTES; may be empty */
+    struct text data; /* chunks of a snapshot (journal/snapshot.h), or events, laid out alike; at
+                         most LIMIT_WIRE_MERGE_BYTES; may be empty */
 };
 
 /* WIRE_MERGE_SUMS_ASK. */

@@ -3,8 +3,8 @@
  * gate answers "starting" there), then the directories, then what lies in them. Only when all of
  * that is well does the gate open.
  *
- *   server + gate ► directories ► RAM tier ► journal (recovers) ► cluster (listens) ► journal and
- *   cluster start ► store ► API, control, debug door ► gate opens
+ *   server + gate ► directories ► RAM tier ► journal (recovers) ► cloud ► cluster (listens) ►
+ *   journal and cluster start ► store ► API, control, debug door ► gate opens
  *
  * A stop goes the other way: drain, leave the cluster, commit and apply what is queued, then free.
  * A request that is still waiting for the disk when the drain's patience ends keeps what it needs
@@ -28,6 +28,7 @@
 #include "cmd/common_addr.h"
 #include "cmd/common_socket.h"
 #include "cmd/gate.h"
+#include "cmd/node_cloud.h"
 #include "journal/journal.h"
 #include "journal/ulid.h"
 #include "storage/disk_cache.h"
@@ -55,7 +56,7 @@ enum { LISTENER_PUBLIC, LISTENER_CONTROL, LISTENER_DEBUG };
 
 /* What --memory leaves to slow clients: a quarter, but room for a few bodies in any case. */
 #define IN_FLIGHT_SHARE     4
-#define IN_FLIGHT_MIN_BYTES MIB
+#define IN_FLIGHT_MIN_BYTES (3 * MIB) /* one large body out of the cloud */
 
 struct node {
     const struct options *options;
@@ -69,6 +70,7 @@ struct node {
     struct ram *ram;
     struct disk_cache *disk_cache; /* NULL: none asked for */
     struct journal *journal;
+    struct cloud *cloud; /* NULL: none asked for */
     struct cluster *cluster;
     struct store *store;
     struct public_api *api;
@@ -151,6 +153,7 @@ static void free_node(struct node **node_ptr)
     public_destroy(&node->api);
     store_destroy(&node->store);
     cluster_close(&node->cluster);
+    cloud_destroy(&node->cloud);
     journal_close(&node->journal);
     ram_destroy(&node->ram);
     disk_cache_destroy(&node->disk_cache);
@@ -316,12 +319,28 @@ static int open_cluster(struct node *node, struct refusal_line *line)
         .seeds = (const char *const *)options->nodes,
         .seed_count = options->node_count,
         .on_displaced = displaced,
-        .on_displaced_arg = node};
+        .on_displaced_arg = node,
+        .cloud = node->cloud,
+        .cloud_prefix = *options->cloud_prefix ? options->cloud_prefix : NULL,
+        .outbox_copies = (unsigned)options->outbox_copies,
+        .writeback = options->commit == COMMIT_WRITEBACK};
     rc = cluster_open(&node->cluster, &config, line->text, line->cap);
     if (rc && !*line->text)
         (void)snprintf(line->text, line->cap, "cannot listen on %s for the cluster: %s", address,
                        err_text(rc));
     return rc ? cluster_exit_code(rc) : 0;
+}
+
+/* What the operator can mend is a setting; the rest of the errors are this machine's. */
+static int open_cloud(struct node *node, struct refusal_line *line)
+{
+    int rc = node_cloud_open(&node->cloud, node->env, node->options, line->text, line->cap);
+
+    if (rc == 0)
+        return 0;
+    if (!*line->text)
+        (void)snprintf(line->text, line->cap, "cannot use the cloud: %s", err_text(rc));
+    return rc == ERR_NO_MEMORY ? EXIT_IO : EXIT_CONFIG;
 }
 
 /* The journal, and between its two steps the cluster, which listens to it. */
@@ -337,7 +356,9 @@ static int open_journal(struct node *node, struct refusal_line *line)
     int rc = journal_open(&node->journal, &config, line->text, line->cap);
     if (rc)
         return exit_code_of(rc, EXIT_IO);
-    rc = open_cluster(node, line);
+    rc = open_cloud(node, line);
+    if (rc == 0)
+        rc = open_cluster(node, line);
     if (rc)
         return rc;
     rc = journal_start(node->journal);
@@ -480,7 +501,10 @@ static int open_doors(struct node *node, unsigned loops, uint64_t started_ms,
                   .operation_count = PUBLIC_OPERATIONS},
         .anonymous = (enum anonymous)options->anonymous,
         .refuse_isolated = options->isolated == ISOLATED_REFUSE,
-        .loops = loops};
+        .loops = loops,
+        .cloud = node->cloud != NULL,
+        .writeback = options->commit == COMMIT_WRITEBACK,
+        .outbox_copies = (unsigned)options->outbox_copies};
     rc = public_create(&node->api, &api);
     if (rc) {
         (void)snprintf(line->text, line->cap, "cannot open the public API: %s", err_text(rc));
@@ -516,13 +540,7 @@ static void say_welcome(const struct node *node)
         log_warn("no additional cluster nodes specified, current node starts solo");
     if (options->durability == DURABILITY_ASYNC)
         log_warn("durability=async: a crash of the machine loses what was answered last");
-
-    /* Accepted for what is to come; whoever sets them must know that they do nothing yet. */
-    static const char *const later[] = {"region", "bucket"};
-    for (size_t i = 0; i < sizeof later / sizeof *later; i++) {
-        if (options_given(options, later[i]))
-            log_warn("option %s has no effect in this version, which has no cloud", later[i]);
-    }
+    node_cloud_welcome(node->cloud, options);
 }
 
 int node_start(struct node **out, const struct options *options, char *message, size_t cap)

@@ -27,7 +27,7 @@
 /* What the last look saw of it, for rates. */
 struct traffic {
     bool known;
-    uint64_t at_ms, events_in, events_out, bytes_in, bytes_out;
+    uint64_t at_ms, events_in, events_out, rows_in, rows_out, bytes_in, bytes_out;
 };
 
 static uint64_t number(const json_t *object, const char *name)
@@ -109,12 +109,15 @@ static void print_flow(const char *label, uint64_t total, const char *unit, doub
 static void print_traffic(const json_t *stats, struct traffic *last)
 {
     const json_t *sync = json_object_get(stats, "sync");
+    const json_t *merge = json_object_get(stats, "merge");
     const json_t *transfer = json_object_get(stats, "transfer");
     const json_t *replication = json_object_get(stats, "replication");
     const struct traffic now = {.known = true,
                                 .at_ms = ctl_now_ms(),
                                 .events_in = number(sync, "events_in"),
                                 .events_out = number(sync, "events_out"),
+                                .rows_in = number(merge, "rows_in"),
+                                .rows_out = number(merge, "rows_out"),
                                 .bytes_in = number(transfer, "bytes_in"),
                                 .bytes_out = number(transfer, "bytes_out")};
     uint64_t took = last->known ? now.at_ms - last->at_ms : 0;
@@ -124,6 +127,8 @@ static void print_traffic(const json_t *stats, struct traffic *last)
                per_second(now.events_in, last->events_in, took));
     print_flow("facts out", now.events_out, "events",
                per_second(now.events_out, last->events_out, took));
+    print_flow("rows in", now.rows_in, "rows", per_second(now.rows_in, last->rows_in, took));
+    print_flow("rows out", now.rows_out, "rows", per_second(now.rows_out, last->rows_out, took));
     print_flow("bodies in", now.bytes_in, NULL, per_second(now.bytes_in, last->bytes_in, took));
     print_flow("bodies out", now.bytes_out, NULL, per_second(now.bytes_out, last->bytes_out, took));
     (void)printf("%-12s %14llu wanted, %llu made\n", "copies",

@@ -117,6 +117,10 @@ static void add_other_fields(struct buf *out, const struct event *event)
         add_number(out, "cloud_state", event->cloud_state);
         add_text(out, "backend", event->backend);
         add_text(out, "etag", event->etag);
+        if (event->removed.stamp) {
+            add_number(out, "removed_stamp", event->removed.stamp);
+            add_id(out, "removed_origin", &event->removed.origin);
+        }
     }
     if (event->fields & (EVENT_HAS_CLOUD | EVENT_HAS_BIND)) {
         add_text(out, "bucket", event->bucket);

@@ -23,11 +23,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CONFIG_MAX_BYTES   (256 * KIB)
-#define MAX_ARGUMENTS      256
-#define DEFAULT_PEER_PORT  11999
-#define DESCRIPTION_BYTES  320
-#define OPTION_VALUE_BYTES 1024
+#define CLOUD_DIRECTORY_WORD "dir:"
+#define CONFIG_MAX_BYTES     (256 * KIB)
+#define MAX_ARGUMENTS        256
+#define DEFAULT_PEER_PORT    11999
+#define DESCRIPTION_BYTES    320
+#define OPTION_VALUE_BYTES   1024
 
 enum source_kind { SOURCE_DEFAULT, SOURCE_FILE, SOURCE_ENVIRONMENT, SOURCE_COMMAND };
 
@@ -466,6 +467,52 @@ static const char *config_path(const struct arguments *arguments, char *const *e
     return variable(environment, VARIABLE_PREFIX "CONFIG");
 }
 
+static bool path_begins(const char *path, const char *with)
+{
+    size_t len = strlen(with);
+
+    if (len > 0 && with[len - 1] == '/')
+        len--;
+    return strncmp(path, with, len) == 0 && (path[len] == 0 || path[len] == '/');
+}
+
+/* The directory A is B, or lies in it; as they are written, where one of them is not there yet. */
+static bool lies_in(const char *a, const char *b)
+{
+    char *inner = realpath(a, NULL), *outer = realpath(b, NULL);
+    bool lies = path_begins(inner && outer ? inner : a, inner && outer ? outer : b);
+
+    free(inner);
+    free(outer);
+    return lies;
+}
+
+static int check_cloud_together(struct reading *reading)
+{
+    const struct options *out = reading->out;
+
+    switch (options_cloud(out)) {
+    case CLOUD_S3:
+        if (*out->bucket)
+            return 0;
+        (void)snprintf(reading->message, reading->cap, "--cloud=s3 needs a --bucket");
+        return EXIT_CONFIG;
+    case CLOUD_DIRECTORY: {
+        const char *path = options_cloud_directory(out);
+
+        /* A cloud among the node's own files would be lost with them, and be taken for them. */
+        if (!lies_in(path, out->state_dir) && !lies_in(path, out->files_dir))
+            return 0;
+        (void)snprintf(reading->message, reading->cap,
+                       "--cloud: directory %s lies in --state-dir or --files-dir", path);
+        return EXIT_CONFIG;
+    }
+    case CLOUD_NONE:
+        break;
+    }
+    return 0;
+}
+
 /* What no single value can be blamed for. */
 static int check_together(struct reading *reading)
 {
@@ -481,7 +528,22 @@ static int check_together(struct reading *reading)
                        "--state-dir and --files-dir name the same directory, %s", out->state_dir);
         return EXIT_CONFIG;
     }
-    return 0;
+    return check_cloud_together(reading);
+}
+
+enum options_cloud options_cloud(const struct options *options)
+{
+    if (strcmp(options->cloud, "none") == 0)
+        return CLOUD_NONE;
+    if (strncmp(options->cloud, CLOUD_DIRECTORY_WORD, strlen(CLOUD_DIRECTORY_WORD)) == 0)
+        return CLOUD_DIRECTORY;
+    return *options->cloud || *options->bucket ? CLOUD_S3 : CLOUD_NONE;
+}
+
+const char *options_cloud_directory(const struct options *options)
+{
+    assert(options_cloud(options) == CLOUD_DIRECTORY);
+    return options->cloud + strlen(CLOUD_DIRECTORY_WORD);
 }
 
 int options_read(struct options *out, int argc, char **argv, char *const *environment,

@@ -16,6 +16,8 @@
 #define OPTIONS_MAX_NODES   LIMIT_SEEDS
 #define OPTIONS_MAX_STRANGE 16
 
+#define OPTIONS_CLOUD_PREFIX_BYTES 256
+
 /* Exit codes of the daemon (sysexits.h). */
 enum exit_code {
     EXIT_USAGE = 64,         /* a wrong command line */
@@ -27,6 +29,7 @@ enum exit_code {
 };
 
 enum options_action { OPTIONS_RUN, OPTIONS_SHOW_HELP, OPTIONS_SHOW_VERSION };
+enum options_commit { COMMIT_WRITETHROUGH, COMMIT_WRITEBACK };
 enum options_isolated { ISOLATED_SERVE, ISOLATED_REFUSE };
 enum options_durability { DURABILITY_FULL, DURABILITY_ASYNC };
 
@@ -42,18 +45,27 @@ struct options {
     char *cluster_secret_file;                           /* "" = none */
     char *state_dir, *files_dir;                         /* without a slash at the end */
     char *region, *bucket;                               /* bucket: "" = none */
-    char *config;                                        /* the file read, "" = none */
-    uint64_t memory_bytes, max_body_bytes;               /* max_body_bytes: 0 = unlimited */
-    uint64_t disk_cache_bytes;                           /* 0: none */
-    uint64_t durability;                                 /* enum options_durability */
-    uint64_t anonymous;                                  /* enum anonymous of api/guard.h */
-    uint64_t isolated;                                   /* enum options_isolated */
-    uint64_t log_format;                                 /* enum log_format */
-    uint64_t scrub_interval_ms;                          /* 0 = off */
-    uint64_t workers;                                    /* 0 = one per CPU */
-    uint64_t segment_bytes;                              /* 0 = the default */
-    uint64_t http_deadline_ms;                           /* 0 = the defaults */
-    uint64_t access_log, accept_data_loss;               /* booleans */
+    char *cloud;     /* s3, dir:PATH, none; "" = S3 where there is a bucket */
+    uint64_t commit; /* enum options_commit */
+    uint64_t outbox_copies;
+    char *cloud_prefix;                    /* "" = none */
+    char *s3_endpoint;                     /* "" = Amazon's */
+    char *s3_ca_file;                      /* "" = the system's */
+    char *egress_price;                    /* of 10^9 bytes, decimal */
+    char *config;                          /* the file read, "" = none */
+    uint64_t memory_bytes, max_body_bytes; /* max_body_bytes: 0 = unlimited */
+    uint64_t disk_cache_bytes;             /* 0: none */
+    uint64_t durability;                   /* enum options_durability */
+    uint64_t anonymous;                    /* enum anonymous of api/guard.h */
+    uint64_t isolated;                     /* enum options_isolated */
+    uint64_t log_format;                   /* enum log_format */
+    uint64_t scrub_interval_ms;            /* 0 = off */
+    uint64_t workers;                      /* 0 = one per CPU */
+    uint64_t segment_bytes;                /* 0 = the default */
+    uint64_t http_deadline_ms;             /* 0 = the defaults */
+    uint64_t s3_download_concurrency;      /* at least 1 */
+    uint64_t access_log, accept_data_loss; /* booleans … */
+    uint64_t s3_path_style;                /* … likewise */
 
     /* Variables named OBJSTORE_… that are no option: worth a warning. Lent from the environment,
      * without their values. */
@@ -76,6 +88,12 @@ void options_print_help(FILE *to);
 
 /* Somebody set option NAME: it is not the default. */
 bool options_given(const struct options *options, const char *name);
+
+/* What the two options about it come to. */
+enum options_cloud { CLOUD_NONE, CLOUD_S3, CLOUD_DIRECTORY };
+enum options_cloud options_cloud(const struct options *options);
+/* The path behind "dir:"; CLOUD_DIRECTORY alone. */
+const char *options_cloud_directory(const struct options *options);
 
 /* What was set, with its source, as "name=value (source), …" into OUT (CAP bytes; cut where it is
  * longer); "" where all are defaults. */

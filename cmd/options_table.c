@@ -8,6 +8,7 @@
 #include "base/text.h"
 #include "cmd/common_addr.h"
 #include "journal/ulid.h"
+#include "storage/cloud.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -90,6 +91,58 @@ static const char *check_bucket(const char *text)
     return NULL;
 }
 
+static const char *check_cloud(const char *text)
+{
+    static const char dir[] = "dir:";
+
+    if (!*text || strcmp(text, "s3") == 0 || strcmp(text, "none") == 0)
+        return NULL;
+    if (strncmp(text, dir, strlen(dir)) != 0)
+        return "must be s3, dir:PATH or none";
+    return text[strlen(dir)] && strlen(text) - strlen(dir) <= LIMIT_CLOUD_BUCKET_BYTES
+               ? NULL
+               : "dir: needs a path of at most 255 bytes";
+}
+
+static const char *check_cloud_prefix(const char *text)
+{
+    size_t len = strlen(text);
+
+    if (len > OPTIONS_CLOUD_PREFIX_BYTES || !utf8_valid(text, len) || text_has_control(text, len))
+        return "must be at most 256 bytes of text";
+    return *text == '/' ? "must not begin with '/': keys do not" : NULL;
+}
+
+static const char *check_endpoint(const char *text)
+{
+    static const char *const schemes[] = {"http://", "https://"};
+
+    if (!*text)
+        return NULL;
+    for (size_t i = 0; i < sizeof schemes / sizeof *schemes; i++) {
+        size_t len = strlen(schemes[i]);
+        const char *host = text + len;
+
+        if (strncmp(text, schemes[i], len) == 0 && *host &&
+            strcspn(host, "/?#@ \t") == strlen(host))
+            return NULL;
+    }
+    return "must be http://HOST[:PORT] or https://HOST[:PORT]";
+}
+
+/* Money for a gigabyte, as 0.09. */
+static const char *check_price(const char *text)
+{
+    size_t whole = strspn(text, "0123456789");
+    const char *rest = text + whole;
+    size_t parts = *rest == '.' ? strspn(rest + 1, "0123456789") : 0;
+
+    if (whole == 0 || whole > 6 || parts > 6 || (*rest == '.' && (parts == 0 || rest[1 + parts])) ||
+        (*rest && *rest != '.'))
+        return "must be a price such as 0.09";
+    return NULL;
+}
+
 /* ---- The table ---- */
 
 #define AT(member) .offset = offsetof(struct options, member)
@@ -136,6 +189,34 @@ const struct option_spec option_specs[OPTION_COUNT] = {
     {.name = "bucket", .letter = 'B', .variable = "S3_BUCKET_NAME", .argument = "NAME",
      .standard = "", .kind = KIND_TEXT, .check = check_bucket, AT(bucket),
      .help = "Amazon S3 bucket name"},
+    {.name = "cloud", .argument = "s3|dir:PATH|none", .standard = "", .kind = KIND_TEXT,
+     .check = check_cloud, AT(cloud),
+     .help = "Where bodies of levels 1 and 2 go: S3, a directory, or nowhere; unless said, S3 where "
+             "a bucket is given"},
+    {.name = "commit", .argument = "writethrough|writeback", .standard = "writethrough",
+     .kind = KIND_WORD, .words = "writethrough|writeback", AT(commit),
+     .help = "What a put of level 1 or 2 waits for: that the cloud has the body, or that a second "
+             "node has it"},
+    {.name = "outbox-copies", .argument = "N", .standard = "2", .kind = KIND_NUMBER, .min = 1,
+     .max = 2, AT(outbox_copies),
+     .help = "Nodes that have a body for as long as it is owed to the cloud: 1 or 2"},
+    {.name = "cloud-prefix", .argument = "TEXT", .standard = "", .kind = KIND_TEXT,
+     .check = check_cloud_prefix, AT(cloud_prefix),
+     .help = "What the keys that this cluster makes in the cloud begin with, before a '/'"},
+    {.name = "s3-endpoint", .argument = "URL", .standard = "", .kind = KIND_TEXT,
+     .check = check_endpoint, AT(s3_endpoint),
+     .help = "Where S3 is, http[s]://HOST[:PORT], if not at Amazon's for the region"},
+    {.name = "s3-path-style", .argument = "yes|no", .standard = "no", .kind = KIND_FLAG,
+     AT(s3_path_style), .help = "Name the bucket in the path, not in the host's name"},
+    {.name = "s3-ca-file", .argument = "FILE", .standard = "", .kind = KIND_TEXT,
+     .check = check_any, AT(s3_ca_file),
+     .help = "Certificates (PEM) by which S3's is judged, instead of the system's"},
+    {.name = "s3-download-concurrency", .argument = "N", .standard = "1", .kind = KIND_NUMBER,
+     .min = 1, .max = 16, AT(s3_download_concurrency),
+     .help = "Parts of a large object that are fetched from S3 at once"},
+    {.name = "egress-price", .argument = "PRICE", .standard = "0.09", .kind = KIND_TEXT,
+     .check = check_price, AT(egress_price),
+     .help = "What a gigabyte (10^9 bytes) out of the cloud costs, for the estimate in stats"},
     {.name = "memory", .argument = "SIZE", .standard = "64MiB", .kind = KIND_SIZE, .min = MIB,
      .max = UINT64_C(1) << 46, AT(memory_bytes),
      .help = "Memory for hot objects and slow readers"},

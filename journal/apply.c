@@ -285,6 +285,68 @@ int applier_free(struct journal *journal, const struct place *place, uint64_t si
     return applier_add_sums(a, place->volume, 0, -(int64_t)size, -(int64_t)record_bytes);
 }
 
+/* The outbox, as far as it follows from the row. */
+static int put_owed(struct journal *journal, const struct entry *entry)
+{
+    const struct object *object = entry->object;
+    struct db *db = journal->applier.db;
+    const struct {
+        enum outbox_kind kind;
+        bool changed, owed;
+    } rows[] = {
+        {OUTBOX_UPLOAD, entry->owed_changed, entry->owed_after},
+        {OUTBOX_REPLICA, entry->wanted_changed, entry->wanted_after},
+        {OUTBOX_MARK, entry->mark_changed, entry->mark_after},
+        {OUTBOX_PURGE, entry->purge_changed, entry->purge_after},
+    };
+    int rc = 0;
+
+    for (size_t i = 0; rc == 0 && i < sizeof rows / sizeof *rows; i++)
+        if (rows[i].changed)
+            rc = db_outbox_set(db, rows[i].kind, &object->id, object->size,
+                               hlc_wall_ms(entry->stamp), rows[i].owed);
+    return rc;
+}
+
+/* Whose run ORIGIN is: this node's. */
+static bool is_own(struct journal *journal, const struct id128 *origin)
+{
+    const struct applier *a = &journal->applier;
+
+    for (size_t i = a->origin_count; i-- > 0;)
+        if (id_equal(&a->origins[i].origin, origin))
+            return id_equal(&a->origins[i].node, &journal->node);
+    return false;
+}
+
+/* Another node has uploaded other bytes to where this one has, and neither may have known of it:
+ * what is there by now is looked at as after a crash. */
+static int put_doubt(struct journal *journal, const struct entry *entry)
+{
+    const struct object *object = entry->object;
+
+    if (!entry->doubt.stamp || !is_own(journal, &entry->doubt.origin) ||
+        (entry->is_merge ? is_own(journal, &object->uploaded_at.origin)
+                         : id_equal(&entry->node, &journal->node)))
+        return 0;
+    return db_outbox_set(journal->applier.db, OUTBOX_BEGUN, &object->id, object->size,
+                         hlc_wall_ms(entry->stamp), true);
+}
+
+/* What this node began to upload, and has not said the end of. Cleaning may have brought the
+ * beginning behind the end: what the row knows came later. */
+static int put_begun(struct journal *journal, const struct entry *entry)
+{
+    const struct object *object = entry->object;
+    bool begins = entry->cloud_state == CLOUD_STARTED;
+
+    if (entry->cloud_state == CLOUD_MARKED ||
+        (begins && (object->uploaded_at.stamp > entry->stamp || object->flags & OBJECT_PURGED)))
+        return 0;
+    return db_outbox_set(journal->applier.db, OUTBOX_BEGUN, &object->id, object->size,
+                         hlc_wall_ms(entry->stamp), begins);
+}
+
 static int put_row(struct journal *journal, const struct entry *entry)
 {
     struct applier *a = &journal->applier;
@@ -294,12 +356,8 @@ static int put_row(struct journal *journal, const struct entry *entry)
     if (rc == 0 && object->flags & OBJECT_DELETED &&
         (entry->is_merge || entry->kind == EVENT_DELETE))
         rc = db_holders_remove(a->db, &object->id);
-    if (rc == 0 && entry->owed_before != entry->owed_after)
-        rc = db_outbox_set(a->db, OUTBOX_UPLOAD, &object->id, object->size,
-                           hlc_wall_ms(entry->stamp), entry->owed_after);
-    if (rc == 0 && entry->wanted_changed)
-        rc = db_outbox_set(a->db, OUTBOX_REPLICA, &object->id, object->size,
-                           hlc_wall_ms(entry->stamp), entry->wanted_after);
+    if (rc == 0)
+        rc = put_owed(journal, entry);
     if (rc == 0 && entry->place_taken && object->place.volume == PLACE_LARGE)
         rc = applier_remember_large(a, object->place.offset);
     if (rc == 0 && entry->place_moved)
@@ -329,6 +387,10 @@ int applier_put(struct journal *journal, const struct entry *entry)
         rc = db_restate_set(a->db, &entry->restated, entry->restated_seq + 1);
     if (rc == 0 && entry->object)
         rc = put_row(journal, entry);
+    if (rc == 0 && added && entry->kind == EVENT_CLOUD && id_equal(&entry->node, &journal->node))
+        rc = put_begun(journal, entry);
+    if (rc == 0 && (added || entry->is_merge) && entry->object)
+        rc = put_doubt(journal, entry);
     if (rc == 0 && (added || entry->is_merge) && entry->also_put)
         rc = put_implied_hold(journal, entry);
     if (rc == 0 && entry->object)
@@ -337,6 +399,7 @@ int applier_put(struct journal *journal, const struct entry *entry)
         rc = applier_add_sums(a, entry->inline_volume, entry->inline_bytes, 0, 0);
     if (rc)
         return rc;
+    a->doubles += delta.events && !added;
     delta.events = added;
     state_add(&a->state, &delta);
     if (added)
@@ -457,6 +520,7 @@ int applier_begin(struct journal *journal)
     int rc = a->stale ? read_back(journal) : 0;
 
     a->settle_count = 0;
+    a->doubles = 0;
     return rc ? rc : db_begin(a->db);
 }
 
@@ -653,10 +717,18 @@ static bool concerns_copies(const struct entry *entry)
     case EVENT_HOLD:
     case EVENT_DROP:
     case EVENT_DELETE:
+    case EVENT_CLOUD:
         return entry->adds_event;
     default:
         return false;
     }
+}
+
+static bool owes_more(const struct entry *entry)
+{
+    return (entry->owed_changed && entry->owed_after) ||
+           (entry->mark_changed && entry->mark_after) ||
+           (entry->purge_changed && entry->purge_after);
 }
 
 /* The same of copies, while the entries are still there. */
@@ -673,7 +745,11 @@ static void tell_copies(struct journal *journal, const struct entry *first)
         bool wanted = entry->wanted_changed && entry->wanted_after;
         const struct journal_copy_news news = {.event = entry->event,
                                                .len = entry->event_bytes,
-                                               .wanted = wanted ? &entry->object->id : NULL};
+                                               .wanted = wanted ? &entry->object->id : NULL,
+                                               .owed = owes_more(entry) ? &entry->object->id : NULL,
+                                               .kind = entry->kind,
+                                               .node = &entry->node,
+                                               .row = entry->object};
 
         journal->copies_listener(journal->copies_arg, &news);
     }
@@ -698,6 +774,7 @@ static void applied(struct journal *journal, struct entry *first)
         pthread_cond_broadcast(&journal->upkeep); /* the janitor puts them again */
     journal->acked.position = journal->applier.state.position;
     journal->acked.event_bytes = journal->applier.state.event_bytes;
+    journal->acked.events -= journal->applier.doubles; /* the committer has counted them */
     if (journal->room_wanted)
         pthread_cond_signal(&journal->room);
     pthread_mutex_unlock(&journal->lock);

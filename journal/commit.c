@@ -207,6 +207,48 @@ int committer_event(struct journal *journal, struct change *change, struct decis
     return 0;
 }
 
+/* An event beside the one that CHANGE is about. */
+static int commit_beside(struct journal *journal, struct decision *d, enum change_kind kind,
+                         const struct object *before)
+{
+    struct change beside = {.request = {.kind = kind, .id = d->event.id}};
+    int rc = committer_event(journal, &beside, d, before);
+
+    object_destroy(&beside.object);
+    return rc;
+}
+
+/* What CHANGE says of the cloud comes first: where the batch has no room for the rest, that follows
+ * in the next one. *BEFORE is the row after it. */
+static int commit_uploaded(struct journal *journal, const struct change *change,
+                           struct object **before)
+{
+    struct decision d;
+
+    if (!decide_uploaded(&d, *before, &change->request))
+        return 0;
+    int rc = commit_beside(journal, &d, CHANGE_CLOUD, *before);
+
+    object_destroy(before);
+    return rc ? rc : committer_row(journal, &change->request.id, before);
+}
+
+/* A put says that its author has the bytes. Of what is adopted that is not so: nobody is to count
+ * on this node, not for a moment, so the drop comes before the put. */
+static int commit_not_here(struct journal *journal, const struct change *change)
+{
+    const struct request *request = &change->request;
+    struct committer *c = &journal->committer;
+    struct decision d = {.verdict = VERDICT_COMMIT,
+                         .item.id = request->id,
+                         .event = {.kind = EVENT_DROP, .fields = EVENT_HAS_ITEMS, .item_count = 1}};
+
+    memcpy(d.item.sha256, request->sha256, SHA256_BYTES);
+    d.event.items = &d.item;
+    d.event.stamp = hlc_stamp(&c->clock, env_wall_ms(journal->env), request->stamp);
+    return commit_beside(journal, &d, CHANGE_FACT, NULL);
+}
+
 static int commit_client_change(struct journal *journal, struct change *change)
 {
     struct object *before = NULL;
@@ -216,7 +258,11 @@ static int commit_client_change(struct journal *journal, struct change *change)
     if (!change->fresh && (rc = committer_row(journal, &change->request.id, &before)) != 0)
         return rc;
     change->first = !before;
+    if ((rc = commit_uploaded(journal, change, &before)) != 0)
+        goto out;
     rc = decide(&d, before, &change->request);
+    if (rc == 0 && d.verdict == VERDICT_COMMIT && change->request.kind == CHANGE_ADOPT)
+        rc = commit_not_here(journal, change);
     if (rc == 0) {
         change->verdict = d.verdict;
         if (d.verdict == VERDICT_COMMIT)
@@ -226,6 +272,7 @@ static int commit_client_change(struct journal *journal, struct change *change)
         change->object = before; /* refused or unchanged: the row as it stands */
         return rc;
     }
+out:
     object_destroy(&before);
     return rc;
 }
@@ -394,8 +441,8 @@ static int commit_chunk(struct journal *journal, struct change *change)
 }
 
 /* One event of another node, or of an earlier run of ours that came back. */
-static int commit_peer_event(struct journal *journal, struct change *change, const uint8_t *raw,
-                             size_t len)
+int commit_peer_event(struct journal *journal, struct change *change, const uint8_t *raw,
+                      size_t len)
 {
     struct committer *c = &journal->committer;
     struct record_header header = {.type = RECORD_EVENT, .event_bytes = (uint32_t)len};

@@ -188,9 +188,9 @@ static int add_loser(void *arg, const struct db_conflict *conflict)
     return full_is_one(snapshot_add_loser(&c->writer, conflict->loser));
 }
 
-static int add_owed(void *arg, const struct id128 *id, uint64_t since_ms)
+static int add_owed(void *arg, const struct db_owed *row)
 {
-    struct snapshot_owed owed = {.id = *id, .since_ms = since_ms};
+    struct snapshot_owed owed = {.id = row->id, .since_ms = row->since_ms};
     struct compactor *c = arg;
 
     return full_is_one(snapshot_add_owed(&c->writer, &owed));
@@ -292,7 +292,19 @@ static int fill_feature(struct compactor *c, struct db_reader *reader)
 static int fill_outbox(struct compactor *c, struct db_reader *reader)
 {
     unsigned count;
-    int rc = db_each_owed(reader, &c->owed, ITEMS_PER_CHUNK, add_owed, c, &count);
+    int rc = db_each_owed(reader, OUTBOX_UPLOAD, &c->owed, ITEMS_PER_CHUNK, add_owed, c, &count);
+
+    if (rc == 0 && count == 0) {
+        c->owed = (struct id128){{0}};
+        c->phase = COMPACT_BEGUN;
+    }
+    return rc;
+}
+
+static int fill_begun(struct compactor *c, struct db_reader *reader)
+{
+    unsigned count;
+    int rc = db_each_owed(reader, OUTBOX_BEGUN, &c->owed, ITEMS_PER_CHUNK, add_owed, c, &count);
 
     if (rc == 0 && count == 0)
         c->phase = COMPACT_GARBAGE;
@@ -362,6 +374,10 @@ static int write_chunk(struct journal *journal)
     case COMPACT_OUTBOX:
         snapshot_begin_chunk(&c->writer, SNAPSHOT_OUTBOX);
         rc = fill_outbox(c, reader);
+        break;
+    case COMPACT_BEGUN:
+        snapshot_begin_chunk(&c->writer, SNAPSHOT_BEGUN);
+        rc = fill_begun(c, reader);
         break;
     case COMPACT_GARBAGE:
         snapshot_begin_chunk(&c->writer, SNAPSHOT_GARBAGE);

@@ -23,6 +23,7 @@ enum compact_phase {
     COMPACT_MEMBERS,
     COMPACT_FEATURE,
     COMPACT_OUTBOX,
+    COMPACT_BEGUN,
     COMPACT_GARBAGE,
     COMPACT_END,
     COMPACT_WAIT /* all chunks are durable: until the applier knows of it */

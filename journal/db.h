@@ -37,6 +37,7 @@ struct db_state {
     uint64_t events, objects, deleted, bytes; /* objects: live ones; bytes: of their bodies */
     uint64_t outbox, outbox_bytes;            /* uploads that are owed */
     uint64_t wanted, wanted_bytes;            /* replicas that this node lacks */
+    uint64_t marks, purges; /* of deleted objects: in the cloud, to be marked so; to be removed */
     struct hash128 digest;
     struct id128 last_origin; /* our last run's, zero where we never wrote */
     uint64_t event_bytes;     /* of the events that the table holds */
@@ -97,6 +98,12 @@ int db_object_set(struct db *db, const struct object *object) MUST_CHECK;
 enum outbox_kind {
     OUTBOX_UPLOAD = 1,  /* object_owed_here */
     OUTBOX_REPLICA = 2, /* object_wanted_here */
+    OUTBOX_MARK = 10,   /* object_owes_mark: on every node, as … */
+    OUTBOX_PURGE = 11,  /* object_owes_purge */
+    OUTBOX_BEGUN = 12,  /* this node journaled that it begins to upload the object, and since then
+                           neither that it has done so nor that it was removed: bytes of it may lie
+                           in  the cloud. So too where another node's upload of other bytes
+                           may not have known of this one's. Not a function of the row. */
 };
 int db_outbox_set(struct db *db, enum outbox_kind kind, const struct id128 *id, uint64_t size,
                   uint64_t since_ms, bool owed) MUST_CHECK;
@@ -132,6 +139,17 @@ int db_each_event(struct db_reader *reader, int64_t origin_no, uint64_t from_seq
 int db_each_object(struct db_reader *reader, const struct id128 *after, unsigned max,
                    int (*each)(void *arg, const struct object *object), void *arg,
                    struct id128 *last, unsigned *count) MUST_CHECK;
+/* One row of the outbox. */
+struct db_owed {
+    struct id128 id;
+    uint64_t since_ms; /* Unix */
+    uint64_t size;     /* of the body; 0 where it is deleted */
+};
+/* Rows of KIND by id above AFTER (NULL: from the start), up to MAX of them, until EACH returns
+ * non-zero: then that is returned. One short read transaction. */
+int db_reader_outbox(struct db_reader *reader, enum outbox_kind kind, const struct id128 *after,
+                     unsigned max, int (*each)(void *arg, const struct db_owed *owed),
+                     void *arg) MUST_CHECK;
 /* Garbage with ABOVE < freed_at < BELOW in that order, up to MAX; EACH's non-zero result ends it
  * and is returned. */
 int db_each_garbage(struct db_reader *reader, lsn_t above, lsn_t below, unsigned max,

@@ -10,6 +10,7 @@
  */
 #include "journal/db_conflict.h"
 #include "journal/db_internal.h"
+#include "journal/journal_internal.h"
 #include "journal/vfs.h"
 
 #include <assert.h>
@@ -153,7 +154,7 @@ static int check_sums(struct conn *conn, struct report *report)
 
 /* What the rows of both object tables sum up to, and of conflicts. */
 struct sums {
-    uint64_t objects, deleted, bytes, owed, owed_bytes, wanted, wanted_bytes;
+    uint64_t objects, deleted, bytes, owed, owed_bytes, wanted, wanted_bytes, marks, purges;
     struct hash128 digest;
     const struct db_segment *segments;
     uint64_t *live, *live_records; /* one for each segment */
@@ -208,6 +209,8 @@ static void sum_object(struct sums *sums, const struct object *object)
         sums->wanted++;
         sums->wanted_bytes += object->size;
     }
+    sums->marks += object_owes_mark(object);
+    sums->purges += object_owes_purge(object);
     sum_place(sums, object);
 }
 
@@ -277,6 +280,34 @@ static int sum_losers(struct conn *conn, struct sums *sums, struct report *repor
 }
 
 /* Each origin's row names the last event there is of it. */
+/* Events above the head of run O: kinds that merges bring alone (commit_merge.c), and nothing else.
+ */
+static int check_above(struct conn *conn, const struct db_origin *o, struct report *report)
+{
+    sqlite3_stmt *select;
+    int rc = conn_statement(conn, STATEMENT_EVENTS, &select);
+
+    if (rc || !event_key_fits(o->no, o->seq + 1))
+        return rc;
+    int code = sqlite3_bind_int64(select, 1, event_key(o->no, o->seq + 1));
+    code |= sqlite3_bind_int64(select, 2, event_key(o->no, EVENT_SEQ_MAX));
+    if (code != SQLITE_OK)
+        return ERR_NO_MEMORY;
+    while ((rc = conn_step(conn, select)) == 1) {
+        const uint8_t *raw = sqlite3_column_blob(select, 1);
+        struct event event;
+
+        if (raw && event_decode(&event, raw, (size_t)sqlite3_column_bytes(select, 1)) == 0 &&
+            !fold_is_covered(&event))
+            continue;
+        finding(report, "origin %lld: event %llu lies behind its last one\n", (long long)o->no,
+                (unsigned long long)event_key_seq(sqlite3_column_int64(select, 0)));
+        break;
+    }
+    sqlite3_reset(select);
+    return rc < 0 ? rc : 0;
+}
+
 static int check_origins(struct conn *conn, struct report *report)
 {
     struct db_origin *origins = NULL;
@@ -301,7 +332,7 @@ static int check_origins(struct conn *conn, struct report *report)
             continue;
         }
         code = sqlite3_bind_int64(last, 1, event_key(o->no, 0));
-        code |= sqlite3_bind_int64(last, 2, event_key(o->no, EVENT_SEQ_MAX));
+        code |= sqlite3_bind_int64(last, 2, event_key(o->no, o->seq));
         rc = code == SQLITE_OK ? conn_step(conn, last) : ERR_NO_MEMORY;
         if (rc < 0)
             break;
@@ -315,18 +346,71 @@ static int check_origins(struct conn *conn, struct report *report)
         rc = ERR_NONE;
         snprintf(what, sizeof what, "last event of origin %lld", (long long)o->no);
         compare(report, what, o->seq, seq);
+        if ((rc = check_above(conn, o, report)) != 0)
+            break;
     }
     sqlite3_finalize(last);
     free(origins);
     return rc;
 }
 
-#define SUM_OF_OUTBOX "SELECT coalesce(sum(size), 0) FROM outbox WHERE kind = "
+#define COUNT_OF_OUTBOX "SELECT count(*) FROM outbox WHERE kind = "
+#define SUM_OF_OUTBOX   "SELECT coalesce(sum(size), 0) FROM outbox WHERE kind = "
+
+/* Whether ROW (NULL: unknown) says what the outbox says by a row of KIND. */
+static bool is_owed(int64_t kind, const struct object *row)
+{
+    if (!row)
+        return false;
+    switch (kind) {
+    case OUTBOX_UPLOAD:
+        return object_owed_here(row);
+    case OUTBOX_REPLICA:
+        return object_wanted_here(row);
+    case OUTBOX_MARK:
+        return object_owes_mark(row);
+    case OUTBOX_PURGE:
+        return object_owes_purge(row);
+    case OUTBOX_BEGUN: /* what became of it is not in the row */
+        return row->flags & OBJECT_CLOUD;
+    default:
+        return false;
+    }
+}
+
+/* Nothing is listed that is not owed; that all that is owed is listed, the counts say. */
+static int check_outbox(struct conn *conn, struct report *report)
+{
+    sqlite3_stmt *select;
+    int rc;
+    int code = sqlite3_prepare_v2(conn->sql, "SELECT kind, id FROM outbox", -1, &select, NULL);
+
+    if (code != SQLITE_OK)
+        return conn_error(conn, code);
+    while ((rc = conn_step(conn, select)) == 1) {
+        int64_t kind = sqlite3_column_int64(select, 0);
+        const void *bytes = sqlite3_column_blob(select, 1);
+        struct object *row = NULL;
+        struct id128 id = {{0}};
+
+        if (bytes && sqlite3_column_bytes(select, 1) == (int)sizeof id.bytes)
+            memcpy(id.bytes, bytes, sizeof id.bytes);
+        rc = find_object(conn, &id, &row);
+        if (rc && rc != ERR_NOT_FOUND)
+            break;
+        if (!is_owed(kind, row))
+            finding(report, "a row of the outbox of kind %lld that nothing is owed for\n",
+                    (long long)kind);
+        object_destroy(&row);
+    }
+    sqlite3_finalize(select);
+    return rc;
+}
 
 static int check_counters(struct conn *conn, const struct sums *sums, struct report *report)
 {
     struct db_state state;
-    int64_t events, event_bytes, outbox, outbox_bytes, wanted, wanted_bytes;
+    int64_t events, event_bytes, outbox, outbox_bytes, wanted, wanted_bytes, marks, purges;
     int rc = read_state(conn, &state);
 
     if (!rc)
@@ -334,13 +418,17 @@ static int check_counters(struct conn *conn, const struct sums *sums, struct rep
     if (!rc)
         rc = conn_number(conn, "SELECT coalesce(sum(length(raw)), 0) FROM events", &event_bytes);
     if (!rc)
-        rc = conn_number(conn, "SELECT count(*) FROM outbox WHERE kind = 1", &outbox);
+        rc = conn_number(conn, COUNT_OF_OUTBOX "1", &outbox);
     if (!rc)
         rc = conn_number(conn, SUM_OF_OUTBOX "1", &outbox_bytes);
     if (!rc)
-        rc = conn_number(conn, "SELECT count(*) FROM outbox WHERE kind <> 1", &wanted);
+        rc = conn_number(conn, COUNT_OF_OUTBOX "2", &wanted);
     if (!rc)
         rc = conn_number(conn, SUM_OF_OUTBOX "2", &wanted_bytes);
+    if (!rc)
+        rc = conn_number(conn, COUNT_OF_OUTBOX "10", &marks);
+    if (!rc)
+        rc = conn_number(conn, COUNT_OF_OUTBOX "11", &purges);
     if (rc)
         return rc;
     compare(report, "events", state.events, (uint64_t)events);
@@ -356,6 +444,10 @@ static int check_counters(struct conn *conn, const struct sums *sums, struct rep
     compare(report, "wanted bytes", state.wanted_bytes, (uint64_t)wanted_bytes);
     compare(report, "objects that lack a replica", (uint64_t)wanted, sums->wanted);
     compare(report, "bytes that lack a replica", (uint64_t)wanted_bytes, sums->wanted_bytes);
+    compare(report, "marks", state.marks, (uint64_t)marks);
+    compare(report, "objects that owe a mark", (uint64_t)marks, sums->marks);
+    compare(report, "purges", state.purges, (uint64_t)purges);
+    compare(report, "objects that owe a purge", (uint64_t)purges, sums->purges);
     compare(report, "digest, low half", state.digest.low, sums->digest.low);
     compare(report, "digest, high half", state.digest.high, sums->digest.high);
     for (size_t i = 0; i < sums->segment_count; i++) {
@@ -398,6 +490,8 @@ static int check_all(struct conn *conn, struct report *report)
         rc = sum_losers(conn, &sums, report);
     if (!rc)
         rc = check_counters(conn, &sums, report);
+    if (!rc)
+        rc = check_outbox(conn, report);
     if (!rc)
         rc = check_origins(conn, report);
     free(sums.live);

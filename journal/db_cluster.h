@@ -13,7 +13,7 @@ int db_feature_raise(struct db *db, uint32_t feature) MUST_CHECK;
 /* The cluster's feature level as the events that are here say; 1 where none does. */
 int db_reader_feature(struct db_reader *reader, uint32_t *out) MUST_CHECK;
 
-/* What the outbox holds besides uploads and replicas: work that this node alone can do. */
+/* What is owed besides replicas and what the cloud is owed: work that this node alone can do. */
 int db_reader_owed_others(struct db_reader *reader, uint64_t *out) MUST_CHECK;
 
 /* Rows of all kinds, tombstones and partial ones too, with ids above AFTER up to UNTIL in that

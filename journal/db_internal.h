@@ -19,7 +19,7 @@ int sqlite3_bind_int64(sqlite3_stmt *, int, sqlite3_int64) MUST_CHECK;
 #pragma GCC diagnostic pop
 
 #define DB_APPLICATION_ID 0x4F424A53 /* "OBJS" */
-#define DB_USER_VERSION   4
+#define DB_USER_VERSION   5
 
 /* Every statement there is; db_schema.c has their text. */
 enum statement {
@@ -158,10 +158,10 @@ uint64_t event_key_seq(int64_t key);
 bool event_key_fits(int64_t origin_no, uint64_t seq);
 #define EVENT_SEQ_BITS       40
 #define EVENT_SEQ_MAX        ((UINT64_C(1) << EVENT_SEQ_BITS) - 1)
-#define OBJECT_KEY_PARAMETER 27
+#define OBJECT_KEY_PARAMETER 30
 /* In the statements about conflicts; as a column it follows those of the row. */
-#define CONFLICT_TARGET_PARAMETER 27
-#define CONFLICT_TARGET_COLUMN    26
+#define CONFLICT_TARGET_PARAMETER 30
+#define CONFLICT_TARGET_COLUMN    29
 
 /* A row of STATEMENT_EACH_HOLDER, and the holder's number. */
 struct snapshot_holder;

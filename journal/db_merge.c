@@ -11,21 +11,25 @@
  */
 #include "journal/db_merge.h"
 
+#include "base/bytes.h"
 #include "journal/db_cluster.h"
 #include "journal/db_internal.h"
 #include "journal/db_peers.h"
+#include "journal/journal_internal.h"
 #include "journal/snapshot.h"
 
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define SCAN_ROWS 4000   /* in one transaction */
-#define SCAN_MOST 100000 /* in one call */
+#define SCAN_ROWS   4000   /* in one transaction */
+#define SCAN_MOST   100000 /* in one call */
+#define SCAN_EVENTS 20000  /* likewise, of events */
 #define SOFT_BYTES                                                                                 \
     (SNAPSHOT_CHUNK_BYTES - 32 * KIB) /* from here on a chunk takes no further id: any row, and    \
                                          whoever holds it, still fits */
-#define FACT_FLAGS ((uint32_t)(OBJECT_PUT | OBJECT_DELETED | OBJECT_CLOUD))
+#define FACT_FLAGS                                                                                 \
+    ((uint32_t)(OBJECT_PUT | OBJECT_DELETED | OBJECT_CLOUD | OBJECT_PURGE | OBJECT_MARKED))
 
 const struct id128 db_last_id = {{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
                                   0xff, 0xff, 0xff, 0xff, 0xff}};
@@ -287,6 +291,61 @@ int db_merge_members(struct db_reader *reader, const struct id128 *after, struct
     snapshot_writer_release(&writer);
     free(members);
     return rc;
+}
+
+/* ---- Events ---- */
+
+/* Where to go on in the table of events, as an id. */
+static struct id128 cursor_of(int64_t key)
+{
+    struct id128 id = {{0}};
+
+    put_u64(id.bytes, (uint64_t)key);
+    return id;
+}
+
+static bool is_kept(const uint8_t *raw, size_t len)
+{
+    struct event event;
+
+    return event_decode(&event, raw, len) == 0 && !fold_is_covered(&event);
+}
+
+int db_merge_events(struct db_reader *reader, const struct id128 *after, struct buf *out,
+                    struct id128 *last)
+{
+    sqlite3_stmt *select;
+    int rc = conn_statement(&reader->conn, STATEMENT_EVENTS, &select);
+
+    if (rc)
+        return rc;
+    int code = sqlite3_bind_int64(select, 1, (sqlite3_int64)(get_u64(after->bytes) + 1));
+    code |= sqlite3_bind_int64(select, 2, INT64_MAX);
+    if (code != SQLITE_OK)
+        return ERR_NO_MEMORY;
+    *last = *after;
+    for (unsigned looked = 0; looked < SCAN_EVENTS && out->len < SOFT_BYTES; looked++) {
+        rc = conn_step(&reader->conn, select);
+        if (rc != 1) {
+            *last = db_last_id;
+            break;
+        }
+        const uint8_t *raw = sqlite3_column_blob(select, 1);
+        uint32_t len = (uint32_t)sqlite3_column_bytes(select, 1);
+
+        if (!raw || len > LIMIT_EVENT_BYTES) {
+            rc = ERR_CORRUPT;
+            break;
+        }
+        if (is_kept(raw, len)) {
+            buf_add(out, &len, sizeof len);
+            buf_add(out, raw, len);
+        }
+        *last = cursor_of(sqlite3_column_int64(select, 0));
+        rc = 0;
+    }
+    sqlite3_reset(select);
+    return rc ? rc : buf_check(out);
 }
 
 /* ---- Sums ---- */

@@ -26,6 +26,15 @@ int db_merge_rows(struct db_reader *reader, const struct id128 *after, const str
 int db_merge_members(struct db_reader *reader, const struct id128 *after, struct buf *out,
                      struct id128 *last) MUST_CHECK;
 
+/*
+ * Append to OUT events of the kinds that are in no row and in no snapshot (bind, unbind, freeze,
+ * unknown ones: fold_is_covered), whole, each with its length before it, as much as fits: as
+ * db_merge_rows. AFTER: zero, or what *LAST was; it says nothing but where to go on, and is
+ * db_last_id where that was all. There may be none on the way. One short read transaction.
+ */
+int db_merge_events(struct db_reader *reader, const struct id128 *after, struct buf *out,
+                    struct id128 *last) MUST_CHECK;
+
 /* The rows of (the fence before, id]: how many, and the sum of their digests as in struct hash128.
  */
 struct db_fence {

@@ -371,7 +371,7 @@ static bool row_holds(sqlite3_stmt *row, const struct object *object, bool is_au
 int db_reader_copies(struct db_reader *reader, const struct object *object,
                      const struct id128 *self, struct db_copies *out)
 {
-    struct db_copies sum = {0, 0};
+    struct db_copies sum = {.uploaded = object->flags & OBJECT_UPLOADED};
     struct id128 author, node;
     sqlite3_stmt *select;
     bool self_belongs = true;

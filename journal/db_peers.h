@@ -75,6 +75,7 @@ int db_reader_holders(struct db_reader *reader, const struct object *object, str
 struct db_copies {
     unsigned members; /* joined, and neither left nor forgotten; answering or not */
     unsigned held;    /* of them, with a durable copy */
+    bool uploaded;    /* the cloud has them */
 };
 
 /*

@@ -45,6 +45,9 @@ enum object_column {
     COLUMN_NAME,
     COLUMN_TYPE,
     COLUMN_USER_META,
+    COLUMN_PURGED_STAMP,
+    COLUMN_PURGED_ORIGIN,
+    COLUMN_CLOUD,
     OBJECT_COLUMN_COUNT
 };
 
@@ -140,6 +143,22 @@ static void put_register(struct binder *b, int column, const struct reg *reg, co
     }
 }
 
+/* NULLs where nothing is known, as nearly everywhere. */
+static void put_cloud(struct binder *b, const struct object *object)
+{
+    struct text place = object_cloud_place(object);
+
+    if (object->purged_of.stamp > 0)
+        put_number(b, COLUMN_PURGED_STAMP, object->purged_of.stamp);
+    else
+        put_null(b, COLUMN_PURGED_STAMP);
+    put_origin(b, COLUMN_PURGED_ORIGIN, &object->purged_of.origin);
+    if (place.len > 0)
+        put_blob(b, COLUMN_CLOUD, place.ptr, place.len);
+    else
+        put_null(b, COLUMN_CLOUD);
+}
+
 static int binder_end(const struct binder *b)
 {
     assert(b->code == SQLITE_OK || b->code == SQLITE_NOMEM);
@@ -174,6 +193,7 @@ int object_bind(sqlite3_stmt *statement, const struct object *object)
     put_text(&b, COLUMN_NAME, object_name(o));
     put_text(&b, COLUMN_TYPE, object_type(o));
     put_text(&b, COLUMN_USER_META, object_user_meta(o));
+    put_cloud(&b, o);
     return binder_end(&b);
 }
 
@@ -198,6 +218,8 @@ int bind_state(sqlite3_stmt *statement, const struct db_state *state)
     put_number(&b, 14, state->event_bytes);
     put_number(&b, 15, state->wanted);
     put_number(&b, 16, state->wanted_bytes);
+    put_number(&b, 17, state->marks);
+    put_number(&b, 18, state->purges);
     return binder_end(&b);
 }
 
@@ -326,9 +348,11 @@ int object_from_row(sqlite3_stmt *statement, struct object **out)
     struct text name = take_text(&row, COLUMN_NAME, LIMIT_NAME_BYTES);
     struct text type = take_text(&row, COLUMN_TYPE, LIMIT_CONTENT_TYPE_BYTES);
     struct text user_meta = take_text(&row, COLUMN_USER_META, LIMIT_USER_META_BYTES);
+    o.purged_of = take_register(&row, COLUMN_PURGED_STAMP, NULL);
+    struct text cloud = take_text(&row, COLUMN_CLOUD, LIMIT_CLOUD_PLACE_BYTES);
     if (row.bad)
         return ERR_CORRUPT;
-    *out = object_create(&o, name, type, user_meta);
+    *out = object_create_placed(&o, name, type, user_meta, cloud);
     return *out ? 0 : ERR_NO_MEMORY;
 }
 
@@ -392,6 +416,8 @@ int read_state(struct conn *conn, struct db_state *out)
     out->event_bytes = take_number(&row, 14, UINT64_MAX);
     out->wanted = take_number(&row, 15, UINT64_MAX);
     out->wanted_bytes = take_number(&row, 16, UINT64_MAX);
+    out->marks = take_number(&row, 17, UINT64_MAX);
+    out->purges = take_number(&row, 18, UINT64_MAX);
     sqlite3_reset(select);
     return row.bad ? ERR_CORRUPT : 0;
 }

@@ -32,10 +32,10 @@
     "id, flags, level, put_stamp, put_origin, sha256, size, name_stamp, name_origin, "             \
     "user_meta_stamp, user_meta_origin, expires_stamp, expires_origin, expires_ms, deleted_at, "   \
     "uploaded_stamp, uploaded_origin, uploaded_sha256, disk, volume, byte_offset, lsn, "           \
-    "record_bytes, name, type, user_meta"
+    "record_bytes, name, type, user_meta, purged_stamp, purged_origin, cloud"
 #define OBJECT_PARAMETERS                                                                          \
     "?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, "  \
-    "?21, ?22, ?23, ?24, ?25, ?26"
+    "?21, ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29"
 #define OBJECT_MEMBERS                                                                             \
     "flags INTEGER NOT NULL, level INTEGER NOT NULL, put_stamp INTEGER NOT NULL, "                 \
     "put_origin BLOB, sha256 BLOB, size INTEGER NOT NULL, name_stamp INTEGER, name_origin BLOB, "  \
@@ -43,10 +43,12 @@
     "expires_origin BLOB, expires_ms INTEGER NOT NULL, deleted_at INTEGER NOT NULL, "              \
     "uploaded_stamp INTEGER NOT NULL, uploaded_origin BLOB, uploaded_sha256 BLOB, "                \
     "disk INTEGER NOT NULL, volume INTEGER NOT NULL, byte_offset INTEGER NOT NULL, "               \
-    "lsn INTEGER NOT NULL, record_bytes INTEGER NOT NULL, name TEXT, type TEXT, user_meta TEXT"
+    "lsn INTEGER NOT NULL, record_bytes INTEGER NOT NULL, name TEXT, type TEXT, user_meta TEXT, "  \
+    "purged_stamp INTEGER, purged_origin BLOB, cloud BLOB"
 #define STATE_COLUMNS                                                                              \
     "node, store, position, clean_generation, hlc, events, objects, deleted, bytes, outbox, "      \
-    "outbox_bytes, digest_low, digest_high, last_origin, event_bytes, wanted, wanted_bytes"
+    "outbox_bytes, digest_low, digest_high, last_origin, event_bytes, wanted, wanted_bytes, "      \
+    "marks, purges"
 #define ORIGIN_COLUMNS "no, origin, node, seq, hash, anchor_seq, anchor_hash, ended"
 #define SEGMENT_COLUMNS                                                                            \
     "volume, disk, base, end_bytes, sealed, body_bytes, live_bytes, live_record_bytes"
@@ -87,7 +89,7 @@ static const char schema[] =
     "deleted INTEGER NOT NULL, bytes INTEGER NOT NULL, outbox INTEGER NOT NULL, "
     "outbox_bytes INTEGER NOT NULL, digest_low INTEGER NOT NULL, digest_high INTEGER NOT NULL, "
     "last_origin BLOB NOT NULL, event_bytes INTEGER NOT NULL, wanted INTEGER NOT NULL, "
-    "wanted_bytes INTEGER NOT NULL);"
+    "wanted_bytes INTEGER NOT NULL, marks INTEGER NOT NULL, purges INTEGER NOT NULL);"
     "CREATE TABLE origins(no INTEGER PRIMARY KEY, origin BLOB NOT NULL UNIQUE, "
     "node BLOB NOT NULL, seq INTEGER NOT NULL, hash BLOB NOT NULL, anchor_seq INTEGER NOT NULL, "
     "anchor_hash BLOB NOT NULL, ended INTEGER NOT NULL);"
@@ -128,6 +130,24 @@ static const char want_replicas[] =
             "objects_more") "UPDATE state SET (wanted, wanted_bytes) = "
                             "(SELECT count(*), coalesce(sum(size), 0) FROM outbox WHERE kind = 2);";
 
+/* To version 5: what is known of copies in the cloud. No earlier version had one, so nothing but
+ * the mark can be owed, of what a peer of a later version has told of. */
+#define KNOW_THE_CLOUD(table)                                                                      \
+    "ALTER TABLE " table " ADD COLUMN purged_stamp INTEGER;"                                       \
+    "ALTER TABLE " table " ADD COLUMN purged_origin BLOB;"                                         \
+    "ALTER TABLE " table " ADD COLUMN cloud BLOB;"
+#define OWE_MARKS(table)                                                                           \
+    "INSERT INTO outbox(kind, id, since_ms, size) SELECT 10, id, deleted_at >> 16, 0 FROM " table  \
+    " WHERE flags & 6 = 6;"
+static const char know_the_cloud[] =
+    KNOW_THE_CLOUD("objects") KNOW_THE_CLOUD("objects_more") OWE_MARKS("objects")
+        OWE_MARKS("objects_more") "ALTER TABLE state ADD COLUMN marks INTEGER NOT NULL DEFAULT 0;"
+                                  "ALTER TABLE state ADD COLUMN purges INTEGER NOT NULL DEFAULT 0;"
+                                  "UPDATE state SET marks = "
+                                  "(SELECT count(*) FROM outbox WHERE kind = 10);";
+/* … in the table that version 4 has brought. */
+static const char conflicts_know_the_cloud[] = KNOW_THE_CLOUD("conflicts");
+
 /* To version 4: the snapshots of version 3 lack holders and members, so they cover no hold, drop or
  * member event: the next ones do. */
 static const char forget_snapshots[] = "DELETE FROM snapshots; DELETE FROM cuts;";
@@ -149,7 +169,7 @@ static const char *const texts[STATEMENT_COUNT] = {
         "UPDATE state SET node = ?1, store = ?2, position = ?3, clean_generation = ?4, hlc = ?5, "
         "events = ?6, objects = ?7, deleted = ?8, bytes = ?9, outbox = ?10, outbox_bytes = ?11, "
         "digest_low = ?12, digest_high = ?13, last_origin = ?14, event_bytes = ?15, "
-        "wanted = ?16, wanted_bytes = ?17 WHERE one = 1",
+        "wanted = ?16, wanted_bytes = ?17, marks = ?18, purges = ?19 WHERE one = 1",
     [STATEMENT_ORIGIN_ADD] =
         "INSERT INTO origins(" ORIGIN_COLUMNS ") VALUES(NULL, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
     [STATEMENT_ORIGIN_SET] = "UPDATE origins SET origin = ?2, node = ?3, seq = ?4, hash = ?5, "
@@ -157,13 +177,14 @@ static const char *const texts[STATEMENT_COUNT] = {
     [STATEMENT_EVENT_ADD] = "INSERT INTO events(key, raw) VALUES(?1, ?2)",
     /* Changes nothing where another id holds the key. */
     [STATEMENT_OBJECT_SET] =
-        "INSERT INTO objects(" OBJECT_COLUMNS ", key) VALUES(" OBJECT_PARAMETERS ", ?27) "
+        "INSERT INTO objects(" OBJECT_COLUMNS ", key) VALUES(" OBJECT_PARAMETERS ", ?30) "
         "ON CONFLICT(key) DO UPDATE SET flags = ?2, level = ?3, put_stamp = ?4, put_origin = ?5, "
         "sha256 = ?6, size = ?7, name_stamp = ?8, name_origin = ?9, user_meta_stamp = ?10, "
         "user_meta_origin = ?11, expires_stamp = ?12, expires_origin = ?13, expires_ms = ?14, "
         "deleted_at = ?15, uploaded_stamp = ?16, uploaded_origin = ?17, uploaded_sha256 = ?18, "
         "disk = ?19, volume = ?20, byte_offset = ?21, lsn = ?22, record_bytes = ?23, name = ?24, "
-        "type = ?25, user_meta = ?26 WHERE id = ?1",
+        "type = ?25, user_meta = ?26, purged_stamp = ?27, purged_origin = ?28, cloud = ?29 "
+        "WHERE id = ?1",
     [STATEMENT_OBJECT_SET_MORE] =
         "INSERT OR REPLACE INTO objects_more(" OBJECT_COLUMNS ") VALUES(" OBJECT_PARAMETERS ")",
     [STATEMENT_OUTBOX_ADD] =
@@ -178,7 +199,7 @@ static const char *const texts[STATEMENT_COUNT] = {
     [STATEMENT_GARBAGE_REMOVE] = "DELETE FROM garbage WHERE freed_at <= ?1",
 
     [STATEMENT_CONFLICT_SET] = "INSERT OR REPLACE INTO conflicts(" OBJECT_COLUMNS
-                               ", target) VALUES(" OBJECT_PARAMETERS ", ?27)",
+                               ", target) VALUES(" OBJECT_PARAMETERS ", ?30)",
     [STATEMENT_CONFLICT_REMOVE] = "DELETE FROM conflicts WHERE id = ?1 AND sha256 = ?2",
     [STATEMENT_CONFLICT_SUMS] = "SELECT count(*), coalesce(sum(size), 0) FROM conflicts",
     [STATEMENT_CONFLICT_OF] =
@@ -188,7 +209,7 @@ static const char *const texts[STATEMENT_COUNT] = {
     [STATEMENT_CONFLICT] =
         "SELECT " OBJECT_COLUMNS ", target FROM conflicts WHERE id = ?1 AND sha256 = ?2",
 
-    [STATEMENT_OUTBOX_SINCE] = "UPDATE outbox SET since_ms = ?2 WHERE kind = 1 AND id = ?1",
+    [STATEMENT_OUTBOX_SINCE] = "UPDATE outbox SET since_ms = ?2 WHERE kind = ?3 AND id = ?1",
     [STATEMENT_SNAPSHOT_SET] =
         "INSERT OR REPLACE INTO snapshots(id, position, chunks) VALUES(?1, ?2, ?3)",
     [STATEMENT_SNAPSHOT_OLDER] = "DELETE FROM snapshots WHERE id NOT IN "
@@ -234,7 +255,7 @@ static const char *const texts[STATEMENT_COUNT] = {
     [STATEMENT_ROWS] = "SELECT " OBJECT_COLUMNS ", key FROM objects WHERE key > ?1 ORDER BY key",
     [STATEMENT_ROWS_MORE] = "SELECT " OBJECT_COLUMNS " FROM objects_more WHERE id > ?1 ORDER BY id",
     [STATEMENT_OUTBOX] =
-        "SELECT id, since_ms FROM outbox WHERE kind = 1 AND id > ?1 ORDER BY id LIMIT ?2",
+        "SELECT id, since_ms, size FROM outbox WHERE kind = ?3 AND id > ?1 ORDER BY id LIMIT ?2",
     [STATEMENT_WANTED] =
         "SELECT id, size FROM outbox WHERE kind = 2 AND id > ?1 ORDER BY id LIMIT ?2",
     [STATEMENT_MEMBERS] = "SELECT no, node, address, state, stamp, origin FROM members ORDER BY no",
@@ -255,14 +276,14 @@ static const char *const texts[STATEMENT_COUNT] = {
     [STATEMENT_FROZEN] = "SELECT origin, node, seq, hash FROM frozen ORDER BY origin",
     [STATEMENT_RESTATE] = "SELECT origin, next, broke FROM restate ORDER BY origin",
     [STATEMENT_FEATURE] = "SELECT feature FROM cluster",
-    [STATEMENT_OWED_OTHERS] =
-        "SELECT (SELECT count(*) FROM outbox WHERE kind > 2) + (SELECT count(*) FROM conflicts)",
+    [STATEMENT_OWED_OTHERS] = "SELECT count(*) FROM conflicts",
     [STATEMENT_RANGE] = "SELECT " OBJECT_COLUMNS " FROM objects WHERE key >= ?1 ORDER BY key",
     [STATEMENT_GARBAGE] = "SELECT file, freed_at FROM garbage WHERE freed_at > ?1 AND "
                           "freed_at < ?2 ORDER BY freed_at, file LIMIT ?3",
 };
 
-_Static_assert(OBJECT_PUT == 1 && OBJECT_DELETED == 2, "the statements above name these bits");
+_Static_assert(OBJECT_PUT == 1 && OBJECT_DELETED == 2 && OBJECT_CLOUD == 4 && OUTBOX_MARK == 10,
+               "the statements above name these");
 
 /* What the VFS met on the disk, as our code; ERR_IO where it does not say. */
 static int disk_error(struct conn *conn)
@@ -459,14 +480,19 @@ int conn_upgrade(struct conn *conn)
         if (!rc)
             rc = conn_exec(conn, want_replicas);
     }
-    if (!rc && from < 4)
+    if (!rc && from < 4) {
         rc = conn_exec(conn, forget_snapshots);
+        if (!rc)
+            rc = conn_exec(conn, cluster_schema);
+        if (!rc)
+            rc = conn_exec(conn, conflict_schema);
+        if (!rc)
+            rc = conn_exec(conn, freeze_schema);
+    } else if (!rc) {
+        rc = conn_exec(conn, conflicts_know_the_cloud);
+    }
     if (!rc)
-        rc = conn_exec(conn, cluster_schema);
-    if (!rc)
-        rc = conn_exec(conn, conflict_schema);
-    if (!rc)
-        rc = conn_exec(conn, freeze_schema);
+        rc = conn_exec(conn, know_the_cloud);
     if (!rc)
         rc = conn_exec(conn, version);
     if (!rc)
@@ -496,7 +522,7 @@ int conn_create_schema(struct conn *conn, const struct id128 *node, const struct
         rc = conn_exec(conn, cluster_schema);
     if (!rc)
         rc = conn_exec(conn, "INSERT INTO state VALUES(1, x'', x'', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, "
-                             "0, x'', 0, 0, 0)");
+                             "0, x'', 0, 0, 0, 0, 0)");
     if (!rc)
         rc = conn_statement(conn, STATEMENT_STATE_SET, &set);
     if (!rc)

@@ -42,6 +42,16 @@ int db_reader_moment(struct db_reader *reader, struct db_state *state, struct db
     return rc;
 }
 
+static bool blob_of(sqlite3_stmt *row, int column, void *out, size_t len)
+{
+    const void *data = sqlite3_column_blob(row, column);
+
+    if (!data || (size_t)sqlite3_column_bytes(row, column) != len)
+        return false;
+    memcpy(out, data, len);
+    return true;
+}
+
 /* ---- All rows ---- */
 
 /* Position the walk's statement behind CURSOR. */
@@ -112,50 +122,59 @@ int db_each_row(struct db_reader *reader, struct db_cursor *cursor, unsigned max
     return rc == 1 ? 0 : rc;
 }
 
-int db_each_owed(struct db_reader *reader, struct id128 *after, unsigned max,
-                 int (*each)(void *arg, const struct id128 *id, uint64_t since_ms), void *arg,
-                 unsigned *count)
+/* *AFTER moves along with what EACH took. */
+static int each_owed(struct conn *conn, enum outbox_kind kind, struct id128 *after, unsigned max,
+                     int (*each)(void *arg, const struct db_owed *owed), void *arg, unsigned *count)
 {
     sqlite3_stmt *select;
-    int rc = conn_statement(&reader->conn, STATEMENT_OUTBOX, &select);
+    int rc = conn_statement(conn, STATEMENT_OUTBOX, &select);
 
     *count = 0;
     if (rc)
         return rc;
     int code = sqlite3_bind_blob(select, 1, after->bytes, sizeof after->bytes, SQLITE_TRANSIENT);
     code |= sqlite3_bind_int64(select, 2, max);
+    code |= sqlite3_bind_int64(select, 3, kind);
     if (code != SQLITE_OK)
         return ERR_NO_MEMORY;
-    while ((rc = conn_step(&reader->conn, select)) == 1) {
-        const void *id = sqlite3_column_blob(select, 0);
-        struct id128 found;
+    while ((rc = conn_step(conn, select)) == 1) {
+        struct db_owed owed = {.since_ms = (uint64_t)sqlite3_column_int64(select, 1),
+                               .size = (uint64_t)sqlite3_column_int64(select, 2)};
 
-        if (!id || sqlite3_column_bytes(select, 0) != (int)sizeof found.bytes) {
+        if (!blob_of(select, 0, owed.id.bytes, sizeof owed.id.bytes)) {
             rc = ERR_CORRUPT;
             break;
         }
-        memcpy(found.bytes, id, sizeof found.bytes);
-        rc = each(arg, &found, (uint64_t)sqlite3_column_int64(select, 1));
+        rc = each(arg, &owed);
         if (rc)
             break;
-        *after = found;
+        *after = owed.id;
         ++*count;
     }
     sqlite3_reset(select);
+    return rc;
+}
+
+int db_each_owed(struct db_reader *reader, enum outbox_kind kind, struct id128 *after, unsigned max,
+                 int (*each)(void *arg, const struct db_owed *owed), void *arg, unsigned *count)
+{
+    int rc = each_owed(&reader->conn, kind, after, max, each, arg, count);
+
     return rc == 1 ? 0 : rc;
 }
 
-/* ---- Which snapshot there is ---- */
-
-static bool blob_of(sqlite3_stmt *row, int column, void *out, size_t len)
+int db_reader_outbox(struct db_reader *reader, enum outbox_kind kind, const struct id128 *after,
+                     unsigned max, int (*each)(void *arg, const struct db_owed *owed), void *arg)
 {
-    const void *data = sqlite3_column_blob(row, column);
+    struct id128 from = {{0}};
+    unsigned count;
 
-    if (!data || (size_t)sqlite3_column_bytes(row, column) != len)
-        return false;
-    memcpy(out, data, len);
-    return true;
+    if (after)
+        from = *after;
+    return each_owed(&reader->conn, kind, &from, max, each, arg, &count);
 }
+
+/* ---- Which snapshot there is ---- */
 
 int db_snapshots(struct db *db, struct db_snapshot out[DB_SNAPSHOTS], size_t *count)
 {
@@ -288,7 +307,7 @@ int db_reader_cuts(struct db_reader *reader, const struct id128 *snapshot, struc
     return read_cuts(&reader->conn, snapshot, out, count);
 }
 
-int db_owed_since(struct db *db, const struct id128 *id, uint64_t since_ms)
+int db_owed_since(struct db *db, enum outbox_kind kind, const struct id128 *id, uint64_t since_ms)
 {
     sqlite3_stmt *set;
     int rc = conn_statement(&db->conn, STATEMENT_OUTBOX_SINCE, &set);
@@ -298,6 +317,7 @@ int db_owed_since(struct db *db, const struct id128 *id, uint64_t since_ms)
         return rc;
     int code = sqlite3_bind_blob(set, 1, id->bytes, sizeof id->bytes, SQLITE_STATIC);
     code |= sqlite3_bind_int64(set, 2, (sqlite3_int64)since_ms);
+    code |= sqlite3_bind_int64(set, 3, kind);
     return code == SQLITE_OK ? conn_run(&db->conn, set) : ERR_NO_MEMORY;
 }
 

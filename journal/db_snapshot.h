@@ -26,10 +26,10 @@ struct db_cursor {
 int db_each_row(struct db_reader *reader, struct db_cursor *cursor, unsigned max,
                 int (*each)(void *arg, const struct object *object), void *arg) MUST_CHECK;
 
-/* Uploads owed, by id above *AFTER, up to MAX of them; otherwise as db_each_row: *AFTER moves with
- * what was taken, *COUNT counts it. */
-int db_each_owed(struct db_reader *reader, struct id128 *after, unsigned max,
-                 int (*each)(void *arg, const struct id128 *id, uint64_t since_ms), void *arg,
+/* Rows of the outbox of KIND, by id above *AFTER, up to MAX of them; otherwise as db_each_row:
+ * *AFTER moves with what was taken, *COUNT counts it. */
+int db_each_owed(struct db_reader *reader, enum outbox_kind kind, struct id128 *after, unsigned max,
+                 int (*each)(void *arg, const struct db_owed *owed), void *arg,
                  unsigned *count) MUST_CHECK;
 
 /* ---- The applier ---- */
@@ -68,8 +68,9 @@ int db_cuts(struct db *db, const struct id128 *snapshot, struct db_cut **out,
 int db_reader_cuts(struct db_reader *reader, const struct id128 *snapshot, struct db_cut **out,
                    size_t *count) MUST_CHECK;
 
-/* Since when an upload is owed, where it is. */
-int db_owed_since(struct db *db, const struct id128 *id, uint64_t since_ms) MUST_CHECK;
+/* Since when what KIND of row says is owed of ID, where it is. */
+int db_owed_since(struct db *db, enum outbox_kind kind, const struct id128 *id,
+                  uint64_t since_ms) MUST_CHECK;
 
 struct db_trim {
     uint64_t last_seq; /* of the last event looked at; 0: there was none */

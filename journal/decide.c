@@ -7,10 +7,14 @@
  *   live       if: commit, meta event,   CONFLICT, or     if: commit      commit where it is still
  *              UNVERIFIED or CONFLICT    if: commit                       the copy meant
  *   tombstone  DELETED                   DELETED          if: unchanged   unchanged
+ *                                                         but for purge
  *
  * if: the request's condition, where it has one, holds; else PRECONDITION. What stands before it is
  * refused whatever the condition says (RFC 9110 §13.2.1). To a condition a tombstone is as nothing:
  * a delete that asks for a tag does not hold a second time.
+ *
+ * What became of the cloud's copy is true when it is said: it is refused only where it would begin
+ * something (started) that has lost its sense.
  */
 #include "journal/decide.h"
 
@@ -91,6 +95,61 @@ int decide_early(const struct object *row, const struct request *request)
     return condition_holds(request->condition, row) ? 0 : ERR_PRECONDITION;
 }
 
+/* The event speaks of one copy: of exactly the bytes that ROW names. */
+static void one_item(struct decision *out, const struct object *row)
+{
+    out->item.id = row->id;
+    memcpy(out->item.sha256, row->sha256, SHA256_BYTES);
+    out->event.fields = EVENT_HAS_ITEMS;
+    out->event.items = &out->item;
+    out->event.item_count = 1;
+}
+
+static int decide_hold(struct decision *out, const struct object *row,
+                       const struct request *request)
+{
+    if (!row)
+        return ERR_NOT_FOUND;
+    if (row->flags & OBJECT_DELETED)
+        return ERR_DELETED;
+    if (memcmp(row->sha256, request->sha256, SHA256_BYTES) != 0 || row->size != request->size)
+        return ERR_CONFLICT;
+    if (!place_is_none(&row->place) && !(is_checked(row, request) && request->damaged))
+        return 0;
+    start_event(out, request, EVENT_HOLD);
+    one_item(out, row);
+    out->store_body = true;
+    return 0;
+}
+
+/* Bytes that the cloud has: of what is known they are a copy, else they are what is known of it. */
+static int decide_from_cloud(struct decision *out, const struct object *row,
+                             const struct request *request)
+{
+    if (row)
+        return decide_hold(out, row, request);
+    put_event(out, NULL, request);
+    out->event.stamp = request->stamp;
+    if (out->event.level == 0)
+        out->event.level = 1;
+    return 0;
+}
+
+static int decide_adopt(struct decision *out, const struct object *row,
+                        const struct request *request)
+{
+    int rc;
+
+    assert(request->fields & EVENT_HAS_SHA256 && request->fields & EVENT_HAS_SIZE);
+    rc = decide_from_cloud(out, row, request);
+    if (rc || !row) {
+        out->store_body = false;
+        return rc;
+    }
+    *out = (struct decision){.verdict = VERDICT_UNCHANGED};
+    return 0;
+}
+
 static int decide_put(struct decision *out, const struct object *row, const struct request *request)
 {
     const uint32_t needed = EVENT_HAS_SHA256 | EVENT_HAS_SIZE;
@@ -99,6 +158,8 @@ static int decide_put(struct decision *out, const struct object *row, const stru
     assert((request->fields & needed) == needed);
     if (rc)
         return rc;
+    if (request->from_cloud)
+        return decide_from_cloud(out, row, request);
     if (!row) {
         put_event(out, row, request);
         return 0;
@@ -143,7 +204,7 @@ static int decide_delete(struct decision *out, const struct object *row,
 {
     if (!condition_holds(request->condition, row))
         return ERR_PRECONDITION;
-    if (row && row->flags & OBJECT_DELETED)
+    if (row && row->flags & OBJECT_DELETED && (!request->purge || row->flags & OBJECT_PURGE))
         return 0;
     if (request->reason == DELETE_EXPIRED && !has_expired(row, request))
         return 0;
@@ -152,33 +213,6 @@ static int decide_delete(struct decision *out, const struct object *row,
     out->event.purge = request->purge;
     out->event.fields = (request->reason != DELETE_BY_CLIENT ? EVENT_HAS_REASON : 0) |
                         (request->purge ? EVENT_HAS_PURGE : 0);
-    return 0;
-}
-
-/* The event speaks of one copy: of exactly the bytes that ROW names. */
-static void one_item(struct decision *out, const struct object *row)
-{
-    out->item.id = row->id;
-    memcpy(out->item.sha256, row->sha256, SHA256_BYTES);
-    out->event.fields = EVENT_HAS_ITEMS;
-    out->event.items = &out->item;
-    out->event.item_count = 1;
-}
-
-static int decide_hold(struct decision *out, const struct object *row,
-                       const struct request *request)
-{
-    if (!row)
-        return ERR_NOT_FOUND;
-    if (row->flags & OBJECT_DELETED)
-        return ERR_DELETED;
-    if (memcmp(row->sha256, request->sha256, SHA256_BYTES) != 0 || row->size != request->size)
-        return ERR_CONFLICT;
-    if (!place_is_none(&row->place) && !(is_checked(row, request) && request->damaged))
-        return 0;
-    start_event(out, request, EVENT_HOLD);
-    one_item(out, row);
-    out->store_body = true;
     return 0;
 }
 
@@ -218,6 +252,85 @@ static int decide_move(struct decision *out, const struct object *row,
     return 0;
 }
 
+/* ---- The cloud ---- */
+
+static void cloud_event(struct decision *out, const struct request *request, uint8_t state)
+{
+    out->verdict = VERDICT_COMMIT;
+    out->event.kind = EVENT_CLOUD;
+    out->event.id = request->id;
+    out->event.fields = EVENT_HAS_CLOUD | (request->fields & EVENT_HAS_SHA256);
+    out->event.cloud_state = state;
+    out->event.backend = request->backend;
+    out->event.bucket = request->bucket;
+    out->event.key = request->key;
+    out->event.etag = request->etag;
+    memcpy(out->event.sha256, request->sha256, SHA256_BYTES);
+}
+
+static int decide_started(const struct object *row, const struct request *request, bool *needless)
+{
+    if (row->flags & OBJECT_DELETED)
+        return ERR_DELETED;
+    if (row->flags & OBJECT_PUT && memcmp(row->sha256, request->sha256, SHA256_BYTES) != 0)
+        return ERR_CONFLICT;
+    *needless = row->flags & OBJECT_UPLOADED;
+    return 0;
+}
+
+static int decide_cloud(struct decision *out, const struct object *row,
+                        const struct request *request)
+{
+    bool needless = false;
+    int rc = 0;
+
+    assert(request->cloud_state >= CLOUD_STARTED && request->cloud_state <= CLOUD_MARKED);
+    assert(request->fields & EVENT_HAS_CLOUD);
+    assert(request->cloud_state > CLOUD_UPLOADED || request->fields & EVENT_HAS_SHA256);
+    if (!row)
+        return ERR_NOT_FOUND;
+    if (request->cloud_state == CLOUD_STARTED)
+        rc = decide_started(row, request, &needless);
+    if (request->cloud_state == CLOUD_MARKED) {
+        rc = row->flags & OBJECT_DELETED ? 0 : ERR_CONFLICT;
+        needless = row->flags & OBJECT_MARKED;
+    }
+    if (rc || needless)
+        return rc;
+    cloud_event(out, request, request->cloud_state);
+    if (request->cloud_state == CLOUD_PURGED)
+        out->event.removed = request->removed.stamp ? request->removed : object_removes(row);
+    return 0;
+}
+
+static bool is_place(const struct object *row, const struct request *request)
+{
+    struct cloud_place place;
+
+    return object_cloud(row, &place) && text_equal(place.backend, request->backend) &&
+           text_equal(place.bucket, request->bucket) && text_equal(place.key, request->key) &&
+           text_equal(place.etag, request->etag);
+}
+
+bool decide_uploaded(struct decision *out, const struct object *row, const struct request *request)
+{
+    bool known = row && row->flags & OBJECT_PUT;
+
+    *out = (struct decision){.verdict = VERDICT_UNCHANGED};
+    if (!(request->fields & EVENT_HAS_CLOUD) || request->kind == CHANGE_CLOUD)
+        return false;
+    if (row && row->flags & OBJECT_DELETED)
+        return false;
+    if (known &&
+        (memcmp(row->sha256, request->sha256, SHA256_BYTES) != 0 || row->size != request->size))
+        return false;
+    if (row && !(row->flags & OBJECT_PURGED) && is_place(row, request) &&
+        memcmp(row->uploaded_sha256, request->sha256, SHA256_BYTES) == 0)
+        return false;
+    cloud_event(out, request, CLOUD_UPLOADED);
+    return true;
+}
+
 int decide(struct decision *out, const struct object *row, const struct request *request)
 {
     assert(!row || id_equal(&row->id, &request->id));
@@ -225,6 +338,8 @@ int decide(struct decision *out, const struct object *row, const struct request 
     assert(!request->condition || request->kind <= CHANGE_DELETE);
 
     *out = (struct decision){.verdict = VERDICT_UNCHANGED};
+    if (request->kind == CHANGE_CLOUD)
+        return decide_cloud(out, row, request);
     if (row && object_is_partial(row))
         row = NULL;
     switch (request->kind) {
@@ -242,6 +357,9 @@ int decide(struct decision *out, const struct object *row, const struct request 
         return decide_move(out, row, request);
     case CHANGE_REPUT:
         return decide_reput(out, row, request);
+    case CHANGE_ADOPT:
+        return decide_adopt(out, row, request);
+    case CHANGE_CLOUD:
     case CHANGE_SNAPSHOT:
     case CHANGE_PEER:
     case CHANGE_MERGE:

@@ -21,6 +21,8 @@ enum change_kind {
     CHANGE_FACT,     /* an event of ours that concerns no object: never decided */
     CHANGE_REPUT,    /* bytes that lost under another id, put under this one (conflict.h) */
     CHANGE_RESTATE,  /* an event of ours of a frozen run, once more: never decided */
+    CHANGE_CLOUD,    /* what became of the copy in the cloud: cloud_state, place, sha256 */
+    CHANGE_ADOPT,    /* an object that lies in the cloud and not here: a put without its body */
 };
 
 /* What is asked; `fields` (EVENT_HAS_…) tells which members are present. */
@@ -40,7 +42,17 @@ struct request {
      * (damaged) a moment ago; HOLD, DROP: the bad one. */
     bool verified, damaged;
     struct place checked;
-    hlc_time stamp; /* REPUT: that of the put that lost */
+    hlc_time stamp; /* REPUT: that of the put that lost; PUT from_cloud, ADOPT: that of the put, as
+                       the cloud's object says; 0: from now */
+    /* PUT: the bytes were read back from the cloud: where this id is unknown a level 0 becomes 1;
+     * where it is known they are a copy of what the row names, as with HOLD. */
+    bool from_cloud;
+    /* CLOUD, ADOPT, PUT from_cloud: where the cloud has it (EVENT_HAS_CLOUD in fields). Lent. */
+    uint8_t cloud_state; /* CLOUD: enum cloud_state */
+    struct text backend, bucket, key, etag;
+    /* CLOUD, purged: object_removes() of the row before the cloud was asked. stamp 0: all uploads
+     * that are known when this is decided. */
+    struct reg removed;
     /* PUT, META, DELETE: what must hold; NULL: nothing. Lent, as the texts are. */
     const struct condition *condition;
 };
@@ -79,9 +91,24 @@ struct decision {
  * written again. Reput of an unknown id is a put event with the stamp that was given; where the
  * same bytes are known and not here it is a hold, where they are here UNCHANGED. Texts in the
  * decision are REQUEST's or ROW's.
+ *
+ * Cloud: of a partial row, too; ERR_NOT_FOUND where nothing is known of the id. Started (sha256
+ * says of what): ERR_DELETED, ERR_CONFLICT where the row names other bytes, UNCHANGED where the
+ * cloud has them: then nothing is to be uploaded. Uploaded, purged: commit, whatever the row says,
+ * as they are so; purged of what is not deleted: the copy was not there, so it is owed again.
+ * Marked: UNCHANGED the second time, ERR_CONFLICT of what is not deleted.
+ *
+ * Adopt: of an unknown id a put event without a body, level at
+ * least 1; of a known one as hold refuses, or UNCHANGED. Both it and a put from_cloud, with
+ * EVENT_HAS_CLOUD, first journal an uploaded event where the row does not say so already
+ * (decide_uploaded), and ADOPT that this node has no copy; all in one batch.
  */
 int decide(struct decision *out, const struct object *row,
            const struct request *request) MUST_CHECK;
+
+/* The uploaded event that REQUEST (ADOPT, PUT from_cloud) says first, into OUT: false where it says
+ * none, is going to be refused, or ROW says it already. */
+bool decide_uploaded(struct decision *out, const struct object *row, const struct request *request);
 
 /* What is known of a put before its bytes: ERR_DELETED, ERR_PRECONDITION, or 0. As decide() would
  * say for ROW; it is asked all the same, since the row may change. Of REQUEST only the condition

@@ -17,7 +17,8 @@
  *   why     delete        uint      enum delete_reason
  *   purge   delete        bool      the cloud's copy goes, too
  *   items   hold*, drop*  bin 48*n  n times id (16 bytes), sha256 (32)
- *   cloud   cloud*        map       state*: enum cloud_state, backend*, key*, bucket, etag: str
+ *   cloud   cloud*        map       state*: enum cloud_state, backend*, key*, bucket, etag: str;
+ *                                   of: [stamp, origin bin16], the last upload that a purge removed
  *   bucket  bind*, unbind*  str
  *   key     bind*, unbind*  str     UTF-8
  *   addr    member*       str       printable ASCII
@@ -45,10 +46,6 @@
 #define VERSION     1
 #define EVENT_ARRAY 9
 #define LARGEST     ((uint64_t)INT64_MAX) /* SQLite's integers */
-#define BACKEND_MAX 32
-#define BUCKET_MAX  255
-#define KEY_MAX     1024
-#define ETAG_MAX    255
 #define ADDRESS_MAX 255
 #define SUMS_MAX    1024
 #ifdef OBJSTORE_FEATURE_BUILD
@@ -140,19 +137,28 @@ static bool user_meta_ok(struct text text)
            (text.len == 0 || (text.ptr[0] == '{' && text.ptr[text.len - 1] == '}'));
 }
 
+/* No part has the byte that separates them in a row (object_cloud_place). */
+static bool has_no_nul(struct text text)
+{
+    return text.len == 0 || !memchr(text.ptr, 0, text.len);
+}
+
 static bool cloud_ok(const struct event *event)
 {
-    return event->cloud_state >= CLOUD_STARTED && event->cloud_state <= CLOUD_PURGED &&
-           event->backend.len > 0 && printable_ok(event->backend, BACKEND_MAX) &&
-           utf8_ok(event->bucket, BUCKET_MAX) && event->key.len > 0 &&
-           utf8_ok(event->key, KEY_MAX) && printable_ok(event->etag, ETAG_MAX) &&
+    return event->cloud_state >= CLOUD_STARTED && event->cloud_state <= CLOUD_MARKED &&
+           event->removed.stamp < HLC_LIMIT && has_no_nul(event->bucket) &&
+           has_no_nul(event->key) && event->backend.len > 0 &&
+           printable_ok(event->backend, LIMIT_EVENT_BACKEND_BYTES) &&
+           utf8_ok(event->bucket, LIMIT_EVENT_BUCKET_BYTES) && event->key.len > 0 &&
+           utf8_ok(event->key, LIMIT_EVENT_KEY_BYTES) &&
+           printable_ok(event->etag, LIMIT_EVENT_ETAG_BYTES) &&
            (event->cloud_state != CLOUD_UPLOADED || event->fields & EVENT_HAS_SHA256);
 }
 
 static bool bind_ok(const struct event *event)
 {
-    return event->bucket.len > 0 && utf8_ok(event->bucket, BUCKET_MAX) && event->key.len > 0 &&
-           utf8_ok(event->key, KEY_MAX);
+    return event->bucket.len > 0 && utf8_ok(event->bucket, LIMIT_EVENT_BUCKET_BYTES) &&
+           event->key.len > 0 && utf8_ok(event->key, LIMIT_EVENT_KEY_BYTES);
 }
 
 static bool member_ok(const struct event *event)
@@ -267,8 +273,10 @@ static void pack_ref(struct buf *out, const char *key, const struct event_ref *f
 
 static void pack_cloud(struct buf *out, const struct event *event)
 {
+    bool of = event->removed.stamp > 0;
+
     pack_key(out, "cloud");
-    pack_map(out, 3u + (event->bucket.len > 0) + (event->etag.len > 0));
+    pack_map(out, 3u + (event->bucket.len > 0) + (event->etag.len > 0) + of);
     pack_key_uint(out, "state", event->cloud_state);
     pack_key_text(out, "backend", event->backend);
     pack_key_text(out, "key", event->key);
@@ -276,6 +284,12 @@ static void pack_cloud(struct buf *out, const struct event *event)
         pack_key_text(out, "bucket", event->bucket);
     if (event->etag.len > 0)
         pack_key_text(out, "etag", event->etag);
+    if (of) {
+        pack_key(out, "of");
+        pack_array(out, 2);
+        pack_uint(out, event->removed.stamp);
+        pack_bin(out, event->removed.origin.bytes, sizeof event->removed.origin.bytes);
+    }
 }
 
 /* Keys of the payload: one for each field, but for the groups that lie flat in it. */
@@ -505,6 +519,16 @@ static void read_sums(struct unpack *unpack, struct event *out)
         out->sums = (struct text){(const char *)start, (uint32_t)(unpack->at - start)};
 }
 
+static void read_removed(struct unpack *unpack, struct reg *out)
+{
+    if (unpack_array(unpack) != 2)
+        unpack_fail(unpack);
+    out->stamp = unpack_uint(unpack, HLC_LIMIT - 1);
+    unpack_bytes(unpack, out->origin.bytes, sizeof out->origin.bytes);
+    if (out->stamp == 0)
+        unpack_fail(unpack);
+}
+
 static void read_cloud(struct unpack *unpack, struct event *out)
 {
     uint32_t seen = 0; /* what must be there, cloud_ok knows */
@@ -518,7 +542,7 @@ static void read_cloud(struct unpack *unpack, struct event *out)
             seen |= bit(key);
         switch (key) {
         case KEY_STATE:
-            out->cloud_state = (uint8_t)unpack_uint(unpack, CLOUD_PURGED);
+            out->cloud_state = (uint8_t)unpack_uint(unpack, CLOUD_MARKED);
             break;
         case KEY_BACKEND:
             out->backend = read_text(unpack);
@@ -531,6 +555,9 @@ static void read_cloud(struct unpack *unpack, struct event *out)
             break;
         case KEY_ETAG:
             out->etag = read_text(unpack);
+            break;
+        case KEY_OF:
+            read_removed(unpack, &out->removed);
             break;
         default:
             unpack_skip(unpack);

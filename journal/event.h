@@ -58,12 +58,28 @@ enum event_fields { /* which optional members are present */
 };
 
 enum delete_reason { DELETE_BY_CLIENT = 0, DELETE_EXPIRED = 1 };
-enum cloud_state { CLOUD_STARTED = 1, CLOUD_UPLOADED = 2, CLOUD_PURGED = 3 };
+enum cloud_state {
+    CLOUD_STARTED = 1,  /* the author is going to upload: from now on there may be a copy */
+    CLOUD_UPLOADED = 2, /* the cloud has the bytes of sha256 */
+    CLOUD_PURGED = 3,   /* it has none of those uploaded up to `removed` */
+    CLOUD_MARKED = 4,   /* it has the mark that the object is deleted */
+};
 enum member_state { MEMBER_JOINED = 1, MEMBER_LEFT = 2, MEMBER_FORGOTTEN = 3 };
+
+#define LIMIT_EVENT_BACKEND_BYTES 32
+#define LIMIT_EVENT_BUCKET_BYTES  255
+#define LIMIT_EVENT_KEY_BYTES     1024
+#define LIMIT_EVENT_ETAG_BYTES    255
 
 struct text {
     const char *ptr; /* not terminated */
     uint32_t len;
+};
+
+/* Last-writer-wins register: who wrote it last. stamp 0: nobody. */
+struct reg {
+    hlc_time stamp;
+    struct id128 origin;
 };
 
 /* The end of another run, which a run's first event names. */
@@ -99,6 +115,8 @@ struct event {
     uint8_t reason, cloud_state, member_state; /* of a delete, cloud, member event */
     bool purge;
     struct text backend, bucket, key, etag, address;
+    struct reg removed; /* cloud, purged: the last upload known when the cloud was asked to remove
+                           it; stamp 0: all that are earlier than this event */
     struct id128 subject;
     uint32_t feature;
     struct text sums; /* raw msgpack map */

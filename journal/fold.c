@@ -31,6 +31,8 @@ void delta_add(struct delta *a, const struct delta *b)
     a->outbox_bytes += b->outbox_bytes;
     a->wanted += b->wanted;
     a->wanted_bytes += b->wanted_bytes;
+    a->marks += b->marks;
+    a->purges += b->purges;
     a->digest.low += b->digest.low;
     a->digest.high += b->digest.high;
 }
@@ -45,6 +47,8 @@ void state_add(struct db_state *state, const struct delta *d)
     state->outbox_bytes += (uint64_t)d->outbox_bytes;
     state->wanted += (uint64_t)d->wanted;
     state->wanted_bytes += (uint64_t)d->wanted_bytes;
+    state->marks += (uint64_t)d->marks;
+    state->purges += (uint64_t)d->purges;
     state->digest.low += d->digest.low;
     state->digest.high += d->digest.high;
 }
@@ -64,6 +68,8 @@ void fold_delta(struct delta *d, const struct object *before, const struct objec
     d->outbox_bytes = (owes ? (int64_t)after->size : 0) - (owed ? (int64_t)before->size : 0);
     d->wanted = wants - wanted;
     d->wanted_bytes = (wants ? (int64_t)after->size : 0) - (wanted ? (int64_t)before->size : 0);
+    d->marks = (after && object_owes_mark(after)) - (before && object_owes_mark(before));
+    d->purges = (after && object_owes_purge(after)) - (before && object_owes_purge(before));
     d->digest.low = new.low - old.low;
     d->digest.high = new.high - old.high;
 }
@@ -205,6 +211,19 @@ static void note_also_put(struct entry *entry, const struct object *before,
     entry->also_put_at = order > 0 ? before->put_at : at;
 }
 
+static bool same_upload(const struct object *object, const uint8_t sha256[SHA256_BYTES])
+{
+    return memcmp(object->uploaded_sha256, sha256, SHA256_BYTES) == 0;
+}
+
+/* An upload of other bytes that is known already is the later one by its stamp. */
+static void note_doubt(struct entry *entry, const struct event *event)
+{
+    if (event->kind == EVENT_CLOUD && event->cloud_state == CLOUD_UPLOADED &&
+        !same_upload(entry->object, event->sha256) && !(entry->object->flags & OBJECT_PURGED))
+        entry->doubt = entry->object->uploaded_at;
+}
+
 static int fold_row(struct entry *entry, const struct object *before, const struct event *event,
                     const void *raw, size_t raw_bytes, const struct record_header *header,
                     const struct place *place, const struct id128 *self)
@@ -214,6 +233,7 @@ static int fold_row(struct entry *entry, const struct object *before, const stru
     if (rc)
         return rc;
     note_also_put(entry, before, event);
+    note_doubt(entry, event);
     drop_body(entry->object, event, raw, raw_bytes, header, place, self);
     take_body(entry->object, before, event, raw, raw_bytes, header, place);
     rc = fold_loser(entry, before, event, header, place);
@@ -236,8 +256,17 @@ int fold_changes(struct entry *entry, const struct object *before)
     }
     entry->place_taken = !place_is_none(&entry->object->place) &&
                          !(before && place_equal(&before->place, &entry->object->place));
-    entry->owed_before = before && object_owed_here(before);
+    bool owed = before && object_owed_here(before);
     entry->owed_after = object_owed_here(entry->object);
+    entry->owed_changed =
+        owed != entry->owed_after || (owed && before->size != entry->object->size);
+    entry->mark_after = object_owes_mark(entry->object);
+    entry->mark_changed = (before && object_owes_mark(before)) != entry->mark_after;
+    entry->purge_after = object_owes_purge(entry->object);
+    entry->purge_changed = (before && object_owes_purge(before)) != entry->purge_after;
+    if (before && before->uploaded_at.stamp && !(before->flags & OBJECT_PURGED) &&
+        !same_upload(before, entry->object->uploaded_sha256))
+        entry->doubt = before->uploaded_at;
     bool wanted = before && object_wanted_here(before);
     entry->wanted_after = object_wanted_here(entry->object);
     entry->wanted_changed =
@@ -272,6 +301,7 @@ int fold_event(struct entry **out, const struct object *before, const struct eve
         entry->ended = event->after.origin;
     }
     entry->kind = event->kind;
+    entry->cloud_state = event->cloud_state;
     entry->is_covered = fold_is_covered(event);
     event_hash(raw, raw_bytes, entry->hash);
     if (header->flags & RECORD_HAS_BODY) {

@@ -661,6 +661,8 @@ void journal_stats(struct journal *journal, struct journal_stats *out)
     out->outbox_bytes = out->applied.outbox_bytes;
     out->wanted = out->applied.wanted;
     out->wanted_bytes = out->applied.wanted_bytes;
+    out->marks = out->applied.marks;
+    out->purges = out->applied.purges;
     out->digest = out->applied.digest;
     out->origin = out->applied.last_origin;
     out->end = log_end(journal->log);

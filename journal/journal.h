@@ -44,7 +44,8 @@ struct change {
     /* CHANGE_PEER: events of other nodes as one wants them from a peer, each with its length before
      * it (4 bytes, little-endian); lent until DONE. In order of each origin. What is committed
      * already is passed over.
-     * CHANGE_MERGE: chunks of a merge (merge_chunk.h), laid out likewise. */
+     * CHANGE_MERGE: chunks of a merge (merge_chunk.h), and events of the kinds that are in no row
+     * (db_merge_events), laid out likewise. */
     const uint8_t *events;
     size_t events_bytes;
     /* CHANGE_REPUT: the id under which these bytes lost. */
@@ -112,10 +113,15 @@ void journal_on_damage(struct journal *journal,
 /* One event that the applier has put into SQLite, and that may have changed who has copies of what
  * or who shall have. Lent for the call. */
 struct journal_copy_news {
-    const uint8_t *event; /* encoded: put, meta, hold, drop, delete; NULL: much may have changed, as
-                             rows of a merge are in SQLite */
+    const uint8_t *event; /* encoded: put, meta, hold, drop, delete, cloud; NULL: much may have
+                             changed, as rows of a merge are in SQLite */
     size_t len;
     const struct id128 *wanted; /* this node wants a copy of it from now on; NULL: none */
+    const struct id128 *owed;   /* something is owed to the cloud of it from now on, or with other
+                                   bytes: the outbox has a row of that; NULL: nothing new */
+    uint32_t kind;              /* of the event, … */
+    const struct id128 *node;   /* … its author, … */
+    const struct object *row;   /* … and the row after it, where there is one */
 };
 /* Have LISTENER called from the applier's thread with each. Before journal_start; it must not
  * block. */
@@ -161,9 +167,10 @@ struct journal_stats {
     uint64_t events, objects, deleted, bytes; /* … and as acknowledged */
     uint64_t outbox, outbox_bytes;            /* uploads that are owed */
     uint64_t wanted, wanted_bytes;            /* replicas that this node lacks */
-    struct hash128 digest;                    /* as acknowledged */
-    struct id128 origin;                      /* this run's; zero before the first write */
-    uint64_t seq;                             /* its last acknowledged event */
+    uint64_t marks, purges; /* deleted objects that the cloud is to mark so, and to remove */
+    struct hash128 digest;  /* as acknowledged */
+    struct id128 origin;    /* this run's; zero before the first write */
+    uint64_t seq;           /* its last acknowledged event */
     lsn_t end, synced, durable_position;
     uint64_t batches, records, syncs; /* since the start */
     uint64_t pending, pending_bytes;

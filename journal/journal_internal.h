@@ -79,6 +79,7 @@ struct applier {
     uint64_t losers, loser_bytes; /* rows of the table conflicts, and of their bodies */
     uint64_t *settle;             /* large files named in this transaction */
     size_t settle_count, settle_cap;
+    uint64_t doubles;          /* events of this transaction that were here already */
     pthread_mutex_t sums_lock; /* sums are read by the janitor */
     struct segment_sums *sums;
     size_t sum_count;
@@ -401,6 +402,9 @@ void restate_release(struct restate *restate);
 
 /* As many of CHANGE's chunks as the batch has room for; ERR_FULL where some are left. */
 int commit_merge(struct journal *journal, struct change *change) MUST_CHECK;
+/* Take one event of another node into the batch (commit.c). */
+int commit_peer_event(struct journal *journal, struct change *change, const uint8_t *raw,
+                      size_t len) MUST_CHECK;
 
 /* ---- reconcile.c ---- */
 

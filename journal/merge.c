@@ -8,7 +8,12 @@
  *   none       live            partial         partial         tombstone
  *   partial    live            partial         partial         tombstone
  *   live       live            live            live            tombstone
- *   tombstone  no change       no change       CLOUD flag      higher deleted_at
+ *   tombstone  no change       no change       tombstone       higher deleted_at, PURGE flag
+ *
+ * What is known of the cloud is a small lattice of its own beside all that, so a delete leaves it
+ * alone: whoever removes the copy has to know where it is, whichever he hears of first. A purge
+ * names the upload that it removed, and holds for that and all earlier ones; one that was under way
+ * meanwhile is a later one, and is to be removed again.
  *
  * Failure: memory alone.
  */
@@ -19,9 +24,13 @@
 
 /* A row in the making. */
 struct draft {
-    struct text name, type, user_meta;
+    struct text name, type, user_meta, cloud;
     struct object row; /* its text lengths and text are not used */
+    char *place;       /* LIMIT_CLOUD_PLACE_BYTES for what an event says `cloud` is */
 };
+
+/* Flags that are set once and for ever, also of what is deleted. */
+#define CLOUD_FLAGS ((uint32_t)(OBJECT_CLOUD | OBJECT_PURGE | OBJECT_MARKED))
 
 int reg_compare(const struct reg *a, const struct reg *b)
 {
@@ -120,37 +129,89 @@ static bool fold_put(struct draft *draft, const struct event *event)
     return true;
 }
 
+static bool raise_flags(struct draft *draft, uint32_t flags)
+{
+    bool changed = flags & ~draft->row.flags;
+
+    draft->row.flags |= flags;
+    return changed;
+}
+
+/* SHA256 was uploaded to PLACE, which outlives the draft. */
+static bool raise_uploaded(struct draft *draft, const struct reg *at, const uint8_t *sha256,
+                           struct text place)
+{
+    struct object *row = &draft->row;
+    int order = reg_compare(at, &row->uploaded_at);
+
+    if (order == 0)
+        order = memcmp(sha256, row->uploaded_sha256, SHA256_BYTES);
+    if (order == 0)
+        order = text_compare(place, draft->cloud);
+    if (order <= 0)
+        return false;
+    row->uploaded_at = *at;
+    memcpy(row->uploaded_sha256, sha256, SHA256_BYTES);
+    draft->cloud = place;
+    return true;
+}
+
+static bool raise_purged(struct draft *draft, const struct reg *of)
+{
+    if (reg_compare(of, &draft->row.purged_of) <= 0)
+        return false;
+    draft->row.purged_of = *of;
+    return true;
+}
+
 static bool fold_cloud(struct draft *draft, const struct event *event)
 {
-    static const uint8_t none[SHA256_BYTES];
-    struct object *row = &draft->row;
+    const struct cloud_place place = {event->backend, event->bucket, event->key, event->etag};
     struct reg at = event_reg(event);
-    bool changed = !(row->flags & OBJECT_CLOUD);
+    bool changed = raise_flags(draft, OBJECT_CLOUD);
 
-    row->flags |= OBJECT_CLOUD;
-    if (row->flags & OBJECT_DELETED || event->cloud_state == CLOUD_STARTED)
-        return changed;
-    const uint8_t *holds = event->cloud_state == CLOUD_UPLOADED ? event->sha256 : none;
-    int order = reg_compare(&at, &row->uploaded_at);
-    if (order == 0)
-        order = memcmp(holds, row->uploaded_sha256, SHA256_BYTES);
-    if (order <= 0)
-        return changed;
-    row->uploaded_at = at;
-    memcpy(row->uploaded_sha256, holds, SHA256_BYTES);
+    switch (event->cloud_state) {
+    case CLOUD_UPLOADED:
+        changed |=
+            raise_uploaded(draft, &at, event->sha256,
+                           (struct text){draft->place, cloud_place_write(draft->place, &place)});
+        break;
+    case CLOUD_PURGED:
+        changed |= raise_purged(draft, event->removed.stamp ? &event->removed : &at);
+        break;
+    case CLOUD_MARKED:
+        changed |= raise_flags(draft, OBJECT_MARKED);
+        break;
+    default:
+        break;
+    }
+    return changed;
+}
+
+static bool raise_deleted(struct draft *draft, hlc_time stamp)
+{
+    const struct object *row = &draft->row;
+
+    if (row->flags & OBJECT_DELETED && row->deleted_at >= stamp)
+        return false;
+    struct object tombstone = {.id = row->id,
+                               .flags = OBJECT_DELETED | (row->flags & CLOUD_FLAGS),
+                               .uploaded_at = row->uploaded_at,
+                               .purged_of = row->purged_of,
+                               .deleted_at = stamp};
+
+    memcpy(tombstone.uploaded_sha256, row->uploaded_sha256, SHA256_BYTES);
+    draft->row = tombstone;
+    draft->name = draft->type = draft->user_meta = (struct text){NULL, 0};
     return true;
 }
 
 static bool fold_delete(struct draft *draft, const struct event *event)
 {
-    if (draft->row.flags & OBJECT_DELETED && draft->row.deleted_at >= event->stamp)
-        return false;
-    *draft = (struct draft){
-        .row = {.id = draft->row.id,
-                .flags = OBJECT_DELETED | (draft->row.flags & OBJECT_CLOUD),
-                .deleted_at = event->stamp},
-    };
-    return true;
+    bool purge = event->fields & EVENT_HAS_PURGE && event->purge;
+    bool changed = purge && raise_flags(draft, OBJECT_PURGE);
+
+    return raise_deleted(draft, event->stamp) || changed;
 }
 
 static bool fold(struct draft *draft, const struct event *event)
@@ -175,14 +236,17 @@ static bool fold(struct draft *draft, const struct event *event)
 static void settle(struct object *row, const struct object *before)
 {
     static const uint8_t none[SHA256_BYTES];
-    bool uploaded = memcmp(row->uploaded_sha256, none, SHA256_BYTES) != 0 &&
+    bool purged = row->purged_of.stamp > 0 && reg_compare(&row->purged_of, &row->uploaded_at) >= 0;
+    bool uploaded = !purged && memcmp(row->uploaded_sha256, none, SHA256_BYTES) != 0 &&
                     memcmp(row->uploaded_sha256, row->sha256, SHA256_BYTES) == 0;
     bool same_bytes = before && before->flags & row->flags & OBJECT_PUT &&
                       memcmp(before->sha256, row->sha256, SHA256_BYTES) == 0;
 
-    row->flags &= ~(uint32_t)(OBJECT_UPLOADED | OBJECT_PLAIN);
+    row->flags &= ~(uint32_t)(OBJECT_UPLOADED | OBJECT_PURGED | OBJECT_PLAIN);
     if (uploaded)
         row->flags |= OBJECT_UPLOADED;
+    if (purged)
+        row->flags |= OBJECT_PURGED;
     if (!same_bytes) {
         row->place = (struct place){0};
         row->record_bytes = 0;
@@ -228,17 +292,15 @@ static bool join_put(struct draft *draft, const struct object *other)
     return true;
 }
 
-static bool join_uploaded(struct object *row, const struct object *other)
+/* What is known of the cloud, be either deleted or not. */
+static bool join_cloud(struct draft *draft, const struct object *other)
 {
-    int order = reg_compare(&other->uploaded_at, &row->uploaded_at);
+    bool changed = raise_flags(draft, other->flags & CLOUD_FLAGS);
 
-    if (order == 0)
-        order = memcmp(other->uploaded_sha256, row->uploaded_sha256, SHA256_BYTES);
-    if (order <= 0)
-        return false;
-    row->uploaded_at = other->uploaded_at;
-    memcpy(row->uploaded_sha256, other->uploaded_sha256, SHA256_BYTES);
-    return true;
+    changed |= raise_uploaded(draft, &other->uploaded_at, other->uploaded_sha256,
+                              object_cloud_place(other));
+    changed |= raise_purged(draft, &other->purged_of);
+    return changed;
 }
 
 static bool join_expires(struct object *row, const struct object *other)
@@ -268,20 +330,16 @@ static bool join_live(struct draft *draft, const struct object *other)
     changed |= raise_reg_text(&row->user_meta_at, &draft->user_meta, &other->user_meta_at,
                               object_user_meta(other));
     changed |= join_expires(row, other);
-    changed |= join_uploaded(row, other);
     return changed;
 }
 
 static bool join(struct draft *draft, const struct object *other)
 {
-    struct object *row = &draft->row;
-    bool changed = other->flags & ~row->flags & OBJECT_CLOUD;
-    struct event end = {.stamp = other->deleted_at};
+    bool changed = join_cloud(draft, other);
 
-    row->flags |= other->flags & OBJECT_CLOUD;
     if (other->flags & OBJECT_DELETED)
-        return fold_delete(draft, &end) || changed;
-    if (row->flags & OBJECT_DELETED)
+        return raise_deleted(draft, other->deleted_at) || changed;
+    if (draft->row.flags & OBJECT_DELETED)
         return changed;
     return join_live(draft, other) || changed;
 }
@@ -298,17 +356,19 @@ int merge_rows(struct object **after, const struct object *before, const struct 
         draft.name = object_name(before);
         draft.type = object_type(before);
         draft.user_meta = object_user_meta(before);
+        draft.cloud = object_cloud_place(before);
     }
     *changed = join(&draft, other);
     if (*changed)
         settle(&draft.row, before);
-    *after = object_create(&draft.row, draft.name, draft.type, draft.user_meta);
+    *after = object_create_placed(&draft.row, draft.name, draft.type, draft.user_meta, draft.cloud);
     return *after ? 0 : ERR_NO_MEMORY;
 }
 
 int merge_event(struct object **after, const struct object *before, const struct event *event)
 {
-    struct draft draft = {.row = {.id = event->id}};
+    char place[LIMIT_CLOUD_PLACE_BYTES];
+    struct draft draft = {.row = {.id = event->id}, .place = place};
 
     assert(!before || id_equal(&before->id, &event->id));
     assert(event->stamp > 0);
@@ -318,9 +378,10 @@ int merge_event(struct object **after, const struct object *before, const struct
         draft.name = object_name(before);
         draft.type = object_type(before);
         draft.user_meta = object_user_meta(before);
+        draft.cloud = object_cloud_place(before);
     }
     if (fold(&draft, event))
         settle(&draft.row, before);
-    *after = object_create(&draft.row, draft.name, draft.type, draft.user_meta);
+    *after = object_create_placed(&draft.row, draft.name, draft.type, draft.user_meta, draft.cloud);
     return *after ? 0 : ERR_NO_MEMORY;
 }

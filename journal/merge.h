@@ -2,11 +2,12 @@
  * The merge rules: a CRDT, so that every node arrives at the same rows whatever the order, delay
  * and repetition in which it hears of events (docs/JOURNAL.md, DESIGN §2). Pure.
  *
- *   delete      wins for ever; deleted_at = highest stamp
+ *   delete      wins for ever; deleted_at = highest stamp; purge: where any delete asks for it
  *   put         the highest (stamp, origin) decides sha256, size, type
  *   level       the highest ever set by any put or meta
  *   name, user meta, expiry   each on its own, the highest (stamp, origin) that set it
- *   in the cloud   the highest (stamp, origin) of an uploaded (its sha256) or a purged (none)
+ *   in the cloud   the highest (stamp, origin) of an uploaded (its sha256 and place), deleted or
+ * not; removed: the highest upload that a purged names; marked: once it was
  *
  * Two facts of one (stamp, origin), which only a broken or cloned node can write, are ordered by
  * what they say, so that even then all nodes agree.

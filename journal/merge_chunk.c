@@ -15,15 +15,28 @@
 #include <assert.h>
 #include <string.h>
 
-#define FACT_FLAGS ((uint32_t)(OBJECT_PUT | OBJECT_DELETED | OBJECT_CLOUD))
+#define FACT_FLAGS                                                                                 \
+    ((uint32_t)(OBJECT_PUT | OBJECT_DELETED | OBJECT_CLOUD | OBJECT_PURGE | OBJECT_MARKED))
 
-/* A tombstone says nothing but when. */
+/* A tombstone says nothing but when, and what is known of the cloud. */
 static bool tombstone_ok(const struct object *o)
 {
     return o->deleted_at > 0 && !(o->flags & OBJECT_PUT) && o->put_at.stamp == 0 &&
            o->name_at.stamp == 0 && o->user_meta_at.stamp == 0 && o->expires_at.stamp == 0 &&
-           o->uploaded_at.stamp == 0 && o->level == 0 && o->size == 0 && o->name_len == 0 &&
-           o->type_len == 0 && o->user_meta_len == 0;
+           o->level == 0 && o->size == 0 && o->name_len == 0 && o->type_len == 0 &&
+           o->user_meta_len == 0;
+}
+
+/* What is known of the cloud, an event of that must have said; and of a purge a delete. */
+static bool cloud_facts_ok(const struct object *o)
+{
+    bool any = o->uploaded_at.stamp > 0 || o->purged_of.stamp > 0 || o->flags & OBJECT_MARKED;
+    struct cloud_place place;
+
+    return (!any || o->flags & OBJECT_CLOUD) &&
+           (!(o->flags & OBJECT_PURGE) || o->flags & OBJECT_DELETED) &&
+           (o->cloud_len == 0 ||
+            (o->uploaded_at.stamp > 0 && cloud_place_read(&place, object_cloud_place(o))));
 }
 
 /* Values that merged events can have led to. */
@@ -38,7 +51,7 @@ static bool row_ok(const struct object *o)
                                .user_meta = object_user_meta(o),
                                .expires_ms = o->expires_ms};
 
-    if (id_is_zero(&o->id))
+    if (id_is_zero(&o->id) || !cloud_facts_ok(o))
         return false;
     if (o->flags & OBJECT_DELETED)
         return tombstone_ok(o);

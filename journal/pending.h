@@ -19,6 +19,7 @@ struct pending;
 /* Changes of the stored counters and of the digest. */
 struct delta {
     int64_t events, objects, deleted, bytes, outbox, outbox_bytes, wanted, wanted_bytes;
+    int64_t marks, purges;
     struct hash128 digest;
 };
 
@@ -35,7 +36,8 @@ struct entry {
     bool is_merge;    /* of a merge: a row, or a chunk of what is no row (`event`) */
     bool adds_event;  /* false for moves */
     uint32_t kind;    /* of the event */
-    bool is_covered;  /* by a snapshot that comes after it: fold_is_covered */
+    uint8_t cloud_state; /* … and of a cloud event */
+    bool is_covered;     /* by a snapshot that comes after it: fold_is_covered */
     struct id128 origin, node;
     uint64_t seq;
     uint8_t hash[SHA256_BYTES]; /* of the event */
@@ -58,8 +60,14 @@ struct entry {
     bool place_taken;       /* the row points to this record, and did not before */
     uint32_t inline_volume; /* the record's inline body, for the segment's sums; 0: none */
     uint32_t inline_bytes;
-    bool owed_before, owed_after; /* the outbox: uploads */
-    bool wanted_changed;          /* … replicas: other bytes may be wanted than before, too */
+    bool owed_changed, owed_after; /* the outbox: uploads … */
+    bool mark_changed,
+        mark_after; /* … marks that an object is deleted, and removals, in the cloud */
+    bool purge_changed, purge_after;
+    /* Different bytes were uploaded to the cloud, and it is not known which of them came last
+     * there: this is the upload whose author has to look. stamp 0: no such thing. */
+    struct reg doubt;
+    bool wanted_changed; /* … replicas: other bytes may be wanted than before, too */
     bool wanted_after;
     /* Two nodes have put the same bytes: the put that is not the row's implies a hold all the same.
      */

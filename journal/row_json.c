@@ -44,6 +44,31 @@ static void add_reg(struct buf *out, const char *key, const struct reg *reg)
     buf_format(out, "\"%llx %s\"", (unsigned long long)reg->stamp, origin);
 }
 
+static void add_cloud(struct buf *out, const struct object *object)
+{
+    struct cloud_place place;
+
+    if (!(object->flags & OBJECT_CLOUD))
+        return;
+    add_key(out, "cloud");
+    buf_char(out, '{');
+    if (object->uploaded_at.stamp)
+        add_hash(out, "uploaded", object->uploaded_sha256);
+    add_reg(out, "uploaded_at", &object->uploaded_at);
+    if (object_cloud(object, &place)) {
+        add_text(out, "backend", place.backend);
+        add_text(out, "bucket", place.bucket);
+        add_text(out, "key", place.key);
+        add_text(out, "etag", place.etag);
+    }
+    add_reg(out, "purged_of", &object->purged_of);
+    if (object->flags & OBJECT_PURGE)
+        add_number(out, "purge", 1);
+    if (object->flags & OBJECT_MARKED)
+        add_number(out, "marked", 1);
+    buf_char(out, '}');
+}
+
 void row_json(struct buf *out, const struct object *object)
 {
     buf_char(out, '{');
@@ -64,9 +89,7 @@ void row_json(struct buf *out, const struct object *object)
         add_number(out, "expires_ms", object->expires_ms);
         add_reg(out, "expires_at", &object->expires_at);
     }
-    if (object->uploaded_at.stamp)
-        add_hash(out, "uploaded", object->uploaded_sha256);
-    add_reg(out, "uploaded_at", &object->uploaded_at);
+    add_cloud(out, object);
     buf_char(out, '}');
 }
 

@@ -36,7 +36,9 @@ enum row_mask {
     ROW_NAME = 1 << 9,
     ROW_TYPE = 1 << 10,
     ROW_USER_META = 1 << 11,
-    ROW_KNOWN = (1 << 12) - 1,
+    ROW_CLOUD = 1 << 12,     /* where the cloud got what was uploaded */
+    ROW_PURGED_OF = 1 << 13, /* stamp, origin */
+    ROW_KNOWN = (1 << 14) - 1,
 };
 
 /* ---- Writing ---- */
@@ -159,7 +161,8 @@ int snapshot_add_origin(struct snapshot_writer *writer, const struct snapshot_or
 int snapshot_add_owed(struct snapshot_writer *writer, const struct snapshot_owed *owed)
 {
     msgpack_packer pk;
-    size_t before = start_item(writer, SNAPSHOT_OUTBOX, &pk, 2);
+    enum snapshot_kind kind = writer->kind == SNAPSHOT_BEGUN ? SNAPSHOT_BEGUN : SNAPSHOT_OUTBOX;
+    size_t before = start_item(writer, kind, &pk, 2);
 
     pack_id(&pk, &owed->id);
     pack_uint(&pk, owed->since_ms);
@@ -254,7 +257,8 @@ static uint32_t mask_of(const struct object *o)
            (o->expires_ms ? ROW_EXPIRES : 0u) | (has_uploaded(o) ? ROW_UPLOADED : 0u) |
            (o->deleted_at ? ROW_DELETED : 0u) | (place_is_none(&o->place) ? 0u : ROW_PLACE) |
            (o->name_len ? ROW_NAME : 0u) | (o->type_len ? ROW_TYPE : 0u) |
-           (o->user_meta_len ? ROW_USER_META : 0u);
+           (o->user_meta_len ? ROW_USER_META : 0u) | (o->cloud_len ? ROW_CLOUD : 0u) |
+           (o->purged_of.stamp ? ROW_PURGED_OF : 0u);
 }
 
 /* How many values follow flags. */
@@ -263,7 +267,7 @@ static uint32_t members_of(uint32_t mask)
     return (uint32_t)__builtin_popcount(mask) + (mask & ROW_PUT ? 3 : 0) +
            (mask & ROW_NAME_AT ? 1 : 0) + (mask & ROW_USER_META_AT ? 1 : 0) +
            (mask & ROW_EXPIRES_AT ? 1 : 0) + (mask & ROW_UPLOADED ? 2 : 0) +
-           (mask & ROW_PLACE ? 4 : 0);
+           (mask & ROW_PLACE ? 4 : 0) + (mask & ROW_PURGED_OF ? 1 : 0);
 }
 
 static void pack_place(msgpack_packer *pk, const struct object *object)
@@ -314,6 +318,10 @@ static int add_object(struct snapshot_writer *writer, enum snapshot_kind kind,
         pack_text(&pk, object_type(object));
     if (mask & ROW_USER_META)
         pack_text(&pk, object_user_meta(object));
+    if (mask & ROW_CLOUD)
+        pack_text(&pk, object_cloud_place(object));
+    if (mask & ROW_PURGED_OF)
+        pack_reg(&pk, &object->purged_of);
     return end_item(writer, before);
 }
 
@@ -449,8 +457,9 @@ int snapshot_next_origin(struct snapshot_reader *reader, struct snapshot_origin 
 
 int snapshot_next_owed(struct snapshot_reader *reader, struct snapshot_owed *out)
 {
+    enum snapshot_kind kind = reader->kind == SNAPSHOT_BEGUN ? SNAPSHOT_BEGUN : SNAPSHOT_OUTBOX;
     uint32_t members;
-    int rc = next_item(reader, SNAPSHOT_OUTBOX, &members);
+    int rc = next_item(reader, kind, &members);
 
     if (rc != 1)
         return rc;
@@ -571,7 +580,7 @@ static void take_members(struct unpack *in, uint32_t mask, struct object *o)
 static int next_object(struct snapshot_reader *reader, enum snapshot_kind kind, struct object **out)
 {
     struct unpack *in = &reader->in;
-    struct text name = {0}, type = {0}, user_meta = {0};
+    struct text name = {0}, type = {0}, user_meta = {0}, cloud = {0};
     struct object o = {0};
     uint32_t members;
     int rc = next_item(reader, kind, &members);
@@ -591,10 +600,14 @@ static int next_object(struct snapshot_reader *reader, enum snapshot_kind kind, 
         type = take_text(in, LIMIT_CONTENT_TYPE_BYTES);
     if (mask & ROW_USER_META)
         user_meta = take_text(in, LIMIT_USER_META_BYTES);
+    if (mask & ROW_CLOUD)
+        cloud = take_text(in, LIMIT_CLOUD_PLACE_BYTES);
+    if (mask & ROW_PURGED_OF)
+        o.purged_of = take_reg(in);
     rc = whole_item(reader, members, 3 + members_of(mask));
     if (rc != 1)
         return rc;
-    *out = object_create(&o, name, type, user_meta);
+    *out = object_create_placed(&o, name, type, user_meta, cloud);
     return *out ? 1 : ERR_NO_MEMORY;
 }
 

@@ -29,6 +29,7 @@ enum snapshot_kind {
     SNAPSHOT_MEMBERS = 6, /* struct snapshot_member */
     SNAPSHOT_FEATURE = 7, /* the cluster's feature level */
     SNAPSHOT_LOSERS = 8,  /* struct object: bytes that lost under their id and are kept */
+    SNAPSHOT_BEGUN = 9,   /* struct snapshot_owed: uploads that this node began (OUTBOX_BEGUN) */
     SNAPSHOT_END = 255,   /* one struct snapshot_end */
 };
 
@@ -50,7 +51,7 @@ struct snapshot_origin {
     bool ended;
 };
 
-struct snapshot_owed { /* an upload */
+struct snapshot_owed { /* an upload, owed or begun, as the chunk's kind says */
     struct id128 id;
     uint64_t since_ms;
 };
@@ -103,6 +104,7 @@ int snapshot_add_origin(struct snapshot_writer *writer,
                         const struct snapshot_origin *origin) MUST_CHECK;
 int snapshot_add_row(struct snapshot_writer *writer, const struct object *object) MUST_CHECK;
 int snapshot_add_loser(struct snapshot_writer *writer, const struct object *loser) MUST_CHECK;
+/* To a chunk of either kind. */
 int snapshot_add_owed(struct snapshot_writer *writer, const struct snapshot_owed *owed) MUST_CHECK;
 int snapshot_add_garbage(struct snapshot_writer *writer,
                          const struct snapshot_garbage *garbage) MUST_CHECK;

@@ -248,6 +248,27 @@ static int load_origins(struct journal *journal, struct snapshot_reader *reader)
     return rc;
 }
 
+/* What of the outbox follows from the row. */
+static int load_owed(struct db *db, const struct object *object)
+{
+    const struct {
+        enum outbox_kind kind;
+        bool owed;
+    } rows[] = {
+        {OUTBOX_UPLOAD, object_owed_here(object)},
+        {OUTBOX_REPLICA, object_wanted_here(object)},
+        {OUTBOX_MARK, object_owes_mark(object)},
+        {OUTBOX_PURGE, object_owes_purge(object)},
+    };
+    int rc = 0;
+
+    for (size_t i = 0; rc == 0 && i < sizeof rows / sizeof *rows; i++)
+        if (rows[i].owed)
+            rc = db_outbox_set(db, rows[i].kind, &object->id, object->size,
+                               hlc_wall_ms(object_stamp(object)), true);
+    return rc;
+}
+
 static int load_row(struct journal *journal, const struct object *object)
 {
     struct applier *a = &journal->applier;
@@ -255,12 +276,8 @@ static int load_row(struct journal *journal, const struct object *object)
     struct delta delta = {0};
     int rc = db_object_set(a->db, object);
 
-    if (rc == 0 && object_owed_here(object))
-        rc = db_outbox_set(a->db, OUTBOX_UPLOAD, &object->id, object->size,
-                           hlc_wall_ms(object_stamp(object)), true);
-    if (rc == 0 && object_wanted_here(object))
-        rc = db_outbox_set(a->db, OUTBOX_REPLICA, &object->id, object->size,
-                           hlc_wall_ms(object_stamp(object)), true);
+    if (rc == 0)
+        rc = load_owed(a->db, object);
     if (rc == 0 && !place_is_none(place) && place->volume != PLACE_LARGE)
         rc = applier_add_sums(a, place->volume, 0, (int64_t)object->size, object->record_bytes);
     fold_delta(&delta, NULL, object);
@@ -297,6 +314,17 @@ static int load_losers(struct journal *journal, struct snapshot_reader *reader)
     return rc;
 }
 
+static int load_begun(struct db *db, const struct snapshot_owed *owed)
+{
+    struct object *object = NULL;
+    int rc = db_find_writing(db, &owed->id, &object);
+
+    if (rc == 0)
+        rc = db_outbox_set(db, OUTBOX_BEGUN, &owed->id, object->size, owed->since_ms, true);
+    object_destroy(&object);
+    return rc == ERR_NOT_FOUND ? 0 : rc; /* later than the rows: its record is still to come */
+}
+
 static int load_rest(struct db *db, struct snapshot_reader *reader)
 {
     struct snapshot_garbage garbage;
@@ -305,7 +333,13 @@ static int load_rest(struct db *db, struct snapshot_reader *reader)
 
     if (reader->kind == SNAPSHOT_OUTBOX) {
         while ((rc = snapshot_next_owed(reader, &owed)) == 1)
-            if ((rc = db_owed_since(db, &owed.id, owed.since_ms)) != 0)
+            if ((rc = db_owed_since(db, OUTBOX_UPLOAD, &owed.id, owed.since_ms)) != 0)
+                break;
+        return rc;
+    }
+    if (reader->kind == SNAPSHOT_BEGUN) {
+        while ((rc = snapshot_next_owed(reader, &owed)) == 1)
+            if ((rc = load_begun(db, &owed)) != 0)
                 break;
         return rc;
     }
@@ -368,6 +402,7 @@ static int load_chunk(void *arg, const uint8_t *chunk, size_t len)
     case SNAPSHOT_LOSERS:
         return load_losers(journal, &reader);
     case SNAPSHOT_OUTBOX:
+    case SNAPSHOT_BEGUN:
     case SNAPSHOT_GARBAGE:
         return load_rest(journal->applier.db, &reader);
     case SNAPSHOT_END:

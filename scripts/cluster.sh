@@ -1,6 +1,6 @@
 #!/bin/sh
 # Start three nodes on this machine that form one cluster, each with its directories under
-# run/cluster-N; once they know each other, say what to try. Ctrl-C ends all three.
+# run/cluster-N, and the directory run/cluster-cloud for their cloud; once they know each other, say what to try. Ctrl-C ends all three.
 #   usage: scripts/cluster.sh BUILD
 set -u
 build=$1
@@ -17,7 +17,8 @@ start() {
     setsid setpriv --pdeathsig TERM "$build/objstore" \
         --public-addr 127.0.0.1:$((11000 - number)) \
         --private-addr 127.0.0.1:$((12000 - number)) --tag cluster \
-        --state-dir "$directory/state" --files-dir "$directory/files" "$@" \
+        --state-dir "$directory/state" --files-dir "$directory/files" \
+        --cloud=dir:run/cluster-cloud "$@" \
         2>"$directory/log" &
     nodes="$nodes $!"
 }

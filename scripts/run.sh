@@ -1,5 +1,6 @@
 #!/bin/sh
-# Start one node on 127.0.0.1:10999 with its state under run/; once it answers, say what to try.
+# Start one node on 127.0.0.1:10999 with its state under run/ and the directory run/cloud for a cloud;
+# once it answers, say what to try.
 #   usage: scripts/run.sh BUILD
 set -u
 build=$1
@@ -13,7 +14,7 @@ mkdir -p run || exit 73
 # In a session of its own: the terminal's Ctrl-C and the TERM below would be two signals, and the
 # second one ends it at once.
 setsid setpriv --pdeathsig TERM "$build/objstore" --public-addr 127.0.0.1:10999 \
-    --state-dir run/state --files-dir run/files &
+    --state-dir run/state --files-dir run/files --cloud=dir:run/cloud &
 node=$!
 stopping=
 trap 'stopping=1; kill -TERM "$node" 2>/dev/null' INT TERM HUP

@@ -9,7 +9,7 @@ import subprocess
 import time
 
 from servers import OBJSTORE, Node
-from tools import Failed
+from tools import LIMIT_S, Failed
 
 OBJCTL = os.environ.get("OBJCTL_BIN") or str(pathlib.Path(OBJSTORE).with_name("objctl"))
 
@@ -31,6 +31,11 @@ class Peer(Node):
         """Of all facts; None while some are not yet in the database."""
         stats = self.stats()
         return None if stats["commit"]["pending"] else stats["journal"]["digest"]
+
+    def ctl(self, *arguments):
+        """Run objctl on its directories."""
+        subprocess.run([OBJCTL, *arguments, "--state-dir", str(self.base / "state"), "--files-dir",
+                        str(self.base / "files"), "-q"], check=True, timeout=LIMIT_S)
 
     def cpu_by_thread(self):
         """CPU seconds by thread name."""

@@ -14,12 +14,14 @@ import shutil
 import signal
 import sys
 
+import case_cloud
 import case_cluster
 import case_compact
 import case_replicate
 import case_crowd
 import case_get
 import case_memory
+import case_merge
 import case_probe
 import case_put
 import case_scale
@@ -40,10 +42,16 @@ CASES = {
     "scale-random": case_scale.scale_random,
     "compact": case_compact.compact,
     "cluster-facts": case_cluster.facts,
+    "cluster-merge": case_merge.merge,
     "cluster-visible": case_cluster.visible,
     "cluster-body": case_cluster.body,
     "cluster-replicate": case_replicate.replicate,
     "cluster-probes": case_probe.probes,
+    "cloud-put": case_cloud.put,
+    "cloud-cold": case_cloud.cold,
+    "cloud-range": case_cloud.range_of_huge,
+    "cloud-crowd": case_cloud.crowd,
+    "cloud-drain": case_cloud.drain,
 }
 DATA = tools.TOP / "build/bench-data"
 

@@ -12,6 +12,7 @@ import time
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
 OBJSTORE = os.environ.get("OBJSTORE_BIN", str(TOP / "build/objstore"))
+VERSITYGW = os.environ.get("VERSITYGW", str(TOP / "build/tools/versitygw"))
 PATIENCE_S = 60
 
 
@@ -204,3 +205,54 @@ class Nginx(Server):
     def pids(self):
         children = pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         return [self.process.pid, *map(int, children.read_text().split())]
+
+
+class Versitygw(Server):
+    """A real S3 server: each bucket is a directory below BASE."""
+
+    KEY, SECRET = "bench", "bench-secret"
+
+    def __init__(self, base):
+        self.name = "versitygw"
+        self.base = base / "versitygw"
+        (self.base / "buckets").mkdir(parents=True, exist_ok=True)
+        self.log_path = self.base / "log"
+        self.access_path = self.base / "access"
+
+    def start(self):
+        self.port = self.port or free_port()
+        self.access_path.touch()
+        # Nodes and boto3 find the key there, too.
+        os.environ.update(AWS_ACCESS_KEY_ID=self.KEY, AWS_SECRET_ACCESS_KEY=self.SECRET)
+        with open(self.log_path, "ab") as log:
+            self.process = subprocess.Popen(
+                [VERSITYGW, "--access", self.KEY, "--secret", self.SECRET, "--port", f"127.0.0.1:{self.port}",
+                 "--access-log", str(self.access_path), "--keep-alive", "--quiet", "posix",
+                 "--default-etag", "0123456789abcdef0123456789abcdef", str(self.base / "buckets")],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        end = time.monotonic() + PATIENCE_S
+        while answers(self.port) is None:
+            if self.process.poll() is not None or time.monotonic() > end:
+                raise RuntimeError(f"{self.name} does not answer:\n{self.log()}")
+            time.sleep(0.01)
+
+    def client(self):
+        import boto3
+        from botocore.config import Config
+        return boto3.client("s3", endpoint_url=self.url, region_name="us-east-1",
+                            config=Config(s3={"addressing_style": "path"}, signature_version="s3v4",
+                                          request_checksum_calculation="when_required"))
+
+    def sparse(self, bucket, key, size):
+        """An object of SIZE zeros that takes no room."""
+        with open(self.base / "buckets" / bucket / key, "wb") as out:
+            out.truncate(size)
+
+    def count(self, operation, key):
+        """Requests for KEY that it has answered."""
+        return sum(f" s3_{operation} {key} " in line
+                   for line in self.access_path.read_text(errors="replace").splitlines())
+
+    def remove(self):
+        self.stop()
+        shutil.rmtree(self.base, ignore_errors=True)

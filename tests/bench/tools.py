@@ -10,6 +10,7 @@ BUILD = TOP / "build/bench"
 LOAD = BUILD / "load"
 HOLD = BUILD / "hold"
 VISIBLE = BUILD / "visible"
+DIFFER = BUILD / "differ"  # made by make
 LIMIT_S = 600  # no single run of a tool takes longer
 
 _WRK_SCRIPT = """

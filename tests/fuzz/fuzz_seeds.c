@@ -259,6 +259,17 @@ static void seed_events(void)
     };
     static const struct event_item items[2] = {{.id = {{1}}}, {.id = {{2}}}};
 
+    struct event purged = event_of(EVENT_CLOUD);
+    struct buf bytes = {0};
+
+    fill(&purged, items);
+    purged.fields = EVENT_HAS_CLOUD;
+    purged.cloud_state = CLOUD_PURGED;
+    purged.removed = (struct reg){77, {{3}}};
+    event_encode(&bytes, &purged);
+    CHECK(buf_check(&bytes) == 0);
+    seed("event", "cloud-purged", bytes.data, bytes.len);
+    buf_release(&bytes);
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         struct event event = event_of(all[i].kind);
         struct buf out = {0};
@@ -404,13 +415,15 @@ static void seed_bodies(void)
                                 .offset = 65536,
                                 .length = UINT64_MAX,
                                 .credit_bytes = 1 << 20,
-                                .background = 1};
+                                .background = 1,
+                                .delegated = 1};
 
     seed_message(NULL, &(struct wire_message){.type = WIRE_BODY_ASK, .body_ask = ask});
     seed_message(NULL, &(struct wire_message){.type = WIRE_BODY_DATA,
                                               .body_data = {10, 95, 100, 8, TEXT("bytes")}});
     seed_message(NULL, &(struct wire_message){.type = WIRE_BODY_CREDIT, .flow = flow});
     seed_message(NULL, &(struct wire_message){.type = WIRE_BODY_END, .flow = flow});
+    seed_message(NULL, &(struct wire_message){.type = WIRE_BODY_COMING, .flow = flow});
     seed_message(NULL, &(struct wire_message){.type = WIRE_NOTE,
                                               .note = {{{8}}, TEXT("hello, nodes"), {{9}}, 70000}});
     seed_message(NULL,

@@ -90,9 +90,9 @@ static void check_answer(const struct meta_headers *headers)
     CHECK(object);
     headers_render(&head, object);
     check_lines(&head);
-    const struct db_copies one = {1, 1};
+    const struct db_copies one = {.members = 1, .held = 1};
 
-    document_render(&document, object, &one);
+    document_render(&document, object, &one, 2);
     CHECK(buf_check(&document) == 0);
     json_t *parsed = json_loadb(document.data, document.len, JSON_REJECT_DUPLICATES, &error);
     CHECK(parsed);

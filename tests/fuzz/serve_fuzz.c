@@ -22,7 +22,7 @@ struct run {
     struct serve *core;
     uint64_t now_ms;
     struct expected transfers[PEERS][TRANSFERS];
-    struct serve_read reads[LIMIT_SERVE_READS];
+    struct serve_read reads[LIMIT_SERVE_READS + LIMIT_SERVE_READS_DELEGATED];
     size_t read_count;
     const void *lent; /* data of the read that is done just now */
     size_t lent_len;
@@ -39,10 +39,20 @@ static struct id128 node_id(unsigned node)
     return (struct id128){{6, (uint8_t)node}};
 }
 
+static size_t reads_of(bool delegated)
+{
+    size_t count = 0;
+
+    for (size_t i = 0; i < run.read_count; i++)
+        count += run.reads[i].delegated == delegated;
+    return count;
+}
+
 static void on_read(void *arg, const struct serve_read *read)
 {
     (void)arg;
-    CHECK(run.read_count < LIMIT_SERVE_READS);
+    CHECK(reads_of(read->delegated) <
+          (read->delegated ? LIMIT_SERVE_READS_DELEGATED : LIMIT_SERVE_READS));
     CHECK(read->len >= 1 && read->len <= LIMIT_WIRE_CHUNK_BYTES);
     CHECK(read->offset <= UINT64_MAX - read->len);
     run.reads[run.read_count++] = *read;
@@ -58,6 +68,13 @@ static void check_data(struct expected *it, const struct wire_body_data *data)
     it->credit -= data->data.len;
 }
 
+static void on_over(void *arg, uint64_t key)
+{
+    (void)arg;
+    for (size_t i = 0; i < run.read_count; i++)
+        CHECK(run.reads[i].key != key);
+}
+
 static void on_send(void *arg, const struct id128 *to, const struct wire_message *message)
 {
     struct wire_message whole = *message;
@@ -71,7 +88,7 @@ static void on_send(void *arg, const struct id128 *to, const struct wire_message
     buf_release(&out);
     bool is_data = message->type == WIRE_BODY_DATA;
     uint64_t number = is_data ? message->body_data.transfer : message->flow.session;
-    CHECK(is_data || message->type == WIRE_BODY_END);
+    CHECK(is_data || message->type == WIRE_BODY_END || message->type == WIRE_BODY_COMING);
     if (number >= TRANSFERS) { /* a message of the fuzzer's own bytes */
         CHECK(!is_data);
         return;
@@ -79,7 +96,7 @@ static void on_send(void *arg, const struct id128 *to, const struct wire_message
     struct expected *it = &run.transfers[to->bytes[1]][number];
     if (is_data)
         check_data(it, &message->body_data);
-    else
+    else if (message->type == WIRE_BODY_END)
         it->open = false;
 }
 
@@ -95,7 +112,8 @@ static void ask(struct feed *feed, unsigned peer, unsigned number)
                                  .offset = feed_number(feed, what & 1 ? 8 : 2),
                                  .length = feed_number(feed, 3),
                                  .credit_bytes = feed_number(feed, what & 2 ? 8 : 3),
-                                 .background = what >> 2 & 1};
+                                 .background = what >> 2 & 1,
+                                 .delegated = what >> 5 & 1};
     if (what & 8 || it->length > UINT64_MAX - it->offset)
         it->length = UINT64_MAX;
     if (!expected->open) {
@@ -165,7 +183,7 @@ static void check_bounds(void)
     unsigned open = 0;
 
     serve_stats(run.core, &stats);
-    CHECK(stats.active <= LIMIT_SERVED && stats.reading == run.read_count);
+    CHECK(stats.active <= LIMIT_SERVED && stats.reading == reads_of(false));
     for (unsigned p = 0; p < PEERS; p++) {
         unsigned its = 0;
 
@@ -216,7 +234,7 @@ static void step(struct feed *feed)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    const struct serve_sink sink = {on_read, on_send, NULL};
+    const struct serve_sink sink = {on_read, on_over, on_send, NULL};
     struct feed feed = {data, size};
 
     memset(&run, 0, sizeof run);

@@ -640,8 +640,9 @@ METRIC_NAMES = {
     "cluster.feature": "cluster_feature_level", "sync.lag_s": "sync_lag_seconds",
     "replication.bytes_pending": "replication_pending_bytes", "replication.rate": "replication_rate_bytes",
     "link.frames_in": "link_received_frames_total", "link.frames_out": "link_sent_frames_total",
-    **{f"{part}.bytes_in": f"{part}_received_bytes_total" for part in ("sync", "transfer", "link")},
-    **{f"{part}.bytes_out": f"{part}_sent_bytes_total" for part in ("sync", "transfer", "link")},
+    "merge.rows_in": "merge_received_rows_total", "merge.rows_out": "merge_sent_rows_total",
+    **{f"{part}.bytes_in": f"{part}_received_bytes_total" for part in ("sync", "merge", "transfer", "link")},
+    **{f"{part}.bytes_out": f"{part}_sent_bytes_total" for part in ("sync", "merge", "transfer", "link")},
     **{f"disk_stats.{unit}_{what}": None for unit in ("kb", "mb", "gb") for what in ("all", "used", "free")},
     **{f"http.requests.{n}xx": f'http_requests_total{{class="{n}xx"}}' for n in range(1, 6)}}
 

@@ -49,6 +49,9 @@ def test_a_joiner_of_a_node_that_compacted(nodes):
     second = cluster.add().start()
     cluster.wait_together().wait_equal()
     told.check(second)
+    taken, given = second.stats()["merge"], first.stats()["merge"]
+    assert taken["rows_in"] > 180 and taken["adopted"] == 1 and given["served"] == 1
+    assert (taken["rows_in"], taken["bytes_in"]) == (given["rows_out"], given["bytes_out"])
     wait_for(lambda: second.stats()["replication"]["pending"] == 0, "level-2 bodies to follow")
     first.http.stored(noise(10, 1), name="after the merge")
     cluster.wait_equal()

@@ -64,6 +64,37 @@ def test_what_is_not_known_yet_travels(mixed):
     assert len(kept[0]) == 3 and sorted(kept[0]) == sorted(kept[1]) == sorted(kept[2])
 
 
+def test_what_is_not_known_yet_comes_with_a_merge(mixed):
+    """The older node has compacted all it understands of the newer one's events. Who joins then takes
+    rows, and what no row tells of besides: it is in its journal as in theirs, and it hands it on."""
+    old, new = mixed.members
+    for number in range(3):
+        sample(new, f"text {number}")
+        new.http.stored(b"put between %d" % number)
+    mixed.wait_equal()
+    wait_for(lambda: old.stats()["journal"]["events"] == new.stats()["journal"]["events"], "all events")
+    new.kill()
+
+    def join_by(source):
+        """Give a node that joins SOURCE alone nothing but what it has not compacted."""
+        assert source.ctl("journal", "compact").returncode == 0
+        wait_for(lambda: source.stats()["journal"]["events"] == 3, "all other events to leave")
+        joiner = mixed.add(seeds=[source]).start()
+        mixed.wait_equal([source, joiner])
+        wait_for(lambda: joiner.stats()["merge"]["adopted"] == 1, "the merge to be over")
+        source.stop()
+        return joiner
+
+    third = join_by(old)
+    fourth = join_by(third)
+    fourth.kill()
+    fourth.start()
+    assert fourth.ctl("journal", "verify").returncode == 0
+    fourth.stop()
+    kept = [unknown_events(member) for member in mixed.members]
+    assert len(kept[0]) == 3 and all(sorted(some) == sorted(kept[0]) for some in kept)
+
+
 def test_the_level_is_raised_by_all_or_not_at_all(mixed):
     """An upgrade is refused while a member does not understand the level, or does not answer, and names
     it. With all upgraded it is raised, everywhere; then an older build neither starts in a member's

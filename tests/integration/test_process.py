@@ -32,7 +32,8 @@ def test_version_and_help():
     assert shown.returncode == 0 and shown.stderr == ""
     for option in ("-d", "-N", "-T", "-R", "-B", "--private-addr", "--debug-addr", "--public-addr",
                    "--state-dir", "--files-dir", "--memory", "--disk-cache", "--durability", "--max-body", "--anonymous",
-                   "--isolated",
+                   "--isolated", "--cloud", "--cloud-prefix", "--s3-endpoint", "--s3-path-style", "--s3-ca-file",
+                   "--s3-download-concurrency", "--egress-price",
                    "--config", "--log-format", "--scrub-interval", "--version", "--help"):
         assert option in shown.stdout, option
     for variable in ("APP_DEBUG_LEVEL", "APP_CLUSTER_NODES", "APP_CLUSTER_TAGNAME", "NET_PRIVATE_ADDR",
@@ -47,7 +48,7 @@ def test_version_and_help():
     ["--no-such-option"], ["-z"], ["surplus"], ["--memory", "much"], ["--memory=-1"], ["--memory=1"],
     ["--durability", "maybe"], ["--anonymous", "all"], ["--isolated", "no"], ["--public-addr", "nonsense"],
     ["--public-addr", "127.0.0.1:99999"], ["--max-body", "1.5X"], ["--scrub-interval", "soon"],
-    ["--log-format", "xml"], ["-d", "7"], ["--memory"], ["-N", "a:b:c"]])
+    ["--log-format", "xml"], ["--cloud", "ftp"], ["--cloud", "dir:"], ["--s3-endpoint", "nonsense"], ["-d", "7"], ["--memory"], ["-N", "a:b:c"]])
 def test_wrong_options(nodes, arguments):
     """A wrong command line: 64, one line or two that say what is wrong, nothing made."""
     node = nodes.make()

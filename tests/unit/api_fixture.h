@@ -44,6 +44,8 @@ struct node {
     struct disk_cache *disk_cache;
     struct ram *ram;
     struct budget memory;
+    uint64_t memory_bytes; /* its limit; set before node_start; 0: 2 MiB */
+    struct cloud *cloud;   /* set before node_start, for one that joins; lent; NULL: none */
     struct journal *journal;
     struct store *store;
     struct http_server *server;
@@ -61,7 +63,8 @@ static void node_open_cluster(struct node *node)
                                           .private_addr =
                                               *node->address ? node->address : "127.0.0.1:0",
                                           .seeds = seeds,
-                                          .seed_count = *node->seed != 0};
+                                          .seed_count = *node->seed != 0,
+                                          .cloud = node->cloud};
     char message[256];
 
     if (cluster_open(&node->cluster, &config, message, sizeof message) != 0)
@@ -84,7 +87,7 @@ static void node_start(struct node *node)
     };
     char message[512] = "", address[128];
 
-    node->memory.limit = 2 * MIB;
+    node->memory.limit = node->memory_bytes ? node->memory_bytes : 2 * MIB;
 
     int rc = store_dirs_open(&node->dirs, node->env, node->state, node->files, false, message,
                              sizeof message);
@@ -127,6 +130,7 @@ static void node_start(struct node *node)
                   .operations = public_operations,
                   .operation_count = PUBLIC_OPERATIONS},
         .loops = LOOPS,
+        .outbox_copies = 2,
     };
     assert_int_equal(public_create(&node->api, &api), 0);
     assert_int_equal(control_create(&node->control, &api.stats), 0);

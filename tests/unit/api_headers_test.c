@@ -501,9 +501,9 @@ static json_t *document(const struct object *object)
 {
     struct buf out = {0};
 
-    const struct db_copies one = {1, 1};
+    const struct db_copies one = {.members = 1, .held = 1};
 
-    document_render(&out, object, &one);
+    document_render(&out, object, &one, 2);
     assert_int_equal(buf_check(&out), 0);
     json_t *json = json_loadb(out.data, out.len, JSON_REJECT_DUPLICATES, NULL);
     assert_non_null(json);

@@ -145,7 +145,8 @@ static void a_node_without_others_says_that_it_is_alone(void **state)
     assert_string_equal(member_text(json, 0, "state"), "alive");
     assert_string_equal(member_text(json, 0, "id"),
                         json_string_value(json_object_get(json_object_get(json, "node"), "id")));
-    static const char *const sections[] = {"sync", "transfer", "replication", "notes", "link"};
+    static const char *const sections[] = {"sync",        "merge", "transfer",
+                                           "replication", "notes", "link"};
     for (size_t i = 0; i < sizeof sections / sizeof *sections; i++) {
         json_t *section = json_object_get(json, sections[i]), *value;
         const char *name;
@@ -213,7 +214,16 @@ static void make_cluster(struct stats_cluster *it)
                                          .link_bytes_out = 1019,
                                          .notes_said = 1020,
                                          .notes_received = 1021,
-                                         .notes_refused = 1022};
+                                         .notes_refused = 1022,
+                                         .rows_in = 1023,
+                                         .row_bytes_in = 1024,
+                                         .rows_out = 1025,
+                                         .row_bytes_out = 1026,
+                                         .merges_adopted = 1027,
+                                         .merges_repaired = 1028,
+                                         .merges_given_up = 1029,
+                                         .merges_served = 1030,
+                                         .merge_timeouts = 1031};
 }
 
 static void members_are_listed_with_the_state_that_this_node_sees(void **state)
@@ -261,7 +271,10 @@ static void members_are_listed_with_the_state_that_this_node_sees(void **state)
         {"link", "frames_in"},     {"link", "frames_out"},     {"link", "malformed"},
         {"link", "other_tag"},     {"link", "refused"},        {"link", "bytes_in"},
         {"link", "bytes_out"},     {"notes", "said"},          {"notes", "received"},
-        {"notes", "refused"},
+        {"notes", "refused"},      {"merge", "rows_in"},       {"merge", "bytes_in"},
+        {"merge", "rows_out"},     {"merge", "bytes_out"},     {"merge", "adopted"},
+        {"merge", "repaired"},     {"merge", "given_up"},      {"merge", "served"},
+        {"merge", "timeouts"},
     };
     for (size_t i = 0; i < sizeof figures / sizeof *figures; i++)
         assert_int_equal(figure(json, figures[i].section, figures[i].key), 1001 + i);

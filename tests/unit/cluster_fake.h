@@ -32,6 +32,9 @@ struct cluster {
     pthread_mutex_t lock;
     pthread_cond_t changed;
     bool alone;
+    bool has_cloud; /* … which has every body, under the key "fake" */
+    uint64_t misfits;
+    struct cluster_lender lender;
     int refusal; /* of the next starts */
     unsigned count;
     struct fake_fetch fetches[FAKE_FETCHES];
@@ -103,6 +106,23 @@ void cluster_fetch_cancel(struct cluster *cluster, struct cluster_reader *reader
     (void)pthread_mutex_unlock(&cluster->lock);
 }
 
+bool cluster_cloud_of(const struct cluster *cluster, const struct object *object,
+                      struct cluster_cloud *out)
+{
+    (void)object;
+    if (cluster->has_cloud)
+        *out = (struct cluster_cloud){.bucket = "b", .key = "fake", .etag = "e"};
+    return cluster->has_cloud;
+}
+
+void cluster_fetch_misfit(struct cluster *cluster, const struct cluster_reader *reader)
+{
+    (void)reader;
+    (void)pthread_mutex_lock(&cluster->lock);
+    cluster->misfits++;
+    (void)pthread_mutex_unlock(&cluster->lock);
+}
+
 bool cluster_is_alone(struct cluster *cluster)
 {
     return cluster->alone;
@@ -124,6 +144,23 @@ void cluster_stop(struct cluster *cluster)
     for (unsigned i = 0; i < cluster->count; i++)
         if (!cluster->fetches[i].over)
             fake_end(&cluster->fetches[i], ERR_CLOSED);
+}
+
+struct cloud *cluster_cloud(const struct cluster *cluster)
+{
+    (void)cluster;
+    return NULL;
+}
+
+const char *cluster_cloud_prefix(const struct cluster *cluster)
+{
+    (void)cluster;
+    return NULL;
+}
+
+void cluster_lend(struct cluster *cluster, const struct cluster_lender *lender)
+{
+    cluster->lender = *lender;
 }
 
 /* The store itself calls none of these. */
@@ -203,6 +240,16 @@ int cluster_tell(struct cluster *cluster, const struct id128 *node, struct wire_
     return ERR_UNSUPPORTED;
 }
 
+int cluster_adopt(struct cluster *cluster, const struct id128 *node,
+                  const struct event_item *items, size_t count)
+{
+    (void)cluster;
+    (void)node;
+    (void)items;
+    (void)count;
+    return 0;
+}
+
 int cluster_is_known_to(struct cluster *cluster, const struct id128 *node)
 {
     (void)cluster;
@@ -240,6 +287,18 @@ void cluster_stats(struct cluster *cluster, struct cluster_stats *out)
 }
 
 struct copies *cluster_copies(struct cluster *cluster)
+{
+    (void)cluster;
+    return NULL;
+}
+
+struct cloud_gate *cluster_cloud_gate(struct cluster *cluster)
+{
+    (void)cluster;
+    return NULL;
+}
+
+struct uploader *cluster_uploader(struct cluster *cluster)
 {
     (void)cluster;
     return NULL;

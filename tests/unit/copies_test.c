@@ -116,7 +116,7 @@ static int setup_pair(void **state)
     for (int i = 0; i < 2; i++)
         say_member(pair->a, &ids[i], MEMBER_JOINED);
     sync_to(pair->b, pair->a);
-    assert_int_equal(copies_create(&pair->copies, pair->a->journal), 0);
+    assert_int_equal(copies_create(&pair->copies, pair->a->journal, 2), 0);
     journal_listen_copies(pair->a->journal, listen, pair->copies);
     assert_int_equal(copies_start(pair->copies), 0);
     copies_others(pair->copies, 1);
@@ -205,24 +205,36 @@ static void put_at_a(struct pair *pair, unsigned n)
 
 static void enough_is_as_documented(void **state)
 {
+    const struct copies_chance all = {true, true, 2}, cut_off = {true, false, 2},
+                               alone = {false, false, 2}, single = {true, true, 1};
+
     (void)state;
     for (unsigned members = 1; members <= 7; members++)
         for (unsigned held = 0; held <= members; held++) {
             const struct db_copies found = {.members = members, .held = held};
+            const struct db_copies uploaded = {.members = members, .held = held, .uploaded = true};
 
-            assert_true(copies_enough(COPIES_LOOK, &found, true));
-            assert_int_equal(copies_enough(COPIES_ONE, &found, true), held >= 1);
-            assert_int_equal(copies_enough(COPIES_SECOND, &found, true), held >= 2);
-            assert_true(copies_enough(COPIES_SECOND, &found, false));
-            assert_int_equal(copies_enough(COPIES_QUORUM, &found, true), held >= members / 2 + 1);
-            assert_int_equal(copies_enough(COPIES_ALL, &found, true), held == members);
+            assert_true(copies_enough(COPIES_LOOK, &found, &all));
+            assert_int_equal(copies_enough(COPIES_ONE, &found, &all), held >= 1);
+            assert_int_equal(copies_enough(COPIES_SECOND, &found, &all), held >= 2);
+            assert_int_equal(copies_enough(COPIES_SECOND, &found, &single), held >= 1);
+            assert_true(copies_enough(COPIES_SECOND, &found, &alone));
+            assert_int_equal(copies_enough(COPIES_QUORUM, &found, &all), held >= members / 2 + 1);
+            assert_int_equal(copies_enough(COPIES_ALL, &found, &all), held == members);
             /* Who answers makes no difference to these. */
-            assert_int_equal(copies_enough(COPIES_ALL, &found, false), held == members);
+            assert_int_equal(copies_enough(COPIES_ALL, &found, &alone), held == members);
+            /* The cloud is waited for while it answers, else a second copy, where one can be had.
+             */
+            assert_false(copies_enough(COPIES_CLOUD, &found, &all));
+            assert_int_equal(copies_enough(COPIES_CLOUD, &found, &cut_off), held >= 2);
+            assert_true(copies_enough(COPIES_CLOUD, &found, &alone));
+            assert_true(copies_enough(COPIES_CLOUD, &uploaded, &all));
+            assert_true(copies_enough(COPIES_CLOUD, &uploaded, &cut_off));
         }
     /* What left the cluster since, all of it: nobody is left who could hold it. */
-    const struct db_copies none = {0, 0};
-    assert_false(copies_enough(COPIES_ONE, &none, true));
-    assert_false(copies_enough(COPIES_QUORUM, &none, true));
+    const struct db_copies none = {.members = 0};
+    assert_false(copies_enough(COPIES_ONE, &none, &all));
+    assert_false(copies_enough(COPIES_QUORUM, &none, &all));
 }
 
 static void a_wait_ends_with_the_copy_that_was_missing(void **state)

@@ -197,9 +197,10 @@ static void foreign_and_newer_databases_are_refused_untouched(void **state)
         {"PRAGMA application_id = 5; CREATE TABLE t(a)", ERR_FORMAT},
         {"CREATE TABLE t(a)", ERR_FORMAT},
         {"PRAGMA user_version = 1", ERR_FORMAT},
-        {"PRAGMA application_id = 1329744467; PRAGMA user_version = 5", ERR_FORMAT},
+        {"PRAGMA application_id = 1329744467; PRAGMA user_version = 6", ERR_FORMAT},
         {"PRAGMA application_id = 1329744467; CREATE TABLE t(a)", ERR_CORRUPT},
         {"PRAGMA application_id = 1329744467; PRAGMA user_version = 4", ERR_CORRUPT},
+        {"PRAGMA application_id = 1329744467; PRAGMA user_version = 5", ERR_CORRUPT},
     };
     struct place_on_disk *at = *state;
     struct db_reader *reader;
@@ -231,6 +232,15 @@ static void foreign_and_newer_databases_are_refused_untouched(void **state)
     assert_int_equal(try_open(at, "/nowhere/at/all.db"), ERR_NOT_FOUND);
 }
 
+/* What version 5 has brought. */
+#define FORGET(table)                                                                              \
+    "ALTER TABLE " table " DROP COLUMN purged_stamp; ALTER TABLE " table                           \
+    " DROP COLUMN purged_origin; ALTER TABLE " table " DROP COLUMN cloud; "
+#define FORGET_THE_CLOUD                                                                           \
+    FORGET("objects")                                                                              \
+    FORGET("objects_more")                                                                         \
+    "ALTER TABLE state DROP COLUMN marks; ALTER TABLE state DROP COLUMN purges; "
+
 /* Version 2 knew of no other nodes. A reader leaves that alone, the writer adds the tables. */
 static void a_database_of_the_version_before_is_brought_up_to_date(void **state)
 {
@@ -256,14 +266,15 @@ static void a_database_of_the_version_before_is_brought_up_to_date(void **state)
     assert_int_equal(db_commit(db), 0);
     db_close(&db);
     assert_int_equal(conn_open(&conn, at->vfs, at->copy, SQLITE_OPEN_READWRITE), 0);
-    assert_int_equal(conn_exec(&conn, "DROP TABLE cluster; DROP TABLE members; DROP TABLE holders; "
-                                      "DROP TABLE conflicts; "
-                                      "DROP TABLE frozen; DROP TABLE restate; "
-                                      "ALTER TABLE state DROP COLUMN wanted; "
-                                      "ALTER TABLE state DROP COLUMN wanted_bytes; "
-                                      "INSERT INTO snapshots VALUES(x'01', 5, 2); "
-                                      "INSERT INTO cuts VALUES(x'01', x'02', 5, x'03'); "
-                                      "PRAGMA user_version = 2"),
+    assert_int_equal(conn_exec(&conn,
+                               "DROP TABLE cluster; DROP TABLE members; DROP TABLE holders; "
+                               "DROP TABLE conflicts; "
+                               "DROP TABLE frozen; DROP TABLE restate; "
+                               "ALTER TABLE state DROP COLUMN wanted; "
+                               "ALTER TABLE state DROP COLUMN wanted_bytes; " FORGET_THE_CLOUD
+                               "INSERT INTO snapshots VALUES(x'01', 5, 2); "
+                               "INSERT INTO cuts VALUES(x'01', x'02', 5, x'03'); "
+                               "PRAGMA user_version = 2"),
                      0);
     conn_close(&conn);
     assert_int_equal(db_reader_open(&reader, at->vfs, at->copy), ERR_FORMAT);
@@ -271,7 +282,7 @@ static void a_database_of_the_version_before_is_brought_up_to_date(void **state)
         assert_int_equal(try_open(at, at->copy), 0);
     assert_int_equal(conn_open(&conn, at->vfs, at->copy, SQLITE_OPEN_READWRITE), 0);
     assert_int_equal(conn_number(&conn, "PRAGMA user_version", &found), 0);
-    assert_int_equal(found, 4);
+    assert_int_equal(found, 5);
     /* What an old snapshot covers is less than a new one does. */
     assert_int_equal(conn_number(&conn,
                                  "SELECT (SELECT count(*) FROM snapshots) + "
@@ -295,7 +306,7 @@ static void a_database_of_the_version_before_is_brought_up_to_date(void **state)
     /* From the version between. */
     assert_int_equal(conn_exec(&conn,
                                "DROP TABLE cluster; DROP TABLE conflicts; DROP TABLE frozen; "
-                               "DROP TABLE restate; PRAGMA user_version = 3"),
+                               "DROP TABLE restate; " FORGET_THE_CLOUD "PRAGMA user_version = 3"),
                      0);
     conn_close(&conn);
     assert_int_equal(db_reader_open(&reader, at->vfs, at->copy), ERR_FORMAT);
@@ -312,6 +323,60 @@ static void a_database_of_the_version_before_is_brought_up_to_date(void **state)
     assert_int_equal(db_reader_frozen(reader, &frozen, &count), 0);
     assert_int_equal(count, 0);
     free(frozen);
+    db_reader_close(&reader);
+}
+
+/* The tables of version 4 get the columns of version 5: rows read back as they were, and a database
+ * that knows of copies in the cloud of what is deleted owes the marks. */
+static void version_4_learns_of_the_cloud(void **state)
+{
+    struct place_on_disk *at = *state;
+    struct object *objects[4], *found;
+    struct db_reader *reader;
+    struct conn conn;
+    int64_t number;
+    struct db *db;
+
+    (void)unlink(at->copy);
+    assert_int_equal(db_open(&db, at->vfs, at->copy, &node, &store), 0);
+    assert_int_equal(db_begin(db), 0);
+    for (uint8_t i = 0; i < 4; i++) { /* two of them with a key that another id has */
+        struct id128 id = {{1, [14] = i / 2, [15] = i % 2}};
+        struct object tombstone = {.id = id,
+                                   .flags = OBJECT_DELETED | (i % 2 ? OBJECT_CLOUD : 0u),
+                                   .deleted_at = (hlc_time)(7 + i) << 16};
+
+        objects[i] =
+            object_create(&tombstone, (struct text){0}, (struct text){0}, (struct text){0});
+        assert_int_equal(db_object_set(db, objects[i]), 0);
+    }
+    assert_int_equal(db_commit(db), 0);
+    db_close(&db);
+    assert_int_equal(conn_open(&conn, at->vfs, at->copy, SQLITE_OPEN_READWRITE), 0);
+    assert_int_equal(
+        conn_exec(&conn, FORGET_THE_CLOUD FORGET("conflicts") "PRAGMA user_version = 4"), 0);
+    conn_close(&conn);
+    assert_int_equal(db_reader_open(&reader, at->vfs, at->copy), ERR_FORMAT);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(try_open(at, at->copy), 0);
+    assert_int_equal(conn_open(&conn, at->vfs, at->copy, SQLITE_OPEN_READWRITE), 0);
+    assert_int_equal(conn_number(&conn,
+                                 "SELECT count(*) * 1000 + sum(since_ms) + sum(size) FROM outbox "
+                                 "WHERE kind = 10",
+                                 &number),
+                     0);
+    assert_int_equal(number, 2 * 1000 + 8 + 10);
+    assert_int_equal(conn_number(&conn, "SELECT marks * 10 + purges FROM state", &number), 0);
+    assert_int_equal(number, 20);
+    assert_int_equal(conn_number(&conn, "SELECT count(cloud) FROM conflicts", &number), 0);
+    conn_close(&conn);
+    assert_int_equal(db_reader_open(&reader, at->vfs, at->copy), 0);
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(db_find(reader, &objects[i]->id, &found), 0);
+        assert_memory_equal(found, objects[i], object_bytes(objects[i]));
+        object_destroy(&found);
+        object_destroy(&objects[i]);
+    }
     db_reader_close(&reader);
 }
 
@@ -448,6 +513,7 @@ int main(void)
         ON_FILES(the_check_names_what_does_not_add_up),
         ON_FILES(foreign_and_newer_databases_are_refused_untouched),
         ON_FILES(a_database_of_the_version_before_is_brought_up_to_date),
+        ON_FILES(version_4_learns_of_the_cloud),
         ON_FILES(a_damaged_file_is_reported_and_never_crashes),
         ON_FILES(a_flipped_bit_in_any_page_is_noticed),
     };

@@ -29,10 +29,11 @@ static struct reg any_register(const struct reg *like)
 /* ID, with everything else thrown by dice. */
 static struct object *any_object(const struct id128 *id)
 {
-    static char texts[3][16384];
+    static char texts[4][16384];
     struct object o = {.id = *id};
-    struct text text[3];
-    const uint32_t limits[3] = {LIMIT_NAME_BYTES, LIMIT_CONTENT_TYPE_BYTES, LIMIT_USER_META_BYTES};
+    struct text text[4];
+    const uint32_t limits[4] = {LIMIT_NAME_BYTES, LIMIT_CONTENT_TYPE_BYTES, LIMIT_USER_META_BYTES,
+                                LIMIT_CLOUD_PLACE_BYTES};
 
     o.flags = (uint32_t)number(UINT32_MAX);
     o.level = (uint8_t)number(UINT8_MAX);
@@ -53,11 +54,15 @@ static struct object *any_object(const struct id128 *id)
     o.place.offset = number(UINT64_MAX);
     o.place.lsn = number(UINT64_MAX);
     o.record_bytes = (uint32_t)number(UINT32_MAX);
-    for (int i = 0; i < 3; i++) {
+    if (roll() % 3)
+        o.purged_of = (struct reg){.stamp = 1 + number(HLC_LIMIT - 2)};
+    if (o.purged_of.stamp && roll() % 3)
+        fill(&o.purged_of.origin, sizeof o.purged_of.origin);
+    for (int i = 0; i < 4; i++) {
         text[i] = (struct text){texts[i], (uint32_t)number(limits[i])};
         fill(texts[i], text[i].len);
     }
-    struct object *object = object_create(&o, text[0], text[1], text[2]);
+    struct object *object = object_create_placed(&o, text[0], text[1], text[2], text[3]);
     assert_non_null(object);
     return object;
 }
@@ -82,13 +87,15 @@ static void expect_equal(const struct object *a, const struct object *b)
     assert_true(a->expires_ms == b->expires_ms);
     assert_true(reg_equal(&a->uploaded_at, &b->uploaded_at));
     assert_memory_equal(a->uploaded_sha256, b->uploaded_sha256, sizeof a->uploaded_sha256);
+    assert_true(reg_equal(&a->purged_of, &b->purged_of));
     assert_true(a->deleted_at == b->deleted_at);
     assert_true(place_equal(&a->place, &b->place) && a->place.lsn == b->place.lsn);
     assert_int_equal(a->record_bytes, b->record_bytes);
     assert_int_equal(a->name_len, b->name_len);
     assert_int_equal(a->type_len, b->type_len);
     assert_int_equal(a->user_meta_len, b->user_meta_len);
-    assert_memory_equal(a->text, b->text, (size_t)a->name_len + a->type_len + a->user_meta_len);
+    assert_int_equal(a->cloud_len, b->cloud_len);
+    assert_memory_equal(a->text, b->text, object_bytes(a) - sizeof *a);
 }
 
 static void expect_found(struct place_on_disk *at, const struct object *object)
@@ -117,7 +124,7 @@ static void a_fresh_database_bears_its_identity_and_keeps_it(void **state)
     assert_true(id_is_zero(&first.last_origin));
     assert_int_equal(db_reader_open(&at->reader, at->vfs, at->path), 0);
     assert_int_equal(sql_number(at, "PRAGMA application_id"), 0x4F424A53);
-    assert_int_equal(sql_number(at, "PRAGMA user_version"), 4);
+    assert_int_equal(sql_number(at, "PRAGMA user_version"), 5);
     assert_int_equal(sql_number(at, "PRAGMA page_size"), 4096);
     assert_int_equal(sql_number(at, "SELECT journal_mode = 'wal' FROM pragma_journal_mode"), 1);
 }

@@ -491,7 +491,7 @@ static void what_is_owed_to_the_cloud_follows_the_row(void **state)
     put.level = 1;
     without.flags = 0;
     struct entry *entry = folded(NULL, &put, &header, 5000);
-    assert_true(!entry->owed_before && entry->owed_after);
+    assert_true(entry->owed_changed && entry->owed_after);
     assert_int_equal(entry->delta.outbox, 1);
     assert_int_equal(entry->delta.outbox_bytes, 100);
 
@@ -499,7 +499,7 @@ static void what_is_owed_to_the_cloud_follows_the_row(void **state)
     uploaded.cloud_state = CLOUD_UPLOADED;
     uploaded.sha256[31] = 5;
     struct entry *after = folded(entry->object, &uploaded, &without, 6000);
-    assert_true(after->owed_before && !after->owed_after);
+    assert_true(after->owed_changed && !after->owed_after);
     assert_int_equal(after->delta.outbox, -1);
     assert_int_equal(after->delta.outbox_bytes, -100);
     assert_int_equal(after->delta.objects, 0);
@@ -509,7 +509,7 @@ static void what_is_owed_to_the_cloud_follows_the_row(void **state)
 
 /* ---- Counters ---- */
 
-enum { UNKNOWN, PARTIAL, LIVE, OWED, ELSEWHERE, TOMBSTONE, ROWS };
+enum { UNKNOWN, PARTIAL, LIVE, OWED, ELSEWHERE, TOMBSTONE, TO_MARK, TO_PURGE, ROWS };
 
 /* The counters are sums over rows: whatever way leads from one set of rows to another, the steps
  * add up to the difference. */
@@ -520,6 +520,8 @@ static void steps_between_rows_add_up(void **state)
         [OWED] = {.objects = 1, .bytes = 70, .outbox = 1, .outbox_bytes = 70},
         [ELSEWHERE] = {.objects = 1, .bytes = 60}, /* owed by who has the bytes */
         [TOMBSTONE] = {.deleted = 1},
+        [TO_MARK] = {.deleted = 1, .marks = 1},
+        [TO_PURGE] = {.deleted = 1, .purges = 1},
     };
     struct object rows[ROWS] = {
         [PARTIAL] = {.id = the_id, .flags = OBJECT_CLOUD, .size = 9},
@@ -533,6 +535,10 @@ static void steps_between_rows_add_up(void **state)
         [ELSEWHERE] =
             {.id = the_id, .flags = OBJECT_PUT, .size = 60, .level = 1, .put_at.stamp = 11},
         [TOMBSTONE] = {.id = the_id, .flags = OBJECT_DELETED, .size = 9, .deleted_at = 12},
+        [TO_MARK] = {.id = the_id, .flags = OBJECT_DELETED | OBJECT_CLOUD, .deleted_at = 12},
+        [TO_PURGE] = {.id = the_id,
+                      .flags = OBJECT_DELETED | OBJECT_CLOUD | OBJECT_MARKED | OBJECT_PURGE,
+                      .deleted_at = 12},
     };
 
     (void)state;
@@ -550,6 +556,8 @@ static void steps_between_rows_add_up(void **state)
             assert_int_equal(d.deleted, sums[b].deleted - sums[a].deleted);
             assert_int_equal(d.outbox, sums[b].outbox - sums[a].outbox);
             assert_int_equal(d.outbox_bytes, sums[b].outbox_bytes - sums[a].outbox_bytes);
+            assert_int_equal(d.marks, sums[b].marks - sums[a].marks);
+            assert_int_equal(d.purges, sums[b].purges - sums[a].purges);
             assert_int_equal(from.low + d.digest.low, to.low);
             assert_int_equal(from.high + d.digest.high, to.high);
         }
@@ -558,8 +566,9 @@ static void steps_between_rows_add_up(void **state)
 
 static void every_counter_is_added(void **state)
 {
-    struct delta a = {1, 2, 3, 4, 5, 6, 11, 12, {7, 8}};
-    const struct delta b = {100, 200, 300, -400, 500, 600, 1100, 1200, {700, UINT64_MAX}};
+    struct delta a = {1, 2, 3, 4, 5, 6, 11, 12, 13, 14, {7, 8}};
+    const struct delta b = {
+        100, 200, 300, -400, 500, 600, 1100, 1200, 1300, 1400, {700, UINT64_MAX}};
     struct db_state sums = {.events = 1,
                             .objects = 2,
                             .deleted = 3,
@@ -568,6 +577,8 @@ static void every_counter_is_added(void **state)
                             .outbox_bytes = 6,
                             .wanted = 11,
                             .wanted_bytes = 12,
+                            .marks = 13,
+                            .purges = 14,
                             .digest = {7, 8},
                             .position = 9,
                             .event_bytes = 10};
@@ -582,6 +593,8 @@ static void every_counter_is_added(void **state)
     assert_int_equal(a.outbox_bytes, 606);
     assert_int_equal(a.wanted, 1111);
     assert_int_equal(a.wanted_bytes, 1212);
+    assert_int_equal(a.marks, 1313);
+    assert_int_equal(a.purges, 1414);
     assert_int_equal(a.digest.low, 707);
     assert_int_equal(a.digest.high, 7); /* it wraps */
 
@@ -594,6 +607,8 @@ static void every_counter_is_added(void **state)
     assert_int_equal(sums.outbox_bytes, 606);
     assert_int_equal(sums.wanted, 1111);
     assert_int_equal(sums.wanted_bytes, 1212);
+    assert_int_equal(sums.marks, 1313);
+    assert_int_equal(sums.purges, 1414);
     assert_int_equal(sums.digest.low, 707);
     assert_int_equal(sums.digest.high, 7);
     assert_int_equal(sums.position, 9);

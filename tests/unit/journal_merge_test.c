@@ -1,184 +1,7 @@
 /* Goal: what another node has is taken over row by row as if its events had come, through the log,
  * and lasts: rows, tombstones, holders, members, adopted runs; whatever is killed, cleaned,
  * compacted or rebuilt on the way. */
-#include "tests/unit/journal_fixture.h"
-
-#include "journal/db_merge.h"
-#include "journal/db_peers.h"
-
-static const struct id128 first_id;
-
-struct trio {
-    struct node *a, *b, *c;
-};
-
-/* No power is lost here. */
-static int setup_trio(void **state)
-{
-    struct trio *trio = calloc(1, sizeof *trio);
-    struct node **nodes[] = {&trio->a, &trio->b, &trio->c};
-    int rc = 0;
-
-    *state = trio;
-    for (int i = 0; i < 3; i++) {
-        rc |= setup((void **)nodes[i]);
-        (*nodes[i])->fault.skip_sync = true;
-    }
-    return rc;
-}
-
-static int teardown_trio(void **state)
-{
-    struct trio *trio = *state;
-    int rc =
-        teardown((void **)&trio->a) | teardown((void **)&trio->b) | teardown((void **)&trio->c);
-
-    free(trio);
-    return rc;
-}
-
-/* ---- Between nodes ---- */
-
-static int give(struct node *node, enum change_kind kind, const void *data, size_t len)
-{
-    struct change change = {
-        .request.kind = kind, .events = data, .events_bytes = len, .done = done};
-    unsigned taken = 0;
-
-    assert_int_equal(journal_submit(node->journal, &change), 0);
-    for (int i = 0; taken == 0 && i < 100; i++)
-        taken = journal_commit_step(node->journal);
-    assert_int_equal(taken, 1);
-    return change.rc;
-}
-
-static void apply(struct node *node)
-{
-    while (journal_apply_step(node->journal))
-        ;
-}
-
-static struct db_reader *reader_of(struct node *node)
-{
-    struct db_reader *reader;
-
-    apply(node);
-    assert_int_equal(journal_reader_open(node->journal, &reader), 0);
-    return reader;
-}
-
-static void merge_rows_of(struct node *to, struct node *from)
-{
-    struct db_reader *reader = reader_of(from);
-    struct id128 at = first_id, next;
-    struct buf data;
-
-    buf_init(&data, 0);
-    assert_int_equal(db_merge_members(reader, &first_id, &data, &next), 0);
-    assert_true(id_equal(&next, &db_last_id));
-    while (!id_equal(&at, &db_last_id)) {
-        assert_int_equal(db_merge_rows(reader, &at, &db_last_id, &data, &next), 0);
-        assert_true(id_compare(&next, &at) > 0);
-        assert_int_equal(give(to, CHANGE_MERGE, data.data, data.len), 0);
-        buf_reset(&data);
-        at = next;
-    }
-    buf_release(&data);
-    db_reader_close(&reader);
-}
-
-/* A vector of FROM as a chunk with its length. */
-static void vector_of(struct node *from, struct buf *out)
-{
-    struct db_reader *reader = reader_of(from);
-    struct snapshot_writer writer;
-    struct db_origin *origins;
-    size_t count;
-    uint32_t len = 0;
-
-    assert_int_equal(db_reader_origins(reader, &origins, &count), 0);
-    snapshot_writer_init(&writer);
-    snapshot_begin_chunk(&writer, SNAPSHOT_ORIGINS);
-    for (size_t i = 0; i < count; i++) {
-        struct snapshot_origin run = {.origin = origins[i].origin,
-                                      .node = origins[i].node,
-                                      .seq = origins[i].seq,
-                                      .ended = origins[i].ended};
-
-        memcpy(run.hash, origins[i].hash, SHA256_BYTES);
-        if (run.seq)
-            assert_int_equal(snapshot_add_origin(&writer, &run), 0);
-    }
-    buf_init(out, 0);
-    buf_add(out, &len, sizeof len);
-    snapshot_end_chunk(&writer, &first_id, 0, out);
-    len = (uint32_t)(out->len - sizeof len);
-    memcpy(out->data, &len, sizeof len);
-    snapshot_writer_release(&writer);
-    free(origins);
-    db_reader_close(&reader);
-}
-
-static void adopt_from(struct node *to, struct node *from)
-{
-    struct buf vector;
-
-    vector_of(from, &vector);
-    assert_int_equal(give(to, CHANGE_MERGE, vector.data, vector.len), 0);
-    buf_release(&vector);
-}
-
-static int append_event(void *arg, uint64_t seq, const uint8_t *raw, size_t len)
-{
-    uint32_t length = (uint32_t)len;
-
-    (void)seq;
-    buf_add(arg, &length, sizeof length);
-    buf_add(arg, raw, len);
-    return 0;
-}
-
-/* All events that FROM has of runs, to TO. */
-static int sync_to(struct node *to, struct node *from)
-{
-    struct db_reader *reader = reader_of(from);
-    struct db_origin *origins;
-    struct buf events;
-    size_t count;
-
-    buf_init(&events, 0);
-    assert_int_equal(db_reader_origins(reader, &origins, &count), 0);
-    for (size_t i = 0; i < count; i++)
-        assert_int_equal(db_each_event(reader, origins[i].no, 1, append_event, &events), 0);
-    int rc = give(to, CHANGE_PEER, events.data, events.len);
-
-    free(origins);
-    buf_release(&events);
-    db_reader_close(&reader);
-    return rc;
-}
-
-static void compact(struct node *node)
-{
-    struct journal_compact_result result;
-
-    assert_int_equal(journal_compact(node->journal, &result), 0);
-}
-
-static uint64_t events_of(struct node *node)
-{
-    struct journal_stats stats;
-
-    journal_stats(node->journal, &stats);
-    return stats.events;
-}
-
-static void expect_equal(struct node *a, struct node *b)
-{
-    struct hash128 x = digest_of(a), y = digest_of(b);
-
-    assert_true(x.low == y.low && x.high == y.high);
-}
+#include "tests/unit/merge_fixture.h"
 
 static size_t holders_of(struct node *node, unsigned n)
 {
@@ -204,31 +27,6 @@ static size_t members_of(struct node *node)
     free(members);
     db_reader_close(&reader);
     return count;
-}
-
-static void rebuild(struct node *node)
-{
-    struct hash128 digest = digest_of(node);
-    uint64_t events, objects;
-
-    node_close(node, true);
-    assert_int_equal(store_dirs_open(&node->dirs, &node->env, node->state, node->files, false,
-                                     node->message, sizeof node->message),
-                     0);
-    if (journal_rebuild(&node->dirs, &events, &objects, node->message, sizeof node->message) != 0)
-        fail_msg("%s", node->message);
-    store_dirs_close(&node->dirs);
-    node_open(node, false);
-    expect_sound(node, &digest);
-}
-
-static void killed(struct node *node)
-{
-    struct hash128 digest = digest_of(node);
-
-    node_close(node, false);
-    node_open(node, false);
-    expect_sound(node, &digest);
 }
 
 static void join_as(struct node *node, const char *address)
@@ -443,9 +241,11 @@ static int give_chunk(struct node *node, const struct buf *chunk)
     return rc;
 }
 
-static int give_row(struct node *node, const struct object *like, struct text name)
+static int give_placed(struct node *node, const struct object *like, struct text name,
+                       struct text place)
 {
-    struct object *row = object_create(like, name, (struct text){NULL, 0}, (struct text){NULL, 0});
+    const struct text none = {NULL, 0};
+    struct object *row = object_create_placed(like, name, none, none, place);
     struct snapshot_writer writer;
     struct buf chunk;
 
@@ -462,6 +262,11 @@ static int give_row(struct node *node, const struct object *like, struct text na
     return rc;
 }
 
+static int give_row(struct node *node, const struct object *like, struct text name)
+{
+    return give_placed(node, like, name, (struct text){NULL, 0});
+}
+
 /* What no events could have led to is refused, and nothing is left of it. */
 static void rows_that_cannot_be_are_refused(void **state)
 {
@@ -474,7 +279,7 @@ static void rows_that_cannot_be_are_refused(void **state)
                                 .name_at = {5, {{1}}},
                                 .size = 3,
                                 .level = 1};
-    struct object bad;
+    struct object bad, *found;
     struct buf chunk;
 
     node_open(a, false);
@@ -491,6 +296,20 @@ static void rows_that_cannot_be_are_refused(void **state)
     assert_int_equal(give_row(a, &bad, fine), ERR_INVALID);
     bad = (struct object){.id = make_id(1), .flags = OBJECT_DELETED};
     assert_int_equal(give_row(a, &bad, none), ERR_INVALID);
+    /* What no cloud event has said, and no delete. */
+    bad = good, bad.uploaded_at.stamp = 6;
+    assert_int_equal(give_row(a, &bad, fine), ERR_INVALID);
+    bad = good, bad.purged_of.stamp = 6;
+    assert_int_equal(give_row(a, &bad, fine), ERR_INVALID);
+    bad = good, bad.flags |= OBJECT_MARKED;
+    assert_int_equal(give_row(a, &bad, fine), ERR_INVALID);
+    bad = good, bad.flags |= OBJECT_CLOUD | OBJECT_PURGE;
+    assert_int_equal(give_row(a, &bad, fine), ERR_INVALID);
+    bad = good, bad.flags |= OBJECT_CLOUD;
+    assert_int_equal(give_placed(a, &bad, fine, (struct text){"s3\0b\0k\0e", 8}), ERR_INVALID);
+    bad.uploaded_at.stamp = 6;
+    assert_int_equal(give_placed(a, &bad, fine, (struct text){"s3\0b\0\0e", 7}), ERR_INVALID);
+    assert_int_equal(give_placed(a, &bad, fine, (struct text){"s3\0b\0k", 6}), ERR_INVALID);
     buf_init(&chunk, 0);
     buf_add(&chunk, "\x93\x01\x02\x03", 4);
     assert_int_equal(give_chunk(a, &chunk), ERR_INVALID);
@@ -499,7 +318,18 @@ static void rows_that_cannot_be_are_refused(void **state)
     assert_true(digest_of(a).low == 0);
     assert_int_equal(give_row(a, &good, fine), 0);
     assert_true(digest_of(a).low != 0);
+    bad.id = make_id(2);
+    assert_int_equal(give_placed(a, &bad, fine, (struct text){"s3\0b\0k\0e", 8}), 0);
+    bad = (struct object){.id = make_id(3),
+                          .flags = OBJECT_DELETED | OBJECT_CLOUD | OBJECT_PURGE | OBJECT_MARKED,
+                          .uploaded_at = {6, {{1}}},
+                          .purged_of = {5, {{1}}},
+                          .deleted_at = 4};
+    assert_int_equal(give_placed(a, &bad, none, (struct text){"s3\0b\0k\0e", 8}), 0);
     expect_sound(a, NULL);
+    assert_int_equal(find(a, 3, &found), 0);
+    assert_true(object_owes_purge(found) && found->cloud_len == 8);
+    object_destroy(&found);
     node_close(a, true);
 }
 

@@ -44,6 +44,10 @@ static struct event cloud_at(hlc_time stamp, uint8_t origin, uint8_t cloud_state
     event.fields = EVENT_HAS_CLOUD | EVENT_HAS_SHA256;
     event.cloud_state = cloud_state;
     event.sha256[0] = sha;
+    event.backend = TEXT("s3");
+    event.bucket = TEXT("b");
+    event.key = TEXT("k/1");
+    event.etag = TEXT("e");
     return event;
 }
 
@@ -96,6 +100,8 @@ static bool same_rows(const struct object *a, const struct object *b)
            reg_compare(&a->expires_at, &b->expires_at) == 0 && a->expires_ms == b->expires_ms &&
            reg_compare(&a->uploaded_at, &b->uploaded_at) == 0 &&
            memcmp(a->uploaded_sha256, b->uploaded_sha256, SHA256_BYTES) == 0 &&
+           reg_compare(&a->purged_of, &b->purged_of) == 0 &&
+           same_text(object_cloud_place(a), object_cloud_place(b)) &&
            a->deleted_at == b->deleted_at && place_equal(&a->place, &b->place) &&
            a->place.lsn == b->place.lsn && a->record_bytes == b->record_bytes &&
            same_text(object_name(a), object_name(b)) && same_text(object_type(a), object_type(b)) &&
@@ -238,14 +244,19 @@ static void a_delete_wins_for_ever_and_clears_the_row(void **state)
     struct event events[] = {put_at(10, 1, 5), cloud_at(11, 1, CLOUD_UPLOADED, 5),
                              event_at(EVENT_DELETE, 3, 1), put_at(50, 1, 5),
                              name_at(51, 1, TEXT("no"))};
-    struct object expected = {
-        .id = the_id, .flags = OBJECT_DELETED | OBJECT_CLOUD, .deleted_at = 3};
-    struct object *row;
+    struct object like = {.id = the_id,
+                          .flags = OBJECT_DELETED | OBJECT_CLOUD,
+                          .uploaded_at = {.stamp = 11, .origin = {{1}}},
+                          .uploaded_sha256 = {5},
+                          .deleted_at = 3};
+    struct object *row, *expected = object_create_placed(&like, TEXT(""), TEXT(""), TEXT(""),
+                                                         TEXT("s3\0b\0k/1\0e"));
 
     (void)state;
     events[0].level = 2;
     row = fold_all(events, 5);
-    assert_true(same_rows(row, &expected));
+    assert_true(same_rows(row, expected));
+    object_destroy(&expected);
     struct event again = event_at(EVENT_DELETE, 40, 2), earlier = event_at(EVENT_DELETE, 2, 2);
     fold(&row, &again);
     fold(&row, &earlier);
@@ -262,6 +273,103 @@ static void a_tombstone_remembers_the_cloud_before_and_after(void **state)
     assert_int_equal(row->flags, OBJECT_DELETED);
     fold(&row, &events[1]);
     assert_int_equal(row->flags, OBJECT_DELETED | OBJECT_CLOUD);
+    object_destroy(&row);
+}
+
+/* Whoever removes the copy has to know where it is, whichever he heard of first. */
+static void a_tombstone_knows_where_the_copy_is_whatever_came_first(void **state)
+{
+    struct event put = put_at(10, 1, 5), gone = event_at(EVENT_DELETE, 12, 1);
+    struct event uploaded = cloud_at(11, 2, CLOUD_UPLOADED, 5);
+    struct event first[] = {put, uploaded, gone}, last[] = {put, gone, uploaded};
+    struct event alone[] = {gone, uploaded};
+    struct object *rows[] = {fold_all(first, 3), fold_all(last, 3), fold_all(alone, 2)};
+    struct cloud_place place;
+
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        assert_true(same_rows(rows[i], rows[0]));
+        assert_int_equal(rows[i]->flags, OBJECT_DELETED | OBJECT_CLOUD);
+        assert_int_equal(rows[i]->uploaded_sha256[0], 5);
+        assert_true(object_cloud(rows[i], &place));
+        assert_true(has_text(place.backend, "s3") && has_text(place.bucket, "b"));
+        assert_true(has_text(place.key, "k/1") && has_text(place.etag, "e"));
+        assert_int_equal(object_name(rows[i]).len + object_type(rows[i]).len, 0);
+        assert_true(object_owes_mark(rows[i]) && !object_owes_purge(rows[i]));
+    }
+    for (int i = 0; i < 3; i++)
+        object_destroy(&rows[i]);
+}
+
+static struct event purging_delete(hlc_time stamp, uint8_t origin)
+{
+    struct event event = event_at(EVENT_DELETE, stamp, origin);
+
+    event.fields = EVENT_HAS_PURGE;
+    event.purge = true;
+    return event;
+}
+
+static void one_delete_that_asks_for_it_makes_the_copy_go(void **state)
+{
+    struct event plain = event_at(EVENT_DELETE, 12, 1), no = purging_delete(13, 1);
+    struct event purges[] = {purging_delete(3, 2), purging_delete(40, 2)};
+    struct event uploaded = cloud_at(11, 2, CLOUD_UPLOADED, 5);
+
+    (void)state;
+    no.purge = false;
+    for (int i = 0; i < 2; i++) { /* before the other ones, and after */
+        struct event events[] = {plain, no, uploaded};
+        struct object *row = fold_all(events, 3);
+
+        assert_false(object_owes_purge(row));
+        fold(&row, &purges[i]);
+        assert_true(object_owes_purge(row));
+        assert_int_equal(row->deleted_at, i ? 40 : 13);
+        fold(&row, &plain);
+        assert_true(object_owes_purge(row));
+        object_destroy(&row);
+    }
+    struct object *row = fold_all(purges, 1); /* nothing of it was ever in the cloud */
+    assert_false(object_owes_purge(row) || object_owes_mark(row));
+    fold(&row, &uploaded);
+    assert_true(object_owes_purge(row) && object_owes_mark(row));
+    object_destroy(&row);
+}
+
+/* An upload that was under way while the copy was removed is another one: the stamp of the purge,
+ * which is later than both, says nothing about it. */
+static void a_purge_is_of_the_uploads_that_were_known(void **state)
+{
+    struct event events[] = {purging_delete(12, 1), cloud_at(11, 2, CLOUD_UPLOADED, 5),
+                             cloud_at(90, 1, CLOUD_PURGED, 5)};
+    struct event meanwhile = cloud_at(50, 3, CLOUD_UPLOADED, 5);
+    struct event again = cloud_at(91, 1, CLOUD_PURGED, 5), mark = cloud_at(92, 1, CLOUD_MARKED, 5);
+
+    (void)state;
+    struct object *row = fold_all(events, 2);
+    events[2].removed = object_removes(row);
+    fold(&row, &events[2]);
+    assert_true(row->flags & OBJECT_PURGED && !object_owes_purge(row));
+    fold(&row, &meanwhile);
+    assert_true(!(row->flags & OBJECT_PURGED) && object_owes_purge(row));
+    again.removed = object_removes(row);
+    fold(&row, &again);
+    assert_true(row->flags & OBJECT_PURGED && !object_owes_purge(row));
+    assert_true(object_owes_mark(row));
+    fold(&row, &mark);
+    assert_false(object_owes_mark(row));
+    object_destroy(&row);
+
+    /* The same where none was known but that one had begun. */
+    struct event begun[] = {purging_delete(12, 1), cloud_at(11, 2, CLOUD_STARTED, 5)};
+    row = fold_all(begun, 2);
+    assert_true(object_owes_purge(row));
+    events[2].removed = object_removes(row);
+    fold(&row, &events[2]);
+    assert_false(object_owes_purge(row));
+    fold(&row, &meanwhile);
+    assert_true(object_owes_purge(row));
     object_destroy(&row);
 }
 
@@ -285,22 +393,23 @@ static void uploaded_is_said_of_bytes_not_of_ids(void **state)
     struct object *uploaded = object_copy(row);
     assert_non_null(uploaded);
     fold(&row, &purged);
-    assert_int_equal(row->flags, OBJECT_PUT | OBJECT_CLOUD);
+    assert_int_equal(row->flags, OBJECT_PUT | OBJECT_CLOUD | OBJECT_PURGED);
+    assert_true(object_owes_upload(row));
     fold(&uploaded, &newer); /* other bytes win: those are not in the cloud */
     assert_int_equal(uploaded->flags, OBJECT_PUT | OBJECT_CLOUD);
     object_destroy(&row);
     object_destroy(&uploaded);
 }
 
-/* A purge leaves zeros in the register; they are not the name of bytes, whoever claims such a put.
- */
+/* Without an upload the register is zeros; they are not the name of bytes, whoever claims such a
+ * put. */
 static void purged_is_not_uploaded_even_of_a_forged_digest(void **state)
 {
     struct event events[] = {put_at(10, 1, 0), cloud_at(11, 1, CLOUD_PURGED, 0)};
     struct object *row = fold_all(events, 2);
 
     (void)state;
-    assert_int_equal(row->flags, OBJECT_PUT | OBJECT_CLOUD);
+    assert_int_equal(row->flags, OBJECT_PUT | OBJECT_CLOUD | OBJECT_PURGED);
     object_destroy(&row);
 }
 
@@ -448,7 +557,20 @@ static struct event random_event(bool may_delete)
     event.expires_ms = (uint64_t)(rand() % 3);
     event.sha256[rand() % 2 * 31] = (uint8_t)(1 + rand() % 2);
     event.size = (uint64_t)(rand() % 2);
-    event.cloud_state = (uint8_t)(1 + rand() % 3);
+    event.cloud_state = (uint8_t)(1 + rand() % 4);
+    if (kind == EVENT_CLOUD) {
+        event.fields = EVENT_HAS_CLOUD | EVENT_HAS_SHA256;
+        event.backend = TEXT("s3");
+        event.bucket = names[rand() % 4];
+        event.key = rand() % 2 ? TEXT("k") : TEXT("key");
+        event.etag = names[rand() % 4];
+        event.removed.stamp = (hlc_time)(rand() % 6);
+        event.removed.origin.bytes[15] = (uint8_t)(1 + rand() % 3);
+    }
+    if (kind == EVENT_DELETE && rand() % 4) {
+        event.fields = EVENT_HAS_PURGE;
+        event.purge = rand() % 4;
+    }
     if (kind == EVENT_PUT)
         event.fields = EVENT_HAS_SHA256 | EVENT_HAS_SIZE | EVENT_HAS_LEVEL;
     if (kind == EVENT_PUT && rand() % 2)
@@ -476,7 +598,7 @@ static void shuffle(struct event *events, size_t count)
 
 static void any_order_and_repetition_gives_the_same_row(void **state)
 {
-    unsigned live = 0, deleted = 0, uploaded = 0, partial = 0;
+    unsigned live = 0, deleted = 0, uploaded = 0, partial = 0, purged = 0, to_purge = 0, marked = 0;
 
     (void)state;
     for (unsigned seed = 1; seed <= SEEDS; seed++) {
@@ -491,6 +613,9 @@ static void any_order_and_repetition_gives_the_same_row(void **state)
         deleted += (expected->flags & OBJECT_DELETED) != 0;
         uploaded += (expected->flags & OBJECT_UPLOADED) != 0;
         partial += object_is_partial(expected);
+        purged += (expected->flags & OBJECT_PURGED) != 0;
+        to_purge += object_owes_purge(expected);
+        marked += (expected->flags & OBJECT_MARKED) != 0;
         for (int round = 0; round < SHUFFLES; round++) {
             struct event heard[2 * MOST_EVENTS];
             size_t total = count + (size_t)rand() % (count + 1);
@@ -507,6 +632,7 @@ static void any_order_and_repetition_gives_the_same_row(void **state)
     }
     /* The dice reached all corners. */
     assert_true(live > 50 && deleted > 30 && uploaded > 20 && partial > 5);
+    assert_true(purged > 50 && to_purge > 2 && marked > 50);
 }
 
 /* ---- Rows of other nodes ---- */
@@ -528,6 +654,7 @@ static bool same_facts(const struct object *a, const struct object *b)
         return same_digest(a, b);
     return same_digest(a, b) && object_is_partial(a) == object_is_partial(b) &&
            same_text(object_name(a), object_name(b)) && same_text(object_type(a), object_type(b)) &&
+           same_text(object_cloud_place(a), object_cloud_place(b)) &&
            ((a->flags ^ b->flags) & ~(uint32_t)OBJECT_PLAIN) == 0;
 }
 
@@ -663,6 +790,9 @@ int main(void)
         cmocka_unit_test(a_name_can_be_cleared),
         cmocka_unit_test(a_delete_wins_for_ever_and_clears_the_row),
         cmocka_unit_test(a_tombstone_remembers_the_cloud_before_and_after),
+        cmocka_unit_test(a_tombstone_knows_where_the_copy_is_whatever_came_first),
+        cmocka_unit_test(one_delete_that_asks_for_it_makes_the_copy_go),
+        cmocka_unit_test(a_purge_is_of_the_uploads_that_were_known),
         cmocka_unit_test(uploaded_is_said_of_bytes_not_of_ids),
         cmocka_unit_test(purged_is_not_uploaded_even_of_a_forged_digest),
         cmocka_unit_test(a_started_upload_says_nothing_about_what_the_cloud_holds),

@@ -16,6 +16,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define KEPT_EVENT 0x99 /* an array of nine, as events are */
+
 enum { NODES = 3, RUNS = 12, KEYS = 3000, TICK_MS = 100 };
 
 /* ---- the world ---- */
@@ -52,6 +54,7 @@ struct node {
     uint64_t most_flight, flight; /* bytes on their way into the log */
     unsigned adoptions, ended;
     int commit_fails; /* that many of the next ones */
+    unsigned kept;    /* of the two events that no row tells of: a bit for each */
 };
 
 static struct {
@@ -311,6 +314,17 @@ static int add_row(struct snapshot_writer *writer, const struct row *row)
     return rc;
 }
 
+/* The events that no row tells of come in two pages. */
+static void add_kept(const struct node *n, const struct id128 *after, struct buf *out,
+                     struct id128 *last)
+{
+    const uint8_t second = !id_is_zero(after), bytes[] = {2, 0, 0, 0, KEPT_EVENT, second};
+
+    *last = second ? db_last_id : (struct id128){{1}};
+    if (n->kept & 1u << second)
+        buf_add(out, bytes, sizeof bytes);
+}
+
 static void do_read(const struct task *task)
 {
     const struct node *n = &w.node[task->node];
@@ -319,8 +333,10 @@ static void do_read(const struct task *task)
     struct buf out;
 
     buf_init(&out, 0);
-    input.read_done.last = task->read.members ? db_last_id : task->read.through;
-    if (!task->read.members) {
+    input.read_done.last = task->read.part == MERGE_ROWS ? task->read.through : db_last_id;
+    if (task->read.part == MERGE_EVENTS)
+        add_kept(n, &task->read.after, &out, &input.read_done.last);
+    if (task->read.part == MERGE_ROWS) {
         unsigned added = 0;
 
         snapshot_writer_init(&writer);
@@ -421,6 +437,7 @@ static void adopt_in(int at, struct snapshot_reader *reader)
         if (w.node[at].anchor[run] < origin.seq)
             w.node[at].anchor[run] = origin.seq;
     }
+    assert_int_equal(w.node[at].kept, 3); /* nobody could get them afterwards */
     check_node(at);
 }
 
@@ -439,6 +456,10 @@ static void do_commit(const struct task *task)
         while (wire_next_event(all, &offset, &one)) {
             struct snapshot_reader reader;
 
+            if ((uint8_t)one.ptr[0] == KEPT_EVENT) {
+                n->kept |= 1u << one.ptr[1];
+                continue;
+            }
             assert_int_equal(snapshot_open(&reader, one.ptr, one.len), 0);
             if (reader.kind == SNAPSHOT_ORIGINS)
                 adopt_in(task->node, &reader);
@@ -544,6 +565,7 @@ static void begin_world(uint64_t seed, size_t keys)
         for (size_t k = 0; k < keys; k++)
             n->rows[k].id = key_id(k);
         assert_int_equal(vector_create(&n->vector, 100, 7), 0);
+        n->kept = i < 2 ? 3 : 0;
     }
     for (int i = 0; i < NODES; i++)
         start_node(i);
@@ -667,10 +689,19 @@ static void a_joiner_takes_all_and_then_adopts(void **state)
     assert_false(lacks(2, 0) && lacks(2, 1));
     assert_true(w.node[2].most_flight <= MERGE_CREDIT_BYTES + LIMIT_WIRE_MERGE_BYTES);
     assert_int_equal(merge_stats(w.node[2].core)->timeouts, 0);
+    assert_true(merge_stats(w.node[2].core)->rows_in >= KEYS / 2);
     w.keep_going = false;
     pass(30000);
     assert_true(quiet());
     assert_false(w.node[0].holds || w.node[1].holds);
+    const struct merge_stats *took = merge_stats(w.node[2].core);
+    uint64_t given = 0, given_bytes = 0;
+    for (int i = 0; i < 2; i++) {
+        given += merge_stats(w.node[i].core)->rows_out;
+        given_bytes += merge_stats(w.node[i].core)->bytes_out;
+    }
+    assert_int_equal(took->rows_in, given);
+    assert_int_equal(took->bytes_in, given_bytes);
     check_node(2);
     end_world();
 }

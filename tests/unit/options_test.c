@@ -91,6 +91,13 @@ static void defaults_are_the_ancestors(void **state)
     assert_string_equal(o->tag, "default");
     assert_string_equal(o->region, "us-east-1");
     assert_string_equal(o->bucket, "");
+    assert_string_equal(o->cloud, "");
+    assert_int_equal(options_cloud(o), CLOUD_NONE);
+    assert_string_equal(o->cloud_prefix, "");
+    assert_string_equal(o->s3_endpoint, "");
+    assert_int_equal(o->s3_path_style, 0);
+    assert_int_equal(o->s3_download_concurrency, 1);
+    assert_string_equal(o->egress_price, "0.09");
     assert_int_equal(o->node_count, 0);
     assert_int_equal(o->memory_bytes, 64 * MIB);
     assert_int_equal(o->disk_cache_bytes, GIB);
@@ -119,6 +126,15 @@ static void every_option_takes_its_value_from_every_source(void **state)
         "/c/d",
         "eu-west-3",
         "buck",
+        "dir:/e/f",
+        "writeback",
+        "1",
+        "team/one",
+        "http://127.0.0.1:9000",
+        "yes",
+        "/ca.pem",
+        "4",
+        "0.023",
         "3MiB",
         "16MiB",
         "async",
@@ -294,6 +310,24 @@ static void bad_values_are_refused_with_their_option_and_text(void **state)
         {"--tag=a\tb", "--tag:", "'a\tb'"},
         {"--region=US", "--region:", "'US'"},
         {"--bucket=a/b", "--bucket:", "'a/b'"},
+        {"--cloud=S3", "--cloud:", "'S3'"},
+        {"--cloud=dir:", "--cloud:", "path"},
+        {"--cloud=dir", "--cloud:", "'dir'"},
+        {"--cloud-prefix=/a", "--cloud-prefix:", "'/a'"},
+        {"--cloud-prefix=a\tb", "--cloud-prefix:", "text"},
+        {"--s3-endpoint=localhost:9000", "--s3-endpoint:", "'localhost:9000'"},
+        {"--s3-endpoint=http://", "--s3-endpoint:", "'http://'"},
+        {"--s3-endpoint=http://a/b", "--s3-endpoint:", "'http://a/b'"},
+        {"--s3-endpoint=ftp://a", "--s3-endpoint:", "'ftp://a'"},
+        {"--s3-path-style=maybe", "--s3-path-style:", "yes or no"},
+        {"--s3-download-concurrency=0", "--s3-download-concurrency:", "'0'"},
+        {"--s3-download-concurrency=17", "--s3-download-concurrency:", "'17'"},
+        {"--egress-price=", "--egress-price:", "''"},
+        {"--egress-price=-1", "--egress-price:", "'-1'"},
+        {"--egress-price=.5", "--egress-price:", "'.5'"},
+        {"--egress-price=1.", "--egress-price:", "'1.'"},
+        {"--egress-price=1.0x", "--egress-price:", "'1.0x'"},
+        {"--egress-price=$1", "--egress-price:", "'$1'"},
         {"--state-dir=", "--state-dir:", "''"},
         {"--segment-bytes=1k", "--segment-bytes:", ""},
         {"--http-deadline=2h", "--http-deadline:", "'2h'"},
@@ -374,6 +408,41 @@ static void both_directories_cannot_be_one(void **state)
     assert_int_equal(READ(fixture, no_environment, "--state-dir=x", "--files-dir=x/y"), 0);
 }
 
+static void a_bucket_alone_means_s3_unless_something_else_is_said(void **state)
+{
+    struct fixture *fixture = *state;
+    struct options *o = &fixture->options;
+    char *environment[] = {(char[]){"S3_BUCKET_NAME=a-bucket"}, NULL};
+
+    assert_int_equal(READ(fixture, no_environment, "-Ba-bucket"), 0);
+    assert_int_equal(options_cloud(o), CLOUD_S3);
+    assert_int_equal(READ(fixture, environment, NULL), 0);
+    assert_int_equal(options_cloud(o), CLOUD_S3);
+    assert_int_equal(READ(fixture, environment, "--cloud=none"), 0);
+    assert_int_equal(options_cloud(o), CLOUD_NONE);
+    assert_int_equal(READ(fixture, environment, "--cloud=dir:x/y"), 0);
+    assert_int_equal(options_cloud(o), CLOUD_DIRECTORY);
+    assert_string_equal(options_cloud_directory(o), "x/y");
+    assert_int_equal(READ(fixture, no_environment, "--cloud=s3"), EXIT_CONFIG);
+    assert_non_null(strstr(fixture->message, "--bucket"));
+}
+
+static void a_cloud_is_not_among_the_nodes_own_files(void **state)
+{
+    struct fixture *fixture = *state;
+
+    assert_int_equal(READ(fixture, no_environment, "--cloud=dir:files"), EXIT_CONFIG);
+    assert_non_null(strstr(fixture->message, "--cloud"));
+    assert_int_equal(READ(fixture, no_environment, "--cloud=dir:files/cloud"), EXIT_CONFIG);
+    assert_int_equal(READ(fixture, no_environment, "--cloud=dir:files-cloud"), 0);
+    assert_int_equal(READ(fixture, no_environment, "--files-dir=/", "--cloud=dir:/tmp"),
+                     EXIT_CONFIG);
+    assert_int_equal(
+        READ(fixture, no_environment, "--state-dir=/usr/lib", "--cloud=dir:/usr/../usr/lib"),
+        EXIT_CONFIG);
+    assert_int_equal(READ(fixture, no_environment, "--state-dir=/usr/lib", "--cloud=dir:/usr"), 0);
+}
+
 static void help_and_version_are_actions_that_need_nothing_else(void **state)
 {
     struct fixture *fixture = *state;
@@ -447,6 +516,8 @@ int main(void)
         TEST(errors_in_the_file_bear_its_name_and_line),
         TEST(unknown_variables_of_our_prefix_are_noticed),
         TEST(both_directories_cannot_be_one),
+        TEST(a_bucket_alone_means_s3_unless_something_else_is_said),
+        TEST(a_cloud_is_not_among_the_nodes_own_files),
         TEST(help_and_version_are_actions_that_need_nothing_else),
         TEST(help_names_every_option_but_the_hidden_ones),
         TEST(addresses_are_printed_as_they_are_parsed),

@@ -117,6 +117,21 @@ void cluster_fetch_cancel(struct cluster *cluster, struct cluster_reader *reader
     pthread_mutex_unlock(&cluster->lock);
 }
 
+bool cluster_cloud_of(const struct cluster *cluster, const struct object *object,
+                      struct cluster_cloud *out)
+{
+    (void)cluster;
+    (void)object;
+    (void)out;
+    return false;
+}
+
+void cluster_fetch_misfit(struct cluster *cluster, const struct cluster_reader *reader)
+{
+    (void)cluster;
+    (void)reader;
+}
+
 /* ---- Its thread ---- */
 
 /* The lock is held, and is left for the call. */

@@ -31,6 +31,8 @@ struct rig {
     size_t sent_count;
     struct serve_read reads[KEPT]; /* from `reads_done` on: not answered yet */
     size_t read_count, reads_done;
+    uint64_t overs[KEPT];
+    size_t over_count;
 };
 
 static struct id128 node(unsigned n)
@@ -63,6 +65,14 @@ static void on_read(void *arg, const struct serve_read *read)
     assert_true(in_background <= LIMIT_SERVE_READ_BYTES_BACKGROUND);
 }
 
+static void on_over(void *arg, uint64_t key)
+{
+    struct rig *rig = arg;
+
+    assert_true(rig->over_count < KEPT);
+    rig->overs[rig->over_count++] = key;
+}
+
 static void on_send(void *arg, const struct id128 *to, const struct wire_message *message)
 {
     struct rig *rig = arg;
@@ -77,7 +87,7 @@ static void on_send(void *arg, const struct id128 *to, const struct wire_message
 static int setup(void **state)
 {
     struct rig *rig = calloc(1, sizeof *rig);
-    const struct serve_sink sink = {on_read, on_send, rig};
+    const struct serve_sink sink = {on_read, on_over, on_send, rig};
 
     for (size_t i = 0; i < sizeof bytes; i++)
         bytes[i] = (uint8_t)(i * 2654435761u >> 11);

@@ -272,6 +272,14 @@ static void deliver_later(struct sim *sim, unsigned from, unsigned to,
     plan(sim, at_ms - sim->now_ms, event);
 }
 
+static void on_over(void *arg, uint64_t key)
+{
+    struct node *node = arg;
+
+    (void)key;
+    CHECK(node->sim, false); /* nobody delegates here */
+}
+
 static void on_send(void *arg, const struct id128 *to, const struct wire_message *message)
 {
     struct node *node = arg;
@@ -343,7 +351,7 @@ static void on_done(void *arg, uint64_t number, int rc)
 static void node_up(struct sim *sim, struct node *node)
 {
     const struct fetch_sink fetch = {on_send, on_data, on_done, node};
-    const struct serve_sink serve = {on_read, on_send, node};
+    const struct serve_sink serve = {on_read, on_over, on_send, node};
 
     node->up = true;
     node->life++;

@@ -29,6 +29,7 @@ static const enum wire_type types[] = {
     WIRE_MERGE_CREDIT, WIRE_MERGE_SUMS_ASK, WIRE_MERGE_SUMS,
     WIRE_MERGE_END,    WIRE_MERGE_CUT_ASK,  WIRE_MERGE_CUT_KNOWN,
     WIRE_PROCESS,      WIRE_TWIN,           WIRE_SYNC_FROZEN,
+    WIRE_BODY_COMING,
 };
 
 #define TYPES (sizeof types / sizeof *types)
@@ -90,7 +91,8 @@ static inline struct wire_message message_of(enum wire_type type)
                                                   .offset = 1,
                                                   .length = UINT64_MAX - 1,
                                                   .credit_bytes = UINT64_MAX,
-                                                  .background = 1};
+                                                  .background = 1,
+                                                  .delegated = 1};
         break;
     case WIRE_BODY_DATA:
         message.body_data = (struct wire_body_data){11, 95, 100, UINT64_MAX, TEXT("a\0b\xff\n")};
@@ -239,7 +241,7 @@ static inline void raw_sync(struct buf *out, const struct wire_message *m)
 static inline void raw_body(struct buf *out, const struct wire_message *m)
 {
     if (m->type == WIRE_BODY_ASK) {
-        raw_head(out, m, 7);
+        raw_head(out, m, 8);
         pack_uint(out, m->body_ask.transfer);
         pack_bin(out, m->body_ask.id.bytes, 16);
         pack_bin(out, m->body_ask.sha256, SHA256_BYTES);
@@ -247,6 +249,7 @@ static inline void raw_body(struct buf *out, const struct wire_message *m)
         pack_uint(out, m->body_ask.length);
         pack_uint(out, m->body_ask.credit_bytes);
         pack_bool(out, m->body_ask.background);
+        pack_bool(out, m->body_ask.delegated);
     } else {
         raw_head(out, m, 5);
         pack_uint(out, m->body_data.transfer);
@@ -333,6 +336,10 @@ static inline void raw_small(struct buf *out, const struct wire_message *m)
         pack_bin(out, m->note_ids.offered.ptr, m->note_ids.offered.len);
         pack_bin(out, m->note_ids.seen.ptr, m->note_ids.seen.len);
         pack_bin(out, m->note_ids.wanted.ptr, m->note_ids.wanted.len);
+        break;
+    case WIRE_BODY_COMING:
+        raw_head(out, m, 1);
+        pack_uint(out, m->flow.session);
         break;
     case WIRE_PACK:
         raw_head(out, m, 1);
@@ -580,6 +587,7 @@ static inline void same_members(const struct wire_message *a, const struct wire_
         assert_true(a->body_ask.length == b->body_ask.length);
         assert_true(a->body_ask.credit_bytes == b->body_ask.credit_bytes);
         assert_int_equal(a->body_ask.background, b->body_ask.background);
+        assert_int_equal(a->body_ask.delegated, b->body_ask.delegated);
         break;
     case WIRE_BODY_DATA:
         assert_true(a->body_data.transfer == b->body_data.transfer);

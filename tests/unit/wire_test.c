@@ -223,6 +223,7 @@ static void each_type_has_a_name(void **state)
         "merge-credit", "merge-sums-ask", "merge-sums",
         "merge-end",    "merge-cut-ask",  "merge-cut-known",
         "process",      "twin",           "sync-frozen",
+        "body-coming",
     };
 
     (void)state;
@@ -230,7 +231,7 @@ static void each_type_has_a_name(void **state)
     for (size_t i = 0; i < TYPES; i++)
         assert_string_equal(wire_type_name(types[i]), names[i]);
     assert_string_equal(wire_type_name(0), "unknown");
-    assert_string_equal(wire_type_name(WIRE_PACK + 1), "unknown");
+    assert_string_equal(wire_type_name(WIRE_BODY_COMING + 1), "unknown");
     assert_string_equal(wire_type_name(UINT32_MAX), "unknown");
 }
 
