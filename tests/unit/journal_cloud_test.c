@@ -208,6 +208,12 @@ static void what_was_begun_is_known_until_this_node_says_its_end(void **state)
     assert_int_equal(cloud(nodes->a, 1, CLOUD_UPLOADED), 0);
     assert_int_equal(cloud(nodes->a, 2, CLOUD_PURGED), 0);
     expect_owed(nodes->a, OUTBOX_BEGUN, "3:3000 ");
+    assert_int_equal(cloud(nodes->a, 3, CLOUD_PURGED), 0); /* it was not there: so once more */
+    expect_owed(nodes->a, OUTBOX_BEGUN, "");
+    assert_int_equal(cloud(nodes->a, 3, CLOUD_STARTED), 0);
+    expect_owed(nodes->a, OUTBOX_BEGUN, "3:3000 ");
+    rebuild(nodes->a);
+    expect_owed(nodes->a, OUTBOX_BEGUN, "3:3000 ");
     assert_int_equal(cloud(nodes->a, 3, CLOUD_UPLOADED), 0);
     expect_owed(nodes->a, OUTBOX_BEGUN, "");
     rebuild(nodes->a);
