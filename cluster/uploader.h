@@ -8,7 +8,6 @@
 #ifndef CLUSTER_UPLOADER_H
 #define CLUSTER_UPLOADER_H
 
-#include "cluster/cloud_gate.h"
 #include "cluster/cluster.h"
 
 struct uploader;
@@ -31,8 +30,7 @@ struct uploader_config {
     struct cluster *cluster;
     struct copies *copies; /* is told what the cloud does */
     struct env *env;
-    struct cloud *cloud;
-    struct cloud_gate *gate;
+    struct cloud *cloud;    /* a guard: cluster/cloud_guard.h */
     const char *prefix;     /* NULL: none */
     unsigned outbox_copies; /* of a body while it is owed: 1 or 2 */
     bool writeback;         /* nobody waits for the cloud: second copies are made at once */

@@ -363,6 +363,9 @@ static void *run(void *arg)
 {
     struct s3 *s3 = arg;
 
+    s3->now_ms = env_mono_ms(s3->env);
+    if (!s3->keys.good) /* whoever makes the cloud may be waiting for them */
+        (void)s3_keys_ready(s3);
     for (;;) {
         s3->now_ms = env_mono_ms(s3->env);
         begin_new(s3);

@@ -285,9 +285,13 @@ struct s3_keys {
 /* Where they come from; those that need not be asked for at once. As credentials_find. */
 int s3_keys_find(struct s3 *s3, char *message, size_t cap) MUST_CHECK;
 void s3_keys_release(struct s3 *s3);
-/* 0: there are some, and calls may go; ERR_AGAIN: they are being asked for; else there are none,
- * for s3_keys.message's reason. Begins to renew them where it is time. */
-int s3_keys_ready(struct s3 *s3);
+/* Whether calls may go. Begins to ask for others where it is time. */
+enum s3_keys_state {
+    S3_KEYS_GOOD,
+    S3_KEYS_ASKED, /* they are being asked for */
+    S3_KEYS_NONE,  /* for s3_keys.rc and its message's reason */
+};
+enum s3_keys_state s3_keys_ready(struct s3 *s3);
 /* The cloud did not take these: find others. False where there are none but these. */
 bool s3_keys_renew(struct s3 *s3);
 
