@@ -308,13 +308,26 @@ static int put_owed(struct journal *journal, const struct entry *entry)
     return rc;
 }
 
-/* Two nodes have uploaded different bytes to one place, and neither may have known of the other:
- * which of them are there is looked at as after a crash, by every node, whoever is still alive. */
+/* Whose run ORIGIN is: this node's. */
+static bool is_own(struct journal *journal, const struct id128 *origin)
+{
+    const struct applier *a = &journal->applier;
+
+    for (size_t i = a->origin_count; i-- > 0;)
+        if (id_equal(&a->origins[i].origin, origin))
+            return id_equal(&a->origins[i].node, &journal->node);
+    return false;
+}
+
+/* Another node has uploaded other bytes to where this one has, and neither may have known of it:
+ * what is there by now is looked at as after a crash. */
 static int put_doubt(struct journal *journal, const struct entry *entry)
 {
     const struct object *object = entry->object;
 
-    if (!entry->doubt.stamp)
+    if (!entry->doubt.stamp || !is_own(journal, &entry->doubt.origin) ||
+        (entry->is_merge ? is_own(journal, &object->uploaded_at.origin)
+                         : id_equal(&entry->node, &journal->node)))
         return 0;
     return db_outbox_set(journal->applier.db, OUTBOX_BEGUN, &object->id, object->size,
                          hlc_wall_ms(entry->stamp), true);
@@ -686,23 +699,12 @@ void applier_tell(struct journal *journal)
     journal->listener(journal->listener_arg, &news);
 }
 
-void applier_count_frozen(struct journal *journal)
-{
-    const struct applier *a = &journal->applier;
-    uint64_t frozen = 0;
-
-    for (size_t i = 0; i < a->origin_count; i++)
-        frozen += a->origins[i].frozen;
-    atomic_store(&journal->frozen_runs, frozen);
-}
-
 /* There is something for the janitor to journal again. */
 static void tell_janitor(struct journal *journal)
 {
     if (!journal->applier.restate_changed)
         return;
     journal->applier.restate_changed = false;
-    applier_count_frozen(journal);
     atomic_store(&journal->restate.due, true);
     pthread_mutex_lock(&journal->lock);
     pthread_cond_broadcast(&journal->upkeep);
