@@ -7,7 +7,6 @@
 #include "api/stats_cloud.h"
 
 #include "api/figures.h"
-#include "cluster/cloud_gate.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -38,9 +37,6 @@ void stats_cloud_take(struct stats_cloud *out, const struct stats_source *source
         return;
     cloud_figures(cloud, &out->figures);
     uploader_stats(cluster_uploader(source->cluster), &out->uploads);
-    struct cloud_gate *gate = cluster_cloud_gate(source->cluster);
-    out->breaker = cloud_gate_state(gate);
-    out->wait_s = (cloud_gate_wait_ms(gate) + 999) / 1000;
     uint64_t now = env_wall_ms(env), oldest = out->uploads.oldest_ms;
     if (out->pending && oldest && now > oldest)
         out->oldest_s = (now - oldest) / 1000;
@@ -69,10 +65,10 @@ void stats_cloud_json(struct buf *out, const struct stats_cloud *it)
     figures_begin(out, "cloud");
     figures_string(out, "backend", it->backend);
     figures_string(out, "bucket", it->bucket);
-    figures_string(out, "state", breaker_name(it->breaker.state));
-    figures_number(out, "opened", it->breaker.opened);
-    figures_number(out, "refused", it->breaker.refused);
-    figures_number(out, "wait_s", it->wait_s);
+    figures_string(out, "state", breaker_name(it->reads.guard.state));
+    figures_number(out, "opened", it->reads.guard.opened);
+    figures_number(out, "refused", it->reads.guard.refused);
+    figures_number(out, "wait_s", (it->reads.guard.wait_ms + 999) / 1000);
     figures_begin(out, "requests");
     for (unsigned i = 0; i < OPS; i++) {
         const struct cloud_count *count = &it->figures.by_op[ops[i].op];
@@ -128,10 +124,11 @@ void stats_cloud_metrics(struct buf *out, const struct stats_cloud *it)
 {
     const struct figure metrics[] = {
         {"objstore_cloud_opened_total", "Times that the circuit breaker opened", FIGURE_COUNTER,
-         it->breaker.opened},
+         it->reads.guard.opened},
         {"objstore_cloud_refused_total", "Requests not sent while it was open", FIGURE_COUNTER,
-         it->breaker.refused},
-        {"objstore_cloud_wait_seconds", "Until it is asked again", FIGURE_GAUGE, it->wait_s},
+         it->reads.guard.refused},
+        {"objstore_cloud_wait_seconds", "Until it is asked again", FIGURE_GAUGE,
+         (it->reads.guard.wait_ms + 999) / 1000},
         {"objstore_cloud_retries_total", "Requests sent once more", FIGURE_COUNTER,
          it->figures.retries},
         {"objstore_cloud_up_bytes_total", "Bytes of bodies sent to the cloud", FIGURE_COUNTER,
@@ -169,7 +166,7 @@ void stats_cloud_metrics(struct buf *out, const struct stats_cloud *it)
     buf_char(out, ',');
     figures_label(out, "bucket", it->bucket);
     buf_char(out, ',');
-    figures_label(out, "state", breaker_name(it->breaker.state));
+    figures_label(out, "state", breaker_name(it->reads.guard.state));
     buf_text(out, "} 1\n");
     metrics_requests(out, it);
     figures_metrics(out, metrics, sizeof metrics / sizeof *metrics);

@@ -3,14 +3,11 @@
 #define API_STATS_CLOUD_H
 
 #include "api/stats.h"
-#include "cluster/breaker.h"
 #include "cluster/uploader.h"
 
 struct stats_cloud {
     const char *backend, *bucket; /* "none" and "" without one */
     struct cloud_figures figures;
-    struct breaker breaker;
-    uint64_t wait_s; /* until it is asked again */
     struct cluster_cloud_stats reads;
     struct uploader_stats uploads;
     uint64_t pending, pending_bytes, oldest_s; /* the outbox */
