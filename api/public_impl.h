@@ -114,6 +114,10 @@ const struct refusal *public_forbids_changes(struct public_api *api);
 void public_fail(struct http_request *http, int rc, enum operation operation,
                  const struct id128 *id);
 
+/* Count LENGTH bytes of a body that an answer with the header lines HEAD brings, if the object is
+ * one for the cloud. */
+void public_get_count(struct public_request *request, struct slice head, uint64_t length);
+
 void public_get(struct public_api *api, struct http_request *http, const struct id128 *id);
 /* Answer as the plan says from request->entry. False: it does not suffice. */
 bool public_get_entry(struct public_request *request);

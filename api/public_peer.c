@@ -127,6 +127,7 @@ static void answer_large(struct public_request *request)
                                        .length = request->source_length};
 
     request->source = NULL; /* the core closes it */
+    public_get_count(request, (struct slice){head->data, head->len}, answer.length);
     http_answer(request->http, &answer);
 }
 

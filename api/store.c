@@ -14,6 +14,7 @@
 #include "api/peer_fill.h"
 
 #include <assert.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -320,4 +321,14 @@ void store_change_destroy(struct store_change **change)
     free(it->condition);
     free(it);
     *change = NULL;
+}
+
+void store_serves(struct store *store, uint64_t bytes)
+{
+    atomic_fetch_add_explicit(&store->served, bytes, memory_order_relaxed);
+}
+
+uint64_t store_served(struct store *store)
+{
+    return atomic_load_explicit(&store->served, memory_order_relaxed);
 }

@@ -70,6 +70,10 @@ struct peer_bodies *store_peer_bodies(struct store *store);
 /* Large ones, and where they are kept: api/peer_fill.h. NULL: they are not. */
 struct peer_fills *store_peer_fills(struct store *store);
 struct disk_cache *store_disk_cache(struct store *store);
+/* An answer brings a client BYTES of a body that the cloud has, or shall have: counted, for what
+ * was not read from there. Any thread. */
+void store_serves(struct store *store, uint64_t bytes);
+uint64_t store_served(struct store *store);
 /* Unknown ids that are looked for in the cloud: api/adoption.h. NULL: no cloud. */
 struct adoptions *store_adoptions(struct store *store);
 

@@ -32,6 +32,7 @@ struct store {
     pthread_mutex_t lock;       /* guards the two below */
     struct store_put *idle;     /* a list of puts to be used again */
     unsigned idle_count;
+    _Atomic uint64_t served; /* see store_serves */
 };
 
 /* The disk is full: the disk cache gives its room back. True: there was some. */
