@@ -216,6 +216,13 @@ const struct store_origin *cache_source_origin(struct http_source *http_source)
     return source->fill ? peer_fill_origin(source->fill) : NULL;
 }
 
+bool cache_source_from_cloud(struct http_source *http_source)
+{
+    struct cache_source *source = (struct cache_source *)http_source;
+
+    return source->fill && peer_fill_from_cloud(source->fill);
+}
+
 void cache_source_close(struct http_source **source)
 {
     if (*source)

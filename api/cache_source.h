@@ -27,6 +27,9 @@ int cache_source_start(struct http_source *http_source, struct http_request *htt
 /* What it takes part in; NULL: the copy was complete. Lent until it is closed. */
 const struct store_origin *cache_source_origin(struct http_source *http_source);
 
+/* Whether what it takes part in comes from the cloud. */
+bool cache_source_from_cloud(struct http_source *http_source);
+
 /* Close a source that was not handed to the core. */
 void cache_source_close(struct http_source **source);
 

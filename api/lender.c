@@ -231,8 +231,8 @@ static int open_large(struct loan *loan, const struct store_origin *origin)
     loan->ready = true;
     if (!fills)
         return ERR_UNSUPPORTED;
-    loan->copy = disk_cache_find(store_disk_cache(loan->store), &origin->id, origin->sha256,
-                                 origin->size);
+    loan->copy =
+        disk_cache_find(store_disk_cache(loan->store), &origin->id, origin->sha256, origin->size);
     return loan->copy ? 0 : peer_fill_join(&loan->fill, fills, origin, loan->token);
 }
 

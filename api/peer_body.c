@@ -318,6 +318,12 @@ const uint8_t *peer_body_bytes(const struct peer_body *body)
     return body->bytes;
 }
 
+bool peer_body_from_cloud(const struct peer_body *body)
+{
+    assert(body->rc == 0);
+    return body->reader.from_cloud;
+}
+
 void peer_body_release(struct peer_body **body)
 {
     struct peer_body *it = *body;

@@ -56,6 +56,8 @@ int peer_body_recall(struct peer_body **out, struct peer_bodies *bodies,
 void peer_body_keep(struct peer_body *body, uint64_t token);
 /* After a 0 of settle or recall, until the release. */
 const uint8_t *peer_body_bytes(const struct peer_body *body);
+/* Whether they came from the cloud just now. Likewise. */
+bool peer_body_from_cloud(const struct peer_body *body);
 void peer_body_release(struct peer_body **body);
 
 #endif

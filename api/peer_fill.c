@@ -51,6 +51,7 @@ struct peer_fill {
     uint64_t came, taken, readable; /* bytes */
     bool working;                   /* the writer has it, or will soon */
     bool fetched;                   /* `done` was called */
+    bool from_cloud;                /* some of it */
     bool over;                      /* nothing changes any more, but who waits */
     int rc;                         /* why it failed */
     struct fill_waiter *waiters;
@@ -291,6 +292,7 @@ static void on_data(struct cluster_reader *reader, uint64_t offset, const void *
     }
     lock(fill);
     fill->came += len;
+    fill->from_cloud |= reader->from_cloud;
     wake_writer(fill);
     unlock(fill);
 }
@@ -421,6 +423,14 @@ int peer_fill_wait(struct peer_fill *fill, struct fill_waiter *waiter, bool is_s
 struct disk_copy *peer_fill_copy(const struct peer_fill *fill)
 {
     return fill->copy;
+}
+
+bool peer_fill_from_cloud(struct peer_fill *fill)
+{
+    lock(fill);
+    bool from_cloud = fill->came > 0 && fill->from_cloud;
+    unlock(fill);
+    return from_cloud;
 }
 
 const struct store_origin *peer_fill_origin(const struct peer_fill *fill)

@@ -46,6 +46,8 @@ int peer_fill_wait(struct peer_fill *fill, struct fill_waiter *waiter,
 
 /* Lent until the leave. The last block is written when all of the body is verified. */
 struct disk_copy *peer_fill_copy(const struct peer_fill *fill);
+/* Whether bytes of it came from the cloud, as far as it has come. */
+bool peer_fill_from_cloud(struct peer_fill *fill);
 const struct store_origin *peer_fill_origin(const struct peer_fill *fill);
 /* The last one to leave ends a fill that is not over. */
 void peer_fill_leave(struct peer_fill **fill);

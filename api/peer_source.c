@@ -49,6 +49,7 @@ struct peer_source {
     uint64_t begin, end; /* of the present range */
     uint64_t came;       /* bytes below are, or were, in the ring */
     uint64_t taken;      /* bytes below are out of it again */
+    bool from_cloud;     /* some of what came */
     bool over;           /* `done` was called, or no fetch has begun; then … */
     int rc;              /* … with this */
     enum wait wait;
@@ -122,6 +123,7 @@ static void on_data(struct cluster_reader *reader, uint64_t offset, const void *
     copy_in(source, offset, bytes, len);
     hold(source);
     source->came += len;
+    source->from_cloud |= reader->from_cloud;
     struct http_request *waiter = take_waiter(source, false);
     void (*run)(struct http_request *) = source->run;
     release(source);
@@ -433,6 +435,16 @@ int peer_source_state(struct http_source *http_source)
     int rc = source->came > source->begin ? 0 : source->rc;
     release(source);
     return rc;
+}
+
+bool peer_source_from_cloud(struct http_source *http_source)
+{
+    struct peer_source *source = (struct peer_source *)http_source;
+
+    hold(source);
+    bool from_cloud = source->from_cloud;
+    release(source);
+    return from_cloud;
 }
 
 void peer_source_close(struct http_source **source)

@@ -28,6 +28,9 @@ int peer_source_start(struct http_source *http_source, struct http_request *http
 /* In RUN: 0 if there is something to answer with, else as cluster_reader's done. */
 int peer_source_state(struct http_source *http_source) MUST_CHECK;
 
+/* After that: whether they came from the cloud. */
+bool peer_source_from_cloud(struct http_source *http_source);
+
 /* Close a source that was not handed to the core. On the loop, or before it was started. */
 void peer_source_close(struct http_source **source);
 

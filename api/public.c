@@ -86,6 +86,8 @@ static void give_back(struct public_request *request)
     store_put_destroy(&request->put);
     store_change_destroy(&request->change);
     peer_body_release(&request->peer_body);
+    adoption_release(&request->adoption);
+    request->may_fetch = request->is_fetched = false;
     free(request->order);
     request->order = NULL;
     assert(!request->source);
@@ -145,6 +147,9 @@ static const struct refusal *of_code(int rc)
           "this node has left its cluster, or was forgotten, and takes no writes",
           "Retry-After: 60\r\n"}},
         {ERR_CLOSED, {503, "shutting_down", "this node is shutting down", "Retry-After: 5\r\n"}},
+        {ERR_CLOUD,
+         {503, "cloud_unavailable", "the cloud, which may have it, does not answer now",
+          "Retry-After: 2\r\n"}},
         {ERR_CORRUPT, {500, "body_damaged", "no undamaged copy of the body was found", NULL}},
         {ERR_IO, {500, "io", "the disk failed", NULL}},
     };

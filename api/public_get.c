@@ -7,6 +7,7 @@
  *   else: pool looks it up, reads and verifies ─► post ──────────────────► sent from its memory,
  *                                                                          large: block by block
  *   the row says that the body is elsewhere, or it is damaged here ───────► public_peer.c
+ *   there is no row, and the client says X-Meta-Fetch ────────────────────► public_fetch.c
  *
  * Each way ends in the same plan: what the preconditions and the range say about an object of this
  * tag, date and size. Damaged bytes are never sent: before the header goes out a small body is
@@ -311,8 +312,22 @@ void public_get_fill(struct public_request *request, const uint8_t *body)
     fill(request, body);
 }
 
+void public_get_say_fetched(const struct public_request *request, struct buf *head)
+{
+    static const char line[] = "X-Meta-Fetched: true\r\n";
+
+    if (request->is_fetched)
+        buf_add(head, line, sizeof line - 1);
+}
+
 void public_get_answer(struct public_request *request, const uint8_t *body)
 {
+    public_get_say_fetched(request, &request->base);
+    int rc = buf_check(&request->base);
+    if (rc) {
+        public_fail(request->http, rc, OPERATION_GET, &request->id);
+        return;
+    }
     answer_plan(request, base_of(request), body, store_body_object(request->body)->size, true);
 }
 
@@ -411,7 +426,32 @@ static void run_cold(struct store_job *job, struct db_reader *reader)
         public_get_from_peers(request, reader);
         return;
     }
+    if (request->rc == ERR_NOT_FOUND && request->may_fetch) {
+        request->rc = public_fetch(request);
+        if (request->rc == 0)
+            return;
+    }
     http_post(request->http, cold_done);
+}
+
+/* REQUEST is suspended. */
+static void submit_cold(struct public_request *request)
+{
+    struct http_request *http = request->http;
+
+    request->job.run = run_cold;
+    int rc = store_submit(request->api->store, &request->job);
+    /* After a success the request is the pool's: it may have been answered already. */
+    if (rc) {
+        request->rc = rc;
+        http_post(http, cold_done);
+    }
+}
+
+void public_get_again(struct public_request *request)
+{
+    http_suspend(request->http);
+    submit_cold(request);
 }
 
 static void get_cold(struct public_request *request)
@@ -423,14 +463,9 @@ static void get_cold(struct public_request *request)
         public_fail(http, rc, OPERATION_GET, &request->id);
         return;
     }
-    request->job.run = run_cold;
+    request->may_fetch = public_fetch_allowed(request);
     http_suspend(http);
-    rc = store_submit(request->api->store, &request->job);
-    /* After a success the request is the pool's: it may have been answered already. */
-    if (rc) {
-        request->rc = rc;
-        http_post(http, cold_done);
-    }
+    submit_cold(request);
 }
 
 void public_get(struct public_api *api, struct http_request *http, const struct id128 *id)

@@ -4,6 +4,7 @@
 
 #include "api/http/conditional.h"
 #include "api/http/range.h"
+#include "api/adoption.h"
 #include "api/multipart.h"
 #include "api/peer_body.h"
 #include "api/public.h"
@@ -71,6 +72,7 @@ struct public_request {
     struct store_put *put;
     struct store_change *change;
     struct peer_body *peer_body;
+    struct adoption *adoption;
     struct http_source *source;  /* not yet the core's */
     struct private_order *order; /* the debug door's: see private_orders.c */
     /* Set by whoever uses them: */
@@ -79,6 +81,8 @@ struct public_request {
     unsigned operation;
     bool is_head;
     bool level_sent;
+    bool may_fetch;  /* an unknown id may be looked for in the cloud */
+    bool is_fetched; /* the answer comes from there */
     enum ack ack;
     uint32_t timeout_ms;  /* what the client is ready to wait … */
     uint64_t deadline_ms; /* … after its last byte, or the cloud's last step forward */
@@ -88,7 +92,8 @@ struct public_request {
     struct store_result result;
     struct store_job job;
     struct peer_waiter waiter; /* for peer_body */
-    uint64_t source_length;    /* of the answer that source is for */
+    struct adoption_waiter adoption_waiter;
+    uint64_t source_length; /* of the answer that source is for */
     struct get_asks asks;
     struct get_plan plan;
     /* Memory that is kept from one use to the next: */
@@ -124,6 +129,14 @@ void public_get_fill(struct public_request *request, const uint8_t *body);
 /* On a pool thread: the body that request->body's row names is on other nodes. Posts the request in
  * any case; the caller touches it no more. */
 void public_get_from_peers(struct public_request *request, struct db_reader *reader);
+/* Add the line that says so to HEAD, where the answer comes from the cloud. */
+void public_get_say_fetched(const struct public_request *request, struct buf *head);
+/* Look it up once more; on the loop. */
+void public_get_again(struct public_request *request);
+/* Whether the client allows to look for an unknown id in the cloud; in on_request. */
+bool public_fetch_allowed(const struct public_request *request);
+/* Look for it there: on 0 the request is answered later, and the caller touches it no more. */
+int public_fetch(struct public_request *request) MUST_CHECK;
 void public_meta(struct public_api *api, struct http_request *http, const struct id128 *id);
 void public_meta_set(struct public_api *api, struct http_request *http, const struct id128 *id);
 void public_delete(struct public_api *api, struct http_request *http, const struct id128 *id);

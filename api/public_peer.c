@@ -21,14 +21,7 @@ static void refuse(struct public_request *request, int rc)
     static const struct refusal no_holder = {
         503, "no_holder", "no node that has the body answers now", "Retry-After: 2\r\n"};
 
-    static const struct refusal cloud_away = {
-        503, "cloud_unavailable", "the cloud, which has the body, does not answer now",
-        "Retry-After: 2\r\n"};
-
     switch (rc) {
-    case ERR_CLOUD:
-        public_refuse(request->http, &cloud_away);
-        return;
     case ERR_NOT_FOUND:
     case ERR_TIMEOUT:
     case ERR_AGAIN:
@@ -63,10 +56,12 @@ static void small_came(struct http_request *http)
     struct public_request *request = http_request_data(http);
     int rc = peer_body_settle(request->peer_body, &request->waiter, keep, request);
 
-    if (rc)
+    if (rc) {
         refuse(request, rc);
-    else
-        public_get_answer(request, peer_body_bytes(request->peer_body));
+        return;
+    }
+    request->is_fetched |= peer_body_from_cloud(request->peer_body);
+    public_get_answer(request, peer_body_bytes(request->peer_body));
 }
 
 /* Another request has brought it into the RAM tier just now. */
@@ -115,7 +110,16 @@ static int ask_small(struct public_request *request, const struct store_origin *
 static void answer_large(struct public_request *request)
 {
     bool part = request->plan.status == 206;
-    const struct buf *head = part ? &request->head : &request->base;
+    struct buf *head = part ? &request->head : &request->base;
+
+    public_get_say_fetched(request, head);
+    int rc = buf_check(head);
+    if (rc) {
+        request->source->close(request->source);
+        request->source = NULL;
+        refuse(request, rc);
+        return;
+    }
     const struct http_answer answer = {.status = request->plan.status,
                                        .head = head->data,
                                        .head_len = head->len,
@@ -136,6 +140,7 @@ static void large_comes(struct http_request *http)
         refuse(request, rc);
         return;
     }
+    request->is_fetched |= peer_source_from_cloud(request->source);
     answer_large(request);
 }
 
@@ -171,6 +176,7 @@ static void cached_comes(struct http_request *http)
     int rc = cache_source_start(request->source, http, NULL);
 
     if (rc == 0) {
+        request->is_fetched |= cache_source_from_cloud(request->source);
         answer_large(request);
         return;
     }

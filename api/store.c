@@ -8,6 +8,7 @@
  */
 #include "api/store_impl.h"
 
+#include "api/adoption.h"
 #include "api/lender.h"
 #include "api/peer_body.h"
 #include "api/peer_fill.h"
@@ -70,6 +71,8 @@ int store_create(struct store **out, const struct store_config *config)
     int rc = hot_blocks_create(&store->hot, store->env, store->ram);
     if (!rc && store->cluster)
         rc = peer_bodies_create(&store->peer_bodies, store);
+    if (!rc && store->cluster && cluster_cloud(store->cluster))
+        rc = adoptions_create(&store->adoptions, store);
     if (!rc && store->cluster && store->disk_cache)
         rc = peer_fills_create(&store->peer_fills, store);
     if (rc)
@@ -98,6 +101,7 @@ void store_destroy(struct store **store)
     store_put_drain(it);
     peer_bodies_destroy(&it->peer_bodies);
     peer_fills_destroy(&it->peer_fills);
+    adoptions_destroy(&it->adoptions);
     hot_blocks_destroy(&it->hot);
     assert(atomic_load(&it->upload_bytes) == 0);
     (void)pthread_mutex_destroy(&it->lock);
@@ -203,6 +207,11 @@ struct disk_cache *store_disk_cache(struct store *store)
     return store->disk_cache;
 }
 
+struct adoptions *store_adoptions(struct store *store)
+{
+    return store->adoptions;
+}
+
 static void run_job(struct job *job, void *context)
 {
     struct store_job *it = container_of(job, struct store_job, job);
@@ -259,7 +268,8 @@ int store_change_submit(struct store_change **out, struct store *store,
                         const struct request *request,
                         void (*done)(void *arg, const struct store_result *result), void *arg)
 {
-    assert(request->kind == CHANGE_META || request->kind == CHANGE_DELETE);
+    assert(request->kind == CHANGE_META || request->kind == CHANGE_DELETE ||
+           request->kind == CHANGE_ADOPT);
     assert(done);
     *out = NULL;
 

@@ -26,6 +26,7 @@
 struct store;
 struct peer_bodies;
 struct peer_fills;
+struct adoptions;
 
 struct store_config {
     struct journal *journal; /* lent, started */
@@ -69,6 +70,8 @@ struct peer_bodies *store_peer_bodies(struct store *store);
 /* Large ones, and where they are kept: api/peer_fill.h. NULL: they are not. */
 struct peer_fills *store_peer_fills(struct store *store);
 struct disk_cache *store_disk_cache(struct store *store);
+/* Unknown ids that are looked for in the cloud: api/adoption.h. NULL: no cloud. */
+struct adoptions *store_adoptions(struct store *store);
 
 /* Work that may wait for the disk; embedded in its owner's struct. RUN is called once on a thread
  * of the reader pool, with that thread's reader, and may free it. */
@@ -104,6 +107,9 @@ struct store_put_options {
     uint64_t length; /* of the body, UINT64_MAX where unknown */
     struct store_expect expect;
     const struct condition *condition; /* copied; NULL: none */
+    /* What is read back from the cloud: stamp, expires_ms and where it is are taken from here; its
+     * texts are lent until the put is destroyed. NULL: a client's. */
+    const struct request *from_cloud;
 };
 
 /* ERR_NO_SPACE (the reserve), ERR_TOO_BIG, ERR_FULL (too many uploads), ERR_NO_MEMORY;
@@ -142,10 +148,11 @@ void store_put_finish(struct store_put *put,
 /* Free it, whatever its state but between finish and done. What was not committed is removed. */
 void store_put_destroy(struct store_put **put);
 
-/* ---- Meta and delete ---- */
+/* ---- Meta, delete, adopt ---- */
 
 struct store_change; /* one under way; freed by store_change_destroy after DONE */
-/* REQUEST's texts and condition are copied. On an error DONE is not called and *OUT is NULL. */
+/* META, DELETE, ADOPT. REQUEST's texts and condition are copied, but for those that say where the
+ * cloud has it: they are lent until DONE. On an error DONE is not called and *OUT is NULL. */
 int store_change_submit(struct store_change **out, struct store *store,
                         const struct request *request,
                         void (*done)(void *arg, const struct store_result *result),

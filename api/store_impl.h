@@ -18,6 +18,7 @@ struct store {
     struct peer_bodies *peer_bodies;
     struct peer_fills *peer_fills; /* NULL: no cluster, or no … */
     struct disk_cache *disk_cache;
+    struct adoptions *adoptions; /* NULL: no cloud */
     struct ram *ram;
     struct hot_blocks *hot;
     struct env *env;

@@ -185,6 +185,17 @@ static int copy_condition(struct store_put *put, const struct condition *conditi
     return 0;
 }
 
+static void take_origin(struct request *request, const struct request *from)
+{
+    request->from_cloud = true;
+    request->stamp = from->stamp;
+    request->expires_ms = from->expires_ms;
+    request->backend = from->backend;
+    request->bucket = from->bucket;
+    request->key = from->key;
+    request->etag = from->etag;
+}
+
 int store_put_begin(struct store_put **out, struct store *store,
                     const struct store_put_options *options)
 {
@@ -214,6 +225,8 @@ int store_put_begin(struct store_put **out, struct store *store,
     request->level = options->level;
     put->change.fresh = !options->has_id;
     request->id = options->has_id ? options->id : ulid_make(store->env, env_wall_ms(store->env));
+    if (options->from_cloud)
+        take_origin(request, options->from_cloud);
     rc = copy_texts(put, options);
     if (rc == 0)
         rc = copy_condition(put, options->condition);

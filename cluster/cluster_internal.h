@@ -5,6 +5,7 @@
 
 #include "base/container.h"
 #include "base/pool.h"
+#include "cluster/cloud_guard.h"
 #include "cluster/cluster.h"
 #include "cluster/cut.h"
 #include "cluster/drainer.h"

@@ -441,6 +441,7 @@ void pull_data(void *arg, uint64_t number, uint64_t offset, const void *bytes, s
 
     (void)from;
     assert(reader && offset == reader->ask->at);
+    reader->from_cloud |= reader->ask->source == PULL_DELEGATE; /* which has it from there */
     reader->ask->at += len;
     reader->data(reader, offset, bytes, len);
 }

@@ -211,15 +211,17 @@ static void note_also_put(struct entry *entry, const struct object *before,
     entry->also_put_at = order > 0 ? before->put_at : at;
 }
 
-/* Two uploads of different bytes: each may have come last to the cloud, whichever was journaled
- * later. */
-static bool clashes(const struct object *object, const uint8_t *uploaded)
+static bool same_upload(const struct object *object, const uint8_t sha256[SHA256_BYTES])
 {
-    static const uint8_t none[SHA256_BYTES];
+    return memcmp(object->uploaded_sha256, sha256, SHA256_BYTES) == 0;
+}
 
-    return object && memcmp(object->uploaded_sha256, none, SHA256_BYTES) != 0 &&
-           memcmp(uploaded, none, SHA256_BYTES) != 0 &&
-           memcmp(object->uploaded_sha256, uploaded, SHA256_BYTES) != 0;
+/* An upload of other bytes that is known already is the later one by its stamp. */
+static void note_doubt(struct entry *entry, const struct event *event)
+{
+    if (event->kind == EVENT_CLOUD && event->cloud_state == CLOUD_UPLOADED &&
+        !same_upload(entry->object, event->sha256) && !(entry->object->flags & OBJECT_PURGED))
+        entry->doubt = entry->object->uploaded_at;
 }
 
 static int fold_row(struct entry *entry, const struct object *before, const struct event *event,
@@ -231,10 +233,9 @@ static int fold_row(struct entry *entry, const struct object *before, const stru
     if (rc)
         return rc;
     note_also_put(entry, before, event);
+    note_doubt(entry, event);
     drop_body(entry->object, event, raw, raw_bytes, header, place, self);
     take_body(entry->object, before, event, raw, raw_bytes, header, place);
-    if (event->kind == EVENT_CLOUD && event->cloud_state == CLOUD_UPLOADED)
-        entry->cloud_clash = clashes(before, event->sha256);
     rc = fold_loser(entry, before, event, header, place);
     return rc ? rc : fold_changes(entry, before);
 }
@@ -256,7 +257,6 @@ int fold_changes(struct entry *entry, const struct object *before)
     entry->place_taken = !place_is_none(&entry->object->place) &&
                          !(before && place_equal(&before->place, &entry->object->place));
     bool owed = before && object_owed_here(before);
-    entry->cloud_clash |= clashes(before, entry->object->uploaded_sha256);
     entry->owed_after = object_owed_here(entry->object);
     entry->owed_changed =
         owed != entry->owed_after || (owed && before->size != entry->object->size);
@@ -264,6 +264,9 @@ int fold_changes(struct entry *entry, const struct object *before)
     entry->mark_changed = (before && object_owes_mark(before)) != entry->mark_after;
     entry->purge_after = object_owes_purge(entry->object);
     entry->purge_changed = (before && object_owes_purge(before)) != entry->purge_after;
+    if (before && before->uploaded_at.stamp && !(before->flags & OBJECT_PURGED) &&
+        !same_upload(before, entry->object->uploaded_sha256))
+        entry->doubt = before->uploaded_at;
     bool wanted = before && object_wanted_here(before);
     entry->wanted_after = object_wanted_here(entry->object);
     entry->wanted_changed =

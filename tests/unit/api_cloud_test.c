@@ -1,6 +1,6 @@
 /* Goal: what no node has is read from the cloud: once for all who ask at the same time, on however
- * many nodes; what comes is verified before its end is sent; who goes away disturbs nobody, and what
- * is wrong or away is said. */
+ * many nodes; what comes is verified before its end is sent; who goes away disturbs nobody, and
+ * what is wrong or away is said. */
 #include "api_fixture.h"
 #include "cloud_memory.h"
 #include "journal/ulid.h"
@@ -19,6 +19,29 @@
 static struct node *nodes[NODES];
 static struct cloud *cloud;
 
+static unsigned alive(const struct node *node)
+{
+    struct cluster_member members[16];
+    size_t count = cluster_members(node->cluster, members, 16);
+    unsigned found = 0;
+
+    for (size_t k = 0; k < count; k++)
+        found += members[k].joined == MEMBER_JOINED && members[k].state == PROBE_ALIVE;
+    return found;
+}
+
+/* Until all agree who is there: only then do they agree who fetches what. */
+static void await_views(void)
+{
+    time_t until = time(NULL) + WAIT_S;
+
+    for (int i = 0; i < NODES;) {
+        i += alive(nodes[i]) == NODES;
+        assert_true(time(NULL) <= until);
+        (void)poll(NULL, 0, 2);
+    }
+}
+
 static int setup(void **state)
 {
     (void)state;
@@ -34,6 +57,7 @@ static int setup(void **state)
             (void)snprintf(nodes[i]->seed, sizeof nodes[i]->seed, "%s", nodes[0]->address);
         node_start(nodes[i]);
     }
+    await_views();
     return 0;
 }
 
@@ -342,6 +366,196 @@ static void who_leaves_neither_wastes_nor_poisons_it(void **state)
     free(body);
 }
 
+/* ---- Unknown ids ---- */
+
+#define FETCH "X-Meta-Fetch: true\r\n"
+
+static struct cloud_pair pair(const char *name, const char *value)
+{
+    return (struct cloud_pair){{name, (uint32_t)strlen(name)}, {value, (uint32_t)strlen(value)}};
+}
+
+/* BODY under a fresh id in the cloud, of which nobody here knows; what it says of itself: NAMES and
+ * LEVEL, and HASHED: its SHA-256. */
+static void put_there(const uint8_t *body, size_t len, bool hashed, char path[64])
+{
+    struct id128 id = ulid_make(env_system(), env_wall_ms(env_system()));
+    uint8_t digest[SHA256_BYTES];
+    char text[ULID_TEXT_BYTES + 1], hex[2 * SHA256_BYTES + 1];
+
+    sha256(body, len, digest);
+    for (size_t i = 0; i < SHA256_BYTES; i++)
+        (void)snprintf(hex + 2 * i, 3, "%02x", digest[i]);
+    ulid_format(text, &id);
+    (void)snprintf(path, 64, "/api/v1/get/%s", text);
+    const struct cloud_pair pairs[] = {pair("id", text),
+                                       pair("name", "there.txt"),
+                                       pair("consistency", "0"),
+                                       pair("timestamp", "1700000000000000000"),
+                                       pair("usermeta-colour", "blue"),
+                                       pair("sha256", hex)};
+    cloud_memory_set(cloud, text, body, len, "text/plain", pairs, hashed ? 6 : 5, NULL, 0);
+}
+
+static void expect_fetched(int node, const char *path, const char *method, const uint8_t *body,
+                           size_t len)
+{
+    struct reply reply;
+
+    request(nodes[node], &reply, method, path, FETCH, NULL, 0);
+    if (reply.status != 200)
+        fail_msg("%u %s", reply.status, reply.body);
+    assert_string_equal(value_of(&reply, "X-Meta-Fetched"), "true");
+    assert_string_equal(value_of(&reply, "X-Meta-Name"), "there.txt");
+    assert_string_equal(value_of(&reply, "X-Meta-ConsistencyLevel"), "1");
+    assert_string_equal(value_of(&reply, "X-Meta-UserMeta"), "{\"colour\":\"blue\"}");
+    if (strcmp(method, "GET") == 0) {
+        assert_int_equal(reply.len, len);
+        assert_memory_equal(reply.body, body, len);
+    }
+    reply_free(&reply);
+}
+
+static void expect_status(int node, const char *path, const char *head, unsigned status,
+                          const char *code)
+{
+    struct reply reply;
+
+    request(nodes[node], &reply, "GET", path, head, NULL, 0);
+    if (reply.status != status || (code && !strstr(reply.body, code)))
+        fail_msg("%u %s, not %u %s", reply.status, reply.body, status, code);
+    assert_int_equal(value_of(&reply, "X-Meta-Deleted") != NULL, code && !strcmp(code, "deleted"));
+    assert_int_equal(value_of(&reply, "Retry-After") != NULL, status == 503);
+    reply_free(&reply);
+}
+
+static unsigned heads(void)
+{
+    return cloud_memory_asked(cloud, CLOUD_HEAD);
+}
+
+static void an_unknown_id_is_looked_for_where_the_client_says_so(void **state)
+{
+    static const size_t sizes[] = {LARGE, SMALL, 0};
+
+    (void)state;
+    for (unsigned k = 0; k < 6; k++) {
+        size_t len = sizes[k % 3];
+        uint8_t *body = make_body(len, k);
+        char path[64];
+
+        put_there(body, len, k < 3, path);
+        expect_status(0, path, NULL, 404, "not_found");
+        expect_status(0, path, "X-Meta-Fetch: 0\r\n", 404, "not_found");
+        assert_int_equal(heads(), 2 * k);
+        expect_fetched(0, path, k % 2 ? "HEAD" : "GET", body, len);
+        assert_int_equal(heads(), 2 * (k + 1));
+        /* From now on it is known here and everywhere. */
+        await(path);
+        for (int i = 0; i < NODES; i++) {
+            struct client client;
+
+            start(&client, i, path, NULL);
+            expect(&client, 200, body, len);
+        }
+        assert_int_equal(heads(), 2 * (k + 1));
+        free(body);
+    }
+}
+
+static void many_who_look_for_one_id_ask_once(void **state)
+{
+    static struct client clients[CLIENTS];
+    uint8_t *body = make_body(LARGE, 1);
+    char path[64];
+
+    (void)state;
+    for (unsigned k = 0; k < 2; k++) {
+        put_there(body, LARGE, k == 0, path);
+        cloud_memory_hold(cloud, true);
+        for (int i = 0; i < CLIENTS; i++)
+            start(&clients[i], 0, path, FETCH);
+        await_in_flight(CLIENTS);
+        cloud_memory_wait(cloud, CLOUD_HEAD, 2 * (k + 1));
+        cloud_memory_hold(cloud, false);
+        for (int i = 0; i < CLIENTS; i++)
+            expect(&clients[i], 200, body, LARGE);
+        assert_int_equal(heads(), 2 * (k + 1));
+        assert_int_equal(gets(), k + 1);
+    }
+    free(body);
+}
+
+static void what_was_deleted_stays_deleted(void **state)
+{
+    uint8_t *body = make_body(SMALL, 1);
+    char path[64], mark[96];
+    struct reply reply;
+
+    (void)state;
+    put_there(body, SMALL, true, path);
+    (void)snprintf(mark, sizeof mark, ".deleted/%s", path + strlen("/api/v1/get/"));
+    cloud_memory_set(cloud, mark, "", 0, NULL, NULL, 0, NULL, 0);
+    expect_status(0, path, FETCH, 404, "deleted");
+    expect_status(0, path, NULL, 404, "not_found");
+    /* A tombstone here needs no cloud to say so. */
+    put_there(body, SMALL, true, path);
+    (void)snprintf(mark, sizeof mark, "/api/v1/delete/%s", path + strlen("/api/v1/get/"));
+    request(nodes[0], &reply, "DELETE", mark, NULL, NULL, 0);
+    assert_int_equal(reply.status, 200);
+    reply_free(&reply);
+    unsigned before = heads();
+    expect_status(0, path, FETCH, 404, "deleted");
+    assert_int_equal(heads(), before);
+    free(body);
+}
+
+static void what_cannot_be_had_of_an_unknown_id_is_said(void **state)
+{
+    uint8_t *body = make_body(SMALL, 1);
+    char path[64];
+
+    (void)state;
+    expect_status(0, "/api/v1/get/01BRNMMS1DK3CBD4ZZM2TQ8C5B", FETCH, 404, "not_found");
+    put_there(body, SMALL, false, path);
+    cloud_memory_fail(cloud, CLOUD_HEAD, ERR_TIMEOUT, 1, false);
+    expect_status(0, path, FETCH, 503, "cloud_unavailable");
+    cloud_memory_fail(cloud, CLOUD_GET, ERR_TIMEOUT, 1, false);
+    expect_status(0, path, FETCH, 503, "cloud_unavailable");
+    cloud_memory_cut(cloud, SMALL / 2, ERR_CLOSED);
+    expect_status(0, path, FETCH, 503, "cloud_unavailable");
+    expect_status(0, path, NULL, 404, "not_found"); /* none of these was journaled */
+    expect_fetched(0, path, "GET", body, SMALL);
+    free(body);
+}
+
+static void a_cloud_that_stays_away_is_not_asked_for_each(void **state)
+{
+    uint8_t *body = make_body(SMALL, 1);
+    char path[64];
+
+    (void)state;
+    put_there(body, SMALL, true, path);
+    cloud_memory_fail(cloud, 0, ERR_TIMEOUT, 1000, false);
+    for (int i = 0; i < 50; i++)
+        expect_status(0, path, FETCH, 503, "cloud_unavailable");
+    assert_true(heads() < 40);
+    assert_true(stats_of(0).guard.opened > 0);
+    assert_true(stats_of(0).guard.refused > 0);
+    cloud_memory_fail(cloud, 0, ERR_TIMEOUT, 0, false);
+    time_t until = time(NULL) + WAIT_S;
+    for (unsigned status = 0; status != 200;) {
+        struct reply reply;
+
+        request(nodes[0], &reply, "GET", path, FETCH, NULL, 0);
+        status = reply.status;
+        reply_free(&reply);
+        assert_true(time(NULL) <= until);
+        (void)poll(NULL, 0, 5);
+    }
+    free(body);
+}
+
 #define CLOUD_TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -352,6 +566,11 @@ int main(void)
         CLOUD_TEST(wrong_bytes_are_whole_for_nobody),
         CLOUD_TEST(a_cloud_that_is_away_is_said_to_be),
         CLOUD_TEST(who_leaves_neither_wastes_nor_poisons_it),
+        CLOUD_TEST(an_unknown_id_is_looked_for_where_the_client_says_so),
+        CLOUD_TEST(many_who_look_for_one_id_ask_once),
+        CLOUD_TEST(what_was_deleted_stays_deleted),
+        CLOUD_TEST(what_cannot_be_had_of_an_unknown_id_is_said),
+        CLOUD_TEST(a_cloud_that_stays_away_is_not_asked_for_each),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

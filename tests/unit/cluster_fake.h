@@ -146,6 +146,18 @@ void cluster_stop(struct cluster *cluster)
             fake_end(&cluster->fetches[i], ERR_CLOSED);
 }
 
+struct cloud *cluster_cloud(const struct cluster *cluster)
+{
+    (void)cluster;
+    return NULL;
+}
+
+const char *cluster_cloud_prefix(const struct cluster *cluster)
+{
+    (void)cluster;
+    return NULL;
+}
+
 void cluster_lend(struct cluster *cluster, const struct cluster_lender *lender)
 {
     cluster->lender = *lender;

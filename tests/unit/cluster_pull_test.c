@@ -1,6 +1,6 @@
 /* Goal: a body that no member gives comes from the cloud, once, in order and within the reader's
- * window, from the byte that others have reached; whatever the cloud or a member does meanwhile, the
- * reader gets each byte once or is told why not, and no request outlives its owner. */
+ * window, from the byte that others have reached; whatever the cloud or a member does meanwhile,
+ * the reader gets each byte once or is told why not, and no request outlives its owner. */
 #include "tests/unit/journal_fixture.h"
 
 #include "cluster/cluster.h"
