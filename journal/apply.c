@@ -699,12 +699,23 @@ void applier_tell(struct journal *journal)
     journal->listener(journal->listener_arg, &news);
 }
 
+void applier_count_frozen(struct journal *journal)
+{
+    const struct applier *a = &journal->applier;
+    uint64_t frozen = 0;
+
+    for (size_t i = 0; i < a->origin_count; i++)
+        frozen += a->origins[i].frozen;
+    atomic_store(&journal->frozen_runs, frozen);
+}
+
 /* There is something for the janitor to journal again. */
 static void tell_janitor(struct journal *journal)
 {
     if (!journal->applier.restate_changed)
         return;
     journal->applier.restate_changed = false;
+    applier_count_frozen(journal);
     atomic_store(&journal->restate.due, true);
     pthread_mutex_lock(&journal->lock);
     pthread_cond_broadcast(&journal->upkeep);
