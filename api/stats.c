@@ -117,6 +117,7 @@ static void add_journal(struct buf *out, const struct snapshot *s)
     figures_number(out, "events", j->events);
     figures_number(out, "event_bytes", j->event_bytes);
     figures_number(out, "compacted_events", j->compacted_events);
+    figures_number(out, "frozen_runs", j->frozen_runs);
     figures_begin(out, "vector");
     if (s->origin[0])
         figures_number(out, s->origin, j->seq);
@@ -287,6 +288,8 @@ static void metrics_journal(struct buf *out, const struct snapshot *s)
         {"objstore_objects_bytes", "Bytes of live objects' bodies", FIGURE_GAUGE, j->bytes},
         {"objstore_journal_events", "Events in the journal", FIGURE_GAUGE, j->events},
         {"objstore_journal_event_bytes", "Their bytes", FIGURE_GAUGE, j->event_bytes},
+        {"objstore_journal_frozen_runs", "Runs that two processes wrote under", FIGURE_GAUGE,
+         j->frozen_runs},
         {"objstore_journal_compacted_events_total", "Events that snapshots replaced",
          FIGURE_COUNTER, j->compacted_events},
         {"objstore_journal_snapshots_total", "Snapshots written", FIGURE_COUNTER, j->snapshots},

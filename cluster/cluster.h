@@ -14,13 +14,13 @@
 #ifndef CLUSTER_CLUSTER_H
 #define CLUSTER_CLUSTER_H
 
+#include "cluster/cloud_guard.h"
 #include "cluster/copies.h"
 #include "cluster/probe.h"
 #include "cluster/members.h"
 #include "journal/journal.h"
 #include "storage/cloud.h"
 
-struct cloud_gate;
 struct cluster;
 struct cluster_member;
 struct uploader;
@@ -266,6 +266,7 @@ struct cluster_cloud_stats {
     uint64_t failures;  /* not reached, or cut off */
     uint64_t misses;    /* the cloud has something else there than the row says, or nothing */
     uint64_t wrong;     /* whole bodies whose SHA-256 was wrong */
+    struct cloud_guard_stats guard;
 };
 
 struct cluster_stats {
@@ -296,8 +297,7 @@ bool cluster_is_alone(struct cluster *cluster);
 
 /* Who waits for copies of a body; NULL where nobody can. */
 struct copies *cluster_copies(struct cluster *cluster);
-/* The breaker before the cloud, and who uploads to it; NULL: there is none. */
-struct cloud_gate *cluster_cloud_gate(struct cluster *cluster);
+/* Who uploads to the cloud; NULL: there is none. */
 struct uploader *cluster_uploader(struct cluster *cluster);
 
 /* How this node stands, as of some tens of milliseconds ago. Any thread; they take no lock. */

@@ -89,8 +89,10 @@ static void tell_uploader(struct cluster *cluster, const struct journal_copy_new
 
     if (news->kind == EVENT_CLOUD && !own)
         uploader_moved(cluster->uploader, news->node);
-    if (own && news->owed && object_owed_here(news->row))
-        uploader_new(cluster->uploader, news->row);
+    /* Of copies that this node makes of others' puts the author is first; a sweep finds them. */
+    bool raised = news->kind == EVENT_META, put = news->kind == EVENT_PUT && own;
+    if (news->owed && (raised || put) && object_owed_here(news->row))
+        uploader_new(cluster->uploader, news->row, put);
 }
 
 void cluster_listen_copies(void *arg, const struct journal_copy_news *news)

@@ -546,4 +546,6 @@ void pull_stats(struct cluster *cluster, struct cluster_cloud_stats *out)
         .misses = atomic_load_explicit(&cluster->cloud_counts.misses, memory_order_relaxed),
         .wrong = atomic_load_explicit(&cluster->cloud_counts.wrong, memory_order_relaxed),
     };
+    if (cluster->cloud)
+        cloud_guard_stats(cluster->cloud, &out->guard);
 }

@@ -405,6 +405,7 @@ static int move_all(struct drainer *d)
         rc = move(d, &clean);
         if (rc == 0)
             rc = db_reader_owed_others(d->reader, &owed);
+        owed += journal_restates(d->journal);
         pthread_mutex_lock(&d->lock);
         d->status.owed = owed;
         pthread_mutex_unlock(&d->lock);
@@ -433,6 +434,7 @@ static int leave(struct drainer *d)
                 return rc;
         }
     rc = ERR_AGAIN;
+    wait_quiet(d); /* what is asked about is what is in the database */
     look_around(d);
     for (size_t i = 0; rc && rc != ERR_CLOSED && i < d->trusted.count && !ends(d); i++)
         rc = cluster_is_known_to(d->cluster, &d->trusted.nodes[i]);

@@ -191,7 +191,8 @@ void merge_give_read_done(struct merge *core, const struct merge_read_done *done
 {
     struct given *g = find_given(core, &done->read.peer, done->read.session);
 
-    if (!g || !g->reading || part_of(g) != done->read.part ||
+    /* A peer may give another question the number of the one that this was read for. */
+    if (!g || !g->reading || g->state == GIVE_SUMS || part_of(g) != done->read.part ||
         !id_equal(&g->after, &done->read.after))
         return;
     g->reading = false;

@@ -1,5 +1,5 @@
 /*
- * What this node itself brings about is told, and waits in a bounded ring. Besides, a sweep goes
+ * What has just become owed is told, and waits in a bounded ring. Besides, a sweep goes
  * through the outbox, kind by kind, in pages: what another node was to do and does not, what a
  * crash or a long outage left, what was forgotten here after a failure. Retries that are due go
  * first, then the ring, the sweep.
@@ -34,6 +34,7 @@ struct item {
     struct id128 id;
     uint64_t size;
     enum outbox_kind kind;
+    bool own;
 };
 
 struct rest {
@@ -133,11 +134,12 @@ static bool same(const struct item *a, enum outbox_kind kind, const struct id128
     return a->kind == kind && id_equal(&a->id, id);
 }
 
-void owed_new(struct owed *o, enum outbox_kind kind, const struct id128 *id, uint64_t size)
+void owed_new(struct owed *o, enum outbox_kind kind, const struct id128 *id, uint64_t size,
+              bool own)
 {
     if (o->news.count < LIMIT_OWED_NEW)
         o->new[(o->news.first + o->news.count++) % LIMIT_OWED_NEW] =
-            (struct item){.kind = kind, .id = *id, .size = size};
+            (struct item){.kind = kind, .id = *id, .size = size, .own = own};
     o->again = true;
 }
 
@@ -413,7 +415,7 @@ static bool start_new(struct owed *o, struct owed_step *out)
                 return false;
             drop(&o->news, LIMIT_OWED_NEW);
             if (has_room(o, is_large(&item))) {
-                start(o, &item, true, out);
+                start(o, &item, item.own, out);
                 return true;
             }
             put_off(o, &item);

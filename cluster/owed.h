@@ -23,9 +23,10 @@ void owed_destroy(struct owed **owed);
 /* The journal has news: something may have become owed. */
 void owed_news(struct owed *owed);
 
-/* ID has become owed by this node just now, by a change of its own: it goes before all others, as
- * somebody may wait for it. Where too many have, the sweep finds it. */
-void owed_new(struct owed *owed, enum outbox_kind kind, const struct id128 *id, uint64_t size);
+/* ID has become owed just now: it goes before all others, as somebody may wait for it. OWN: by a
+ * put of this node's, so that nobody comes before it. Where too many have, the sweep finds it. */
+void owed_new(struct owed *owed, enum outbox_kind kind, const struct id128 *id, uint64_t size,
+              bool own);
 
 /* ---- Other nodes ---- */
 
@@ -59,7 +60,7 @@ struct owed_step {
     enum owed_act act;
     enum outbox_kind kind;
     struct id128 id;
-    bool own;     /* this node has just brought it about itself: nobody comes before it */
+    bool own;     /* nobody comes before this node */
     bool started; /* this run has journaled that it started */
     uint64_t until_ms;
 };

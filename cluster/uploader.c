@@ -17,6 +17,7 @@
 
 #include "base/log.h"
 #include "base/queue.h"
+#include "cluster/cloud_guard.h"
 #include "cluster/rendezvous.h"
 #include "cluster/seconds.h"
 #include "cluster/upload.h"
@@ -38,8 +39,7 @@
 struct flight {
     struct upload *upload;
     uint64_t began_ms;
-    bool asks;       /* the cloud: it has one of the places … */
-    uint32_t ticket; /* … and this of the gate */
+    bool asks; /* the cloud: it has one of the places */
 };
 
 /* Those that wait for a place; a ring. */
@@ -52,13 +52,13 @@ struct line {
 struct new_item {
     struct id128 id;
     uint64_t size;
+    bool own;
 };
 
 struct uploader {
     struct upload_host host;
     struct cluster *cluster;
     struct copies *copies;
-    struct cloud_gate *gate;
     struct env *env;
     struct id128 self;
     struct queue *woken; /* struct upload *; a place for each */
@@ -116,11 +116,11 @@ void uploader_poke(struct uploader *uploader)
         queue_wake(uploader->woken);
 }
 
-void uploader_new(struct uploader *u, const struct object *object)
+void uploader_new(struct uploader *u, const struct object *object, bool own)
 {
     (void)pthread_mutex_lock(&u->lock);
     if (u->new_count < LIMIT_NEWS) /* else the sweep finds it */
-        u->new[u->new_count++] = (struct new_item){object->id, object->size};
+        u->new[u->new_count++] = (struct new_item){object->id, object->size, own};
     (void)pthread_mutex_unlock(&u->lock);
 }
 
@@ -159,7 +159,7 @@ static void take_news(struct uploader *u)
     for (size_t i = 0; i < count; i++) {
         int rc = 0;
 
-        owed_new(u->owed, OUTBOX_UPLOAD, &new[i].id, new[i].size);
+        owed_new(u->owed, OUTBOX_UPLOAD, &new[i].id, new[i].size, new[i].own);
         /* It is not even begun soon. What cannot be read, a walk finds. */
         if (is_slow(u))
             rc = seconds_look(u->seconds, u->host.reader, &new[i].id);
@@ -263,27 +263,11 @@ static struct line *line_of(struct uploader *u, const struct upload *upload)
     return upload_is_large(upload) ? &u->large : &u->small;
 }
 
-/* What the cloud said, or did not, is the breaker's business, too. */
-static void tell_gate(struct uploader *u, struct upload *upload, uint32_t ticket)
-{
-    enum breaker_outcome outcome = BREAKER_UNKNOWN;
-    uint32_t retry_after_ms = 0;
-    int rc;
-
-    if (upload_heard(upload, &rc, &retry_after_ms))
-        outcome = breaker_outcome(rc);
-    cloud_gate_step(u->gate, ticket, outcome, retry_after_ms);
-}
-
-/* TICKET: of the request that has ended just now; 0: there was none. */
-static void advance(struct uploader *u, struct upload *upload, uint32_t ticket)
+static void advance(struct uploader *u, struct upload *upload)
 {
     struct line *line = line_of(u, upload);
-    enum upload_need need = upload_step(upload);
 
-    if (ticket)
-        tell_gate(u, upload, ticket);
-    switch (need) {
+    switch (upload_step(upload)) {
     case UPLOAD_WAITS:
         return;
     case UPLOAD_ASKS:
@@ -314,15 +298,20 @@ static void take_woken(struct uploader *u)
         struct flight *flight = flight_of(u, upload);
 
         assert(flight);
-        bool asked = flight->asks;
-        uint32_t ticket = flight->ticket;
-
-        if (asked) {
+        if (flight->asks) {
             flight->asks = false;
             line_of(u, upload)->taken--;
         }
-        advance(u, upload, asked ? ticket : 0);
+        advance(u, upload);
     }
+}
+
+static struct cloud_guard_stats guard_of(struct uploader *u)
+{
+    struct cloud_guard_stats stats;
+
+    cloud_guard_stats(u->host.cloud, &stats);
+    return stats;
 }
 
 /* Give free places to those that wait for one. */
@@ -330,23 +319,24 @@ static void serve_line(struct uploader *u, struct line *line)
 {
     while (line->taken < line->places && line->count > 0) {
         struct upload *upload = line->waiting[line->first];
-        uint32_t ticket = u->cancelled ? 0 : cloud_gate_ask(u->gate);
+        enum upload_asked asked = UPLOAD_FAILED;
 
-        if (!ticket && !u->cancelled)
+        if (!u->cancelled && guard_of(u).wait_ms > 0)
             return;
+        if (u->cancelled)
+            upload_cancel(upload);
+        else if ((asked = upload_ask(upload)) == UPLOAD_REFUSED)
+            return; /* it stays the first in line */
 
         line->first = (line->first + 1) % FLIGHTS;
         line->count--;
         struct flight *flight = flight_of(u, upload);
         assert(flight && !flight->asks);
-        if (!u->cancelled && upload_ask(upload)) {
+        if (asked == UPLOAD_ASKED) {
             flight->asks = true;
-            flight->ticket = ticket;
             line->taken++;
         } else {
-            if (u->cancelled)
-                upload_cancel(upload);
-            advance(u, upload, ticket);
+            advance(u, upload);
         }
     }
 }
@@ -442,7 +432,7 @@ static int begin(struct uploader *u, const struct owed_step *step, const struct 
     u->flights[u->flight_count++] = (struct flight){.upload = upload, .began_ms = now_ms(u)};
     if (step->kind == OUTBOX_UPLOAD && is_slow(u))
         seconds_add(u->seconds, object);
-    advance(u, upload, 0);
+    advance(u, upload);
     return 0;
 }
 
@@ -468,9 +458,9 @@ static void start(struct uploader *u, const struct owed_step *step)
 }
 
 /* Whether the cloud can be reached, for whoever waits for it or for another node. */
-static void look_at_gate(struct uploader *u)
+static void look_at_guard(struct uploader *u)
 {
-    bool closed = cloud_gate_state(u->gate).state == BREAKER_CLOSED;
+    bool closed = guard_of(u).state == BREAKER_CLOSED;
 
     if (closed && !u->closed)
         owed_reached(u->owed, now_ms(u));
@@ -487,7 +477,7 @@ static uint64_t earliest(struct uploader *u, uint64_t until_ms)
         until_ms = look_ms;
     if ((u->small.count && u->small.taken < u->small.places) ||
         (u->large.count && u->large.taken < u->large.places)) {
-        uint64_t gate_ms = now_ms(u) + cloud_gate_wait_ms(u->gate);
+        uint64_t gate_ms = now_ms(u) + guard_of(u).wait_ms;
 
         if (gate_ms < until_ms)
             until_ms = gate_ms;
@@ -501,7 +491,7 @@ uint64_t uploader_step(struct uploader *u)
 
     take_woken(u);
     look_around(u);
-    look_at_gate(u);
+    look_at_guard(u);
     take_news(u);
     serve_line(u, &u->small);
     serve_line(u, &u->large);
@@ -595,7 +585,6 @@ int uploader_create(struct uploader **out, const struct uploader_config *config)
                                    .arg = u};
     u->cluster = config->cluster;
     u->copies = config->copies;
-    u->gate = config->gate;
     u->env = config->env;
     u->self = journal_node(config->journal);
     u->closed = true;

@@ -8,7 +8,6 @@
 #ifndef CLUSTER_UPLOADER_H
 #define CLUSTER_UPLOADER_H
 
-#include "cluster/cloud_gate.h"
 #include "cluster/cluster.h"
 
 struct uploader;
@@ -29,8 +28,7 @@ struct uploader_config {
     struct cluster *cluster;
     struct copies *copies; /* is told what the cloud does */
     struct env *env;
-    struct cloud *cloud;
-    struct cloud_gate *gate;
+    struct cloud *cloud;    /* a guard: cluster/cloud_guard.h */
     const char *prefix;     /* NULL: none */
     unsigned outbox_copies; /* of a body while it is owed: 1 or 2 */
     bool writeback;         /* nobody waits for the cloud: second copies are made at once */
@@ -62,9 +60,9 @@ void uploader_destroy(struct uploader **uploader);
 
 /* The journal has news: something may be owed. */
 void uploader_poke(struct uploader *uploader);
-/* OBJECT's body has become owed by a change of this node's, and somebody may wait for it. As poke,
- * which has to follow. */
-void uploader_new(struct uploader *uploader, const struct object *object);
+/* OBJECT's body, which is here, has become owed, and somebody may wait for it; OWN: by a put of
+ * this node's. As poke, which has to follow. */
+void uploader_new(struct uploader *uploader, const struct object *object, bool own);
 /* NODE has journaled something about the cloud. As poke. */
 void uploader_moved(struct uploader *uploader, const struct id128 *node);
 

@@ -343,7 +343,6 @@ static int check_origins(struct conn *conn, struct report *report)
         if (seq < o->anchor_seq) /* one of a kind that is never compacted */
             seq = o->anchor_seq;
         sqlite3_reset(last);
-        rc = ERR_NONE;
         snprintf(what, sizeof what, "last event of origin %lld", (long long)o->no);
         compare(report, what, o->seq, seq);
         if ((rc = check_above(conn, o, report)) != 0)
@@ -357,39 +356,56 @@ static int check_origins(struct conn *conn, struct report *report)
 #define COUNT_OF_OUTBOX "SELECT count(*) FROM outbox WHERE kind = "
 #define SUM_OF_OUTBOX   "SELECT coalesce(sum(size), 0) FROM outbox WHERE kind = "
 
-/* Of what was begun, and of rows of kinds that there are none of. */
-static int check_begun(struct conn *conn, struct report *report)
+/* Whether ROW (NULL: unknown) says what the outbox says by a row of KIND. */
+static bool is_owed(int64_t kind, const struct object *row)
 {
-    int64_t strangers;
-    sqlite3_stmt *select;
-    int rc = conn_number(conn, "SELECT count(*) FROM outbox WHERE kind NOT IN (1, 2, 10, 11, 12)",
-                         &strangers);
+    if (!row)
+        return false;
+    switch (kind) {
+    case OUTBOX_UPLOAD:
+        return object_owed_here(row);
+    case OUTBOX_REPLICA:
+        return object_wanted_here(row);
+    case OUTBOX_MARK:
+        return object_owes_mark(row);
+    case OUTBOX_PURGE:
+        return object_owes_purge(row);
+    case OUTBOX_BEGUN: /* what became of it is not in the row */
+        return row->flags & OBJECT_CLOUD;
+    default:
+        return false;
+    }
+}
 
-    if (rc == 0)
-        rc = conn_statement(conn, STATEMENT_OUTBOX, &select);
-    if (rc)
-        return rc;
-    compare(report, "rows of the outbox of no kind", 0, (uint64_t)strangers);
-    int code = sqlite3_bind_blob(select, 1, "", 0, SQLITE_STATIC);
-    code |= sqlite3_bind_int64(select, 2, -1); /* all of them */
-    code |= sqlite3_bind_int64(select, 3, OUTBOX_BEGUN);
+/* Nothing is listed that is not owed; that all that is owed is listed, the counts say. */
+static int check_outbox(struct conn *conn, struct report *report)
+{
+    sqlite3_stmt *select;
+    int rc;
+    int code = sqlite3_prepare_v2(conn->sql, "SELECT kind, id FROM outbox", -1, &select, NULL);
+
     if (code != SQLITE_OK)
-        return ERR_NO_MEMORY;
+        return conn_error(conn, code);
     while ((rc = conn_step(conn, select)) == 1) {
+        int64_t kind = sqlite3_column_int64(select, 0);
+        const void *bytes = sqlite3_column_blob(select, 1);
         struct object *row = NULL;
         struct id128 id = {{0}};
-        const void *bytes = sqlite3_column_blob(select, 0);
 
-        if (bytes && sqlite3_column_bytes(select, 0) == (int)sizeof id.bytes)
+        if (bytes && sqlite3_column_bytes(select, 1) == (int)sizeof id.bytes)
             memcpy(id.bytes, bytes, sizeof id.bytes);
-        rc = find_object(conn, &id, &row);
-        if (rc == ERR_NOT_FOUND || (rc == 0 && !(row->flags & OBJECT_CLOUD)))
-            finding(report, "an upload that was begun of an object that knows of none\n");
-        object_destroy(&row);
-        if (rc && rc != ERR_NOT_FOUND)
+        int found = find_object(conn, &id, &row);
+
+        if (found && found != ERR_NOT_FOUND) {
+            rc = found;
             break;
+        }
+        if (!is_owed(kind, row))
+            finding(report, "a row of the outbox of kind %lld that nothing is owed for\n",
+                    (long long)kind);
+        object_destroy(&row);
     }
-    sqlite3_reset(select);
+    sqlite3_finalize(select);
     return rc;
 }
 
@@ -477,7 +493,7 @@ static int check_all(struct conn *conn, struct report *report)
     if (!rc)
         rc = check_counters(conn, &sums, report);
     if (!rc)
-        rc = check_begun(conn, report);
+        rc = check_outbox(conn, report);
     if (!rc)
         rc = check_origins(conn, report);
     free(sums.live);

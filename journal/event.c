@@ -525,6 +525,8 @@ static void read_removed(struct unpack *unpack, struct reg *out)
         unpack_fail(unpack);
     out->stamp = unpack_uint(unpack, HLC_LIMIT - 1);
     unpack_bytes(unpack, out->origin.bytes, sizeof out->origin.bytes);
+    if (out->stamp == 0)
+        unpack_fail(unpack);
 }
 
 static void read_cloud(struct unpack *unpack, struct event *out)

@@ -260,6 +260,7 @@ static int recover(struct journal *journal, char *message, size_t cap)
         return say(message, cap, rc, dirs->files_dir, " (tmp/)");
     pthread_mutex_lock(&journal->lock);
     journal->acked = journal->applier.state;
+    applier_count_frozen(journal);
     pthread_mutex_unlock(&journal->lock);
     rc = committer_open(journal, journal->applier.state.hlc);
     if (rc == 0)
@@ -693,6 +694,7 @@ void journal_stats(struct journal *journal, struct journal_stats *out)
     out->full = journal_room(journal, 1) != 0;
     out->event_bytes = out->applied.event_bytes;
     out->compacted_events = atomic_load(&journal->compacted_events);
+    out->frozen_runs = atomic_load(&journal->frozen_runs);
     out->snapshots = atomic_load(&journal->snapshot_count);
     out->snapshot_bytes = atomic_load(&journal->compactor.last_bytes);
 }

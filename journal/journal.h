@@ -186,11 +186,16 @@ struct journal_stats {
     bool full;                        /* less than the reserve is free */
     uint64_t event_bytes;             /* of the events in the database */
     uint64_t compacted_events;        /* removed from it since the start */
+    uint64_t frozen_runs;             /* that contradict themselves */
     uint64_t snapshots;               /* written since the start */
     uint64_t snapshot_bytes;          /* of the last one of these */
     lsn_t snapshot_position;          /* the newest snapshot's; 0: there is none */
 };
 void journal_stats(struct journal *journal, struct journal_stats *out);
+
+/* Whether there may be own facts of a frozen run that are still to be journaled again: nobody else
+ * can. Any thread. */
+bool journal_restates(struct journal *journal);
 
 /* Whether LEN more bytes of body may be stored now (the reserve; RESERVE_BYTES): ERR_NO_SPACE. May
  * ask the file system, hardly ever. Any thread, as the next. */

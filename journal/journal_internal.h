@@ -123,7 +123,8 @@ struct restate {
     uint64_t retry_ms;
     _Atomic uint32_t in_flight;
     _Atomic int failed;
-    _Atomic bool due; /* there may be rows that were not looked at */
+    _Atomic bool due;    /* there may be rows that were not looked at */
+    _Atomic bool active; /* … or not to their end */
 };
 
 /* See room.c. */
@@ -191,7 +192,7 @@ struct journal {
     _Atomic bool shares_events; /* covered events leave only once they are let go */
     _Atomic bool held_back;     /* … and those of the newest snapshot are not yet */
     _Atomic bool trimming; /* events that the newest snapshot covers are still in the database */
-    _Atomic uint64_t snapshot_count, compacted_events;
+    _Atomic uint64_t snapshot_count, compacted_events, frozen_runs;
     _Atomic uint64_t bad_blocks, repaired, lost, conflicts, clock_faults, refused;
     _Atomic uint64_t losers, loser_bytes; /* the applier's figures, as committed */
     _Atomic uint64_t cleaned_segments, moved_records;
@@ -244,6 +245,8 @@ int applier_origin(struct applier *a, const struct id128 *origin, const struct i
                    struct db_origin **out) MUST_CHECK;
 /* Tell who listens what has become of the runs since the last call. */
 void applier_tell(struct journal *journal);
+/* Bring the figure up to date with `origins`. */
+void applier_count_frozen(struct journal *journal);
 /* Put one entry into the open transaction. */
 int applier_put(struct journal *journal, const struct entry *entry) MUST_CHECK;
 /* Settle large files, write counters and POSITION, commit. On an error nothing happened. */

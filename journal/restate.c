@@ -142,6 +142,7 @@ static void forget_rows(struct restate *r)
     r->count = r->at = 0;
     r->origin_no = 0;
     r->said = 0;
+    atomic_store(&r->active, false);
 }
 
 static void next_row(struct restate *r)
@@ -167,8 +168,10 @@ static int step(struct journal *journal, bool *more)
 
     *more = false;
     if (!r->rows) {
-        if (!atomic_exchange(&r->due, false))
+        if (!atomic_load(&r->due))
             return 0;
+        atomic_store(&r->active, true);
+        atomic_store(&r->due, false);
         if ((rc = db_reader_restate(journal->cleaner.reader, &r->rows, &r->count)) != 0)
             return rc;
         if (r->count == 0) {
@@ -199,20 +202,33 @@ bool restate_step(struct journal *journal)
 
     if (atomic_load(&r->in_flight) || now_ms < r->retry_ms)
         return false;
-    if (!r->rows && !atomic_load(&r->due))
+    if (!r->rows && !atomic_load(&r->due) && !atomic_load(&r->failed))
         return false;
-    int rc = atomic_exchange(&r->failed, 0);
+    int rc = atomic_load(&r->failed);
 
+    if (rc) {
+        atomic_store(&r->due, true);
+        atomic_store(&r->failed, 0);
+    }
     if (rc == 0)
         rc = step(journal, &more);
     if (rc) {
         log_warn("journal: own events of a frozen run are not journaled again: %s; will retry",
                  err_text(rc));
         r->retry_ms = now_ms + RETRY_MS;
-        forget_rows(r); /* from what the database knows to be done */
         atomic_store(&r->due, true);
+        forget_rows(r); /* from what the database knows to be done */
     }
     return more && !atomic_load(&r->in_flight);
+}
+
+bool journal_restates(struct journal *journal)
+{
+    struct restate *r = &journal->restate;
+
+    /* In the order in which one takes over from the other: none is missed in between. */
+    return atomic_load(&r->due) || atomic_load(&r->active) || atomic_load(&r->in_flight) ||
+           atomic_load(&r->failed) || atomic_load(&r->due);
 }
 
 void restate_release(struct restate *restate)

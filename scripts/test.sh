@@ -11,7 +11,7 @@ make="${MAKE:-make} --no-print-directory BUILD=$build SANITIZE=${SANITIZE:-} COV
 passed=0 failed=0 skipped=0
 
 rm -rf "$build/results"
-if ! $make build units feature-build "$build/sim/sim" "$build/sim/cluster_sim" build/venv/ready; then
+if ! $make build units feature-build cloud-drive "$build/sim/sim" "$build/sim/cluster_sim" build/venv/ready; then
     echo "the build failed"
     echo "0 passed, 1 failed"
     exit 1

@@ -23,11 +23,12 @@
 
 #define LIMIT_CLOUD_KEY_BYTES    1024 /* as S3's */
 #define LIMIT_CLOUD_BUCKET_BYTES 255
-#define LIMIT_CLOUD_PAIRS        64         /* of metadata, or of tags */
-#define LIMIT_CLOUD_META_BYTES   2048       /* names and values together, as S3's */
-#define LIMIT_CLOUD_TAGS         10         /* as S3's: names to 128, values to 256 characters */
-#define LIMIT_CLOUD_LIST         1000       /* keys of one answer */
-#define LIMIT_CLOUD_REQUESTS     128        /* under way; more: ERR_FULL */
+#define LIMIT_CLOUD_PAIRS        64   /* of metadata, or of tags */
+#define LIMIT_CLOUD_META_BYTES   2048 /* names and values together, as S3's */
+#define LIMIT_CLOUD_TAGS         10   /* as S3's: names to 128, values to 256 characters */
+#define LIMIT_CLOUD_TAG_BYTES    2048 /* all tags, percent-encoded: they share a header's 8 KiB */
+#define LIMIT_CLOUD_LIST         1000 /* keys of one answer */
+#define LIMIT_CLOUD_REQUESTS     128  /* under way; more: ERR_FULL */
 #define CLOUD_WINDOW_BYTES       (2u << 20) /* given to `data` and not yet consumed */
 #define CLOUD_MESSAGE_BYTES      256
 

@@ -154,7 +154,8 @@ static struct s3_work *create_work(struct s3 *s3, struct cloud_request *request)
 {
     if (request->op == CLOUD_GET)
         return s3_get_create(request);
-    (void)s3;
+    if (request->op == CLOUD_PUT && request->size > s3->part_bytes)
+        return s3_upload_create(request);
     return s3_simple_create(request);
 }
 
@@ -362,6 +363,9 @@ static void *run(void *arg)
 {
     struct s3 *s3 = arg;
 
+    s3->now_ms = env_mono_ms(s3->env);
+    if (!s3->keys.good) /* whoever makes the cloud may be waiting for them */
+        (void)s3_keys_ready(s3);
     for (;;) {
         s3->now_ms = env_mono_ms(s3->env);
         begin_new(s3);
@@ -374,6 +378,10 @@ static void *run(void *arg)
         s3->now_ms = env_mono_ms(s3->env);
         uint64_t next_ms = s3_calls_tick(s3);
         s3_calls_go(s3);
+        if (s3->farewell_ms > 0 && !s3->works && s3->farewells == 0)
+            continue; /* that was the last */
+        if (s3->farewell_ms > 0 && next_ms > s3->farewell_ms)
+            next_ms = s3->farewell_ms;
         /* What was just started moves in the next turn; curl's own timers are in its poll. */
         uint64_t wait_ms = next_ms > s3->now_ms ? next_ms - s3->now_ms : 0;
         (void)curl_multi_poll(s3->multi, NULL, 0, (int)wait_ms, NULL);
@@ -395,6 +403,7 @@ static void destroy(struct cloud *cloud)
         (void)pthread_join(s3->thread, NULL);
     }
     pool_stop(&s3->pool);
+    s3_farewells_drop(s3);
     s3_keys_release(s3);
     for (unsigned i = 0; i < s3->spare_count; i++)
         curl_easy_cleanup(s3->spare[i]);

@@ -79,17 +79,17 @@ void s3_call_start(struct s3_call *call)
     begin_try(call);
 }
 
-static uint32_t pause_after(struct s3 *s3, unsigned tries)
+uint32_t s3_pause_ms(struct s3 *s3, unsigned tries)
 {
     uint64_t bound = (uint64_t)S3_BACKOFF_MS << (tries > 10 ? 10 : tries > 0 ? tries - 1 : 0);
 
     return (uint32_t)s3_random(s3, bound < S3_BACKOFF_MAX_MS ? bound : S3_BACKOFF_MAX_MS);
 }
 
-void s3_call_start_later(struct s3_call *call, unsigned tries)
+void s3_call_start_later(struct s3_call *call, uint32_t pause_ms)
 {
     reset(call);
-    call->due_ms = call->s3->now_ms + pause_after(call->s3, tries);
+    call->due_ms = call->s3->now_ms + pause_ms;
     move(call, &call->s3->resting);
 }
 
@@ -200,7 +200,7 @@ static struct s3_call *next_to_go(struct s3 *s3)
             return NULL;
         if (call->get && s3->connections_get >= S3_CONNECTIONS_GET)
             continue;
-        if (s3_keys_ready(s3) != ERR_AGAIN)
+        if (s3_keys_ready(s3) != S3_KEYS_ASKED)
             return call;
         call = TAILQ_FIRST(&s3->waiting);
         return call->url ? call : NULL;
@@ -213,13 +213,11 @@ void s3_calls_go(struct s3 *s3)
     struct s3_call *call;
 
     while ((call = next_to_go(s3))) {
-        int rc = call->url ? 0 : s3_keys_ready(s3);
-
-        if (rc) {
+        if (!call->url && s3_keys_ready(s3) == S3_KEYS_NONE) {
             fail(call, s3->keys.rc, s3->keys.message);
             continue;
         }
-        rc = send_now(call);
+        int rc = send_now(call);
         if (rc)
             fail(call, rc, "no memory for the cloud, or a name that is too long for an address");
     }
@@ -292,7 +290,7 @@ static bool may_try_again(struct s3_call *call, uint32_t *pause_ms)
     const struct s3_verdict *verdict = &call->verdict;
 
     *pause_ms = 0;
-    if (call->given || verdict->rc == 0)
+    if (call->given || call->last || verdict->rc == 0)
         return false;
     if (verdict->again == S3_REGION)
         return learn_region(call);
@@ -307,7 +305,7 @@ static bool may_try_again(struct s3_call *call, uint32_t *pause_ms)
         return false;
     if (verdict->wait_ms > S3_PATIENCE_MS)
         return false;
-    *pause_ms = verdict->wait_ms + pause_after(s3, call->tries);
+    *pause_ms = verdict->wait_ms + s3_pause_ms(s3, call->tries);
     return true;
 }
 

@@ -85,7 +85,7 @@ static void ask(struct part *part, bool later)
         (void)snprintf(call->range, sizeof call->range, "%" PRIu64 "-%" PRIu64, from,
                        part->first + part->length - 1);
     if (later)
-        s3_call_start_later(call, part->breaks);
+        s3_call_start_later(call, s3_pause_ms(call->s3, part->breaks));
     else
         s3_call_start(call);
 }

@@ -40,8 +40,10 @@
 #define S3_SLOW_DOWN_MS    1000 /* asked to slow down, but not for how long */
 #define S3_CONNECT_MS      10000
 #define S3_STALL_MS        30000
-#define S3_COMPLETE_MS     300000     /* putting the parts together may take the cloud so long */
-#define S3_FAREWELL_MS     3000       /* for the last aborts when the cloud is closed */
+#define S3_COMPLETE_MS     300000 /* putting the parts together may take the cloud so long */
+#define S3_FAREWELL_MS     3000   /* for the last aborts when the cloud is closed */
+#define S3_ABORTS          4   /* of one upload, whose last parts may arrive after an abort … */
+#define S3_ABORT_PAUSE_MS  300 /* … between them */
 #define S3_ANSWER_BYTES    (8 * MIB)  /* of XML: 1,000 keys of 1 KiB, each byte as "%XX" */
 #define S3_PAIRS_BYTES     (16 * KIB) /* of metadata, as received */
 #define S3_REDIRECTS       3
@@ -117,6 +119,7 @@ struct s3_call {
     bool has_body;
     struct s3_feed *feed;   /* the body, … */
     struct cloud_text body; /* … or all of it at once */
+    bool last;              /* no further try */
     bool repeatable;        /* may be sent again though it may have been done */
     uint32_t patience_ms;   /* for the answer to begin; 0: stall_timeout_ms */
     /* 2xx and its header is here; non-zero ends it. Within curl. */
@@ -153,8 +156,10 @@ void s3_call_init(struct s3_call *call, struct s3 *s3, struct s3_work *work, enu
                   const char *method);
 /* `done` comes later, never from within this. */
 void s3_call_start(struct s3_call *call);
-/* … and after a pause, as between tries. */
-void s3_call_start_later(struct s3_call *call, unsigned tries);
+/* … and after a pause. */
+void s3_call_start_later(struct s3_call *call, uint32_t pause_ms);
+/* A random one, before another try after so many. */
+uint32_t s3_pause_ms(struct s3 *s3, unsigned tries);
 /* No `done` any more; NULL-safe in what was never started. Not within curl. */
 void s3_call_cancel(struct s3_call *call);
 /* Frees what it holds; it must not be under way. */
@@ -280,9 +285,13 @@ struct s3_keys {
 /* Where they come from; those that need not be asked for at once. As credentials_find. */
 int s3_keys_find(struct s3 *s3, char *message, size_t cap) MUST_CHECK;
 void s3_keys_release(struct s3 *s3);
-/* 0: there are some, and calls may go; ERR_AGAIN: they are being asked for; else there are none,
- * for s3_keys.message's reason. Begins to renew them where it is time. */
-int s3_keys_ready(struct s3 *s3);
+/* Whether calls may go. Begins to ask for others where it is time. */
+enum s3_keys_state {
+    S3_KEYS_GOOD,
+    S3_KEYS_ASKED, /* they are being asked for */
+    S3_KEYS_NONE,  /* for s3_keys.rc and its message's reason */
+};
+enum s3_keys_state s3_keys_ready(struct s3 *s3);
 /* The cloud did not take these: find others. False where there are none but these. */
 bool s3_keys_renew(struct s3 *s3);
 

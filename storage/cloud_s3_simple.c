@@ -110,21 +110,28 @@ static int take_tag(void *arg, struct cloud_text name, struct cloud_text value)
     return 0;
 }
 
+static int read_tags(struct simple *simple)
+{
+    const struct buf *body = &simple->call.answer.body;
+
+    buf_init(&simple->text, S3_PAIRS_BYTES);
+    /* All of the room at once: pointers into it stay good. */
+    if (!buf_reserve(&simple->text, S3_PAIRS_BYTES))
+        return ERR_NO_MEMORY;
+    return s3_xml_tags(body->data ? body->data : "", body->len, take_tag, simple);
+}
+
 static void tags_done(struct s3_call *call, int rc)
 {
     struct simple *simple = container_of(call, struct simple, call);
     struct cloud_request *request = call->work->request;
 
-    if (rc == 0) {
-        buf_init(&simple->text, S3_PAIRS_BYTES);
-        /* All of the room at once: pointers into it stay good. */
-        if (!buf_reserve(&simple->text, S3_PAIRS_BYTES))
-            rc = ERR_NO_MEMORY;
-        else
-            rc = s3_xml_tags(call->answer.body.data, call->answer.body.len, take_tag, simple);
-        if (rc == ERR_INVALID)
-            rc = garbled(call);
-    }
+    if (rc == ERR_NOT_FOUND && strcmp(call->verdict.code, "NoSuchTagSet") == 0)
+        rc = 0;
+    else if (rc == 0)
+        rc = read_tags(simple);
+    if (rc == ERR_INVALID && call->verdict.rc == 0)
+        rc = garbled(call);
     if (rc == 0 && request->head) {
         struct cloud_head head = {.etag = s3_text(call->answer.etag),
                                   .type = s3_text(""),
@@ -328,11 +335,29 @@ static bool tag_text_fine(struct cloud_text text, size_t most)
     return chars <= most;
 }
 
+static size_t encoded_len(struct cloud_text text)
+{
+    size_t len = 0;
+
+    for (uint32_t i = 0; i < text.len; i++) {
+        char c = text.ptr[i];
+
+        len += (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+                       (c && strchr("-._~", c))
+                   ? 1
+                   : 3;
+    }
+    return len;
+}
+
 static bool tags_fine(const struct cloud_request *request)
 {
+    size_t bytes = 0;
+
     for (size_t i = 0; i < request->tag_count && i < LIMIT_CLOUD_TAGS; i++) {
         const struct cloud_pair *tag = &request->tags[i];
 
+        bytes += encoded_len(tag->name) + encoded_len(tag->value) + 2;
         if (tag->name.len == 0 || !tag_text_fine(tag->name, LIMIT_TAG_NAME_CHARS) ||
             !tag_text_fine(tag->value, LIMIT_TAG_VALUE_CHARS))
             return false;
@@ -342,7 +367,7 @@ static bool tags_fine(const struct cloud_request *request)
                 return false;
         }
     }
-    return request->tag_count <= LIMIT_CLOUD_TAGS;
+    return request->tag_count <= LIMIT_CLOUD_TAGS && bytes <= LIMIT_CLOUD_TAG_BYTES;
 }
 
 int s3_check_request(const struct cloud_request *request)

@@ -118,6 +118,7 @@ static const struct told_code {
     const char *message; /* NULL: S3's */
 } codes[] = {
     {"InvalidAccessKeyId", RENEW, "the access key is not known there"},
+    {"XAdminUserNotFound", RENEW, "the access key is not known there"}, /* versitygw's */
     {"ExpiredToken", RENEW, "the session token has expired"},
     {"TokenRefreshRequired", RENEW, "the session token has expired"},
     {"InvalidToken", RENEW, "the session token is not valid there"},
@@ -127,7 +128,9 @@ static const struct told_code {
     {"AccountProblem", REFUSED, NULL},
     {"NoSuchBucket", NO_BUCKET, NULL},
     {"NoSuchKey", NO_KEY, NULL},
+    {"NoSuchVersion", NO_KEY, NULL},
     {"NoSuchUpload", NO_KEY, NULL},
+    {"NoSuchTagSet", NO_KEY, NULL},
     {"SlowDown", SLOW, NULL},
     {"SlowDownRead", SLOW, NULL},
     {"SlowDownWrite", SLOW, NULL},
@@ -197,7 +200,7 @@ static void judge_status(struct s3_verdict *out, const struct s3_call *call,
         outcome = OUTCOME(ERR_INVALID, S3_REGION);
     else if (status == 401 || status == 403)
         outcome = OUTCOME(ERR_PERMISSION, S3_NEVER);
-    else if (status == 404 && (head || error->code[0]))
+    else if (status == 404 && head) /* any other 404 of S3's bears a code that we know */
         outcome = OUTCOME(ERR_NOT_FOUND, S3_NEVER);
     else if (status == 408 || status == 425)
         outcome = OUTCOME(ERR_TIMEOUT, S3_ANSWERED);

@@ -208,6 +208,7 @@ struct list {
     uint64_t size;
     int64_t modified_s;
     bool has_key, has_size, truncated, ended;
+    bool encoded; /* whether keys are: not every server does as it is asked */
 };
 
 /* "2009-10-12T17:50:30.000Z" */
@@ -229,19 +230,19 @@ static void read_etag(struct list *list, const char *value, size_t len)
     memcpy(list->etag, value, list->etag_len);
 }
 
-/* Keys come percent-encoded, with blanks as '+' from some servers. */
-static int read_key(struct list *list, char *value, size_t len)
+/* Percent-encoded, with blanks as '+'. */
+static int read_key(struct list *list, const char *value, size_t len)
 {
-    char decoded[S3_XML_VALUE_BYTES];
+    char plain[S3_XML_VALUE_BYTES], decoded[S3_XML_VALUE_BYTES];
 
-    for (size_t i = 0; i < len; i++) {
-        if (value[i] == '+')
-            value[i] = ' ';
-    }
-    int rc = percent_decode(decoded, &list->key_len, value, len);
-    if (rc || list->key_len == 0 || list->key_len > sizeof list->key)
+    for (size_t i = 0; i < len; i++)
+        plain[i] = list->encoded && value[i] == '+' ? ' ' : value[i];
+    list->key_len = len;
+    if (list->encoded && percent_decode(decoded, &list->key_len, plain, len))
         return ERR_INVALID;
-    memcpy(list->key, decoded, list->key_len);
+    if (list->key_len == 0 || list->key_len > sizeof list->key)
+        return ERR_INVALID;
+    memcpy(list->key, list->encoded ? decoded : plain, list->key_len);
     list->has_key = true;
     return 0;
 }
@@ -267,7 +268,7 @@ static int list_ended(void *arg, const char *path, const char *value, size_t len
     struct list *list = arg;
 
     if (strcmp(path, LIST "Contents/Key") == 0)
-        return read_key(list, (char *)value, len); /* the reader's own, which it fills anew */
+        return read_key(list, value, len);
     if (strcmp(path, LIST "Contents/Size") == 0) {
         list->has_size = true;
         return parse_u64(&list->size, value, len, UINT64_MAX) ? ERR_INVALID : 0;
@@ -289,8 +290,12 @@ int s3_xml_list(const char *text, size_t len,
                 int (*each)(void *arg, const struct cloud_entry *entry), void *arg, bool *more)
 {
     struct list list = {.each = each, .arg = arg};
-    int rc = parse(text, len, list_ended, &list);
+    char encoding[8];
 
+    /* It may stand behind the keys. */
+    list.encoded = s3_xml_value(encoding, sizeof encoding, LIST "EncodingType", text, len) == 0 &&
+                   strcmp(encoding, "url") == 0;
+    int rc = parse(text, len, list_ended, &list);
     *more = list.truncated;
     return rc ? rc : list.ended ? 0 : ERR_INVALID;
 }

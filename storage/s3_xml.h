@@ -24,8 +24,9 @@ int s3_xml_error(struct s3_error *out, const char *text, size_t len) MUST_CHECK;
  * ERR_INVALID: malformed, not there, or longer than CAP - 1. */
 int s3_xml_value(char *out, size_t cap, const char *path, const char *text, size_t len) MUST_CHECK;
 
-/* A ListBucketResult with encoding-type=url; EACH for every key in turn (decoded), until it returns
- * non-zero. *MORE: it was cut short. ERR_INVALID, ERR_NO_MEMORY, or what EACH returned. */
+/* A ListBucketResult, with its keys encoded as a URL's or not; EACH for every key in turn
+ * (decoded), until it returns non-zero. *MORE: it was cut short. ERR_INVALID, ERR_NO_MEMORY, or
+ * what EACH returned. */
 int s3_xml_list(const char *text, size_t len,
                 int (*each)(void *arg, const struct cloud_entry *entry), void *arg,
                 bool *more) MUST_CHECK;

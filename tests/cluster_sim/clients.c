@@ -200,6 +200,7 @@ static void put(struct node *node, struct key *key, unsigned variant, unsigned l
     asked->variant = variant;
     asked->level = level;
     key->submitted |= (uint8_t)(1u << variant);
+    key->put_on |= (uint8_t)(1u << node->index);
     if (key->level_submitted < level)
         key->level_submitted = (uint8_t)level;
     request->fields = EVENT_HAS_SHA256 | EVENT_HAS_SIZE | EVENT_HAS_LEVEL | EVENT_HAS_NAME;
@@ -254,9 +255,13 @@ static void meta(struct node *node, struct key *key)
 
 static void delete (struct node *node, struct key *key)
 {
+    struct asked *asked = new_asked(node, key, CHANGE_DELETE);
+
     key->delete_submitted = true;
+    asked->change.request.purge = roll(3) == 0;
+    key->purge_submitted |= asked->change.request.purge;
     atomic_fetch_add(&world.counts->deletes, 1);
-    submit(new_asked(node, key, CHANGE_DELETE));
+    submit(asked);
 }
 
 /* ---- Reads ---- */
@@ -380,6 +385,8 @@ static void read_some(struct node *node, struct key *key)
 
         if (v == VARIANTS || !(key->submitted & 1u << v) || object->size != key->size[v])
             fail("node %u has bytes that nobody put under that id", node->index);
+        if (object->flags & OBJECT_UPLOADED && !key->purge_submitted && key->submitted == 1u << v)
+            cloud_has(node, object);
         if (place_is_none(&object->place))
             read_from_peers(node, key, v);
         else

@@ -14,8 +14,10 @@
 struct key {
     struct id128 id;
     uint8_t submitted;         /* variants that somebody tried to put: a bit each */
-    bool delete_submitted;     /* … that somebody tried to delete it */
+    bool delete_submitted;     /* … that somebody tried to delete it … */
+    bool purge_submitted;      /* … from the cloud, too */
     uint8_t level_submitted;   /* the highest */
+    uint8_t put_on;            /* nodes that were ever asked to */
     uint8_t exists_on;         /* an acknowledged put, of whatever bytes */
     uint8_t body_on[VARIANTS]; /* these bytes */
     uint8_t level_on[3];       /* at least this level, acknowledged */

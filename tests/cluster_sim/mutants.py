@@ -97,10 +97,14 @@ MUTANTS = [
      "journal/freeze.c",
      "    if (head->frozen)\n        return refuse(journal, head);\n    if (own) {",
      "    if (own) {"),
+    # Cleaning itself looks whether the segment is empty before it is removed; so that goes, too.
     ("clean-on-a-hold", "cleaning leaves behind what every node should have", "journal/commit.c",
      "                         : place_equal(&before->place, &change->move_from));",
      "                         : place_equal(&before->place, &change->move_from) &&\n"
-     "                               before->level < 2);"),
+     "                               before->level < 2);",
+     "journal/clean.c",
+     "        rc = applier_segment_empty(journal, cleaner->volume)\n",
+     "        rc = applier_segment_empty(journal, cleaner->volume) || !cleaner->unlinked\n"),
     ("tombstone-not-given", "who merges with a node does not hear of its deletes",
      "journal/db_merge.c",
      "    return snapshot_add_row(&f->rows, row);",

@@ -86,6 +86,7 @@ void node_replace_disk(struct node *node, struct sim_disk *disk)
     disk->arg = node;
     sim_disk_destroy(&node->sim.disk);
     node->sim.disk = disk;
+    node->disks++;
     node->sim.env.io = &disk->io;
 }
 
@@ -168,12 +169,16 @@ static int open_cluster(struct node *node)
                                     .seeds = seeds,
                                     .on_displaced = displaced,
                                     .on_displaced_arg = node,
+                                    .cloud = node->cloud,
                                     .seed_count = 2};
 
     for (unsigned i = 0; i < 2; i++)
         seeds[i] = world.nodes[(node->index + first + i * (1 + dice(NODES - 2))) % NODES].address;
+    node->cloud = config.cloud = cloud_new(node);
     int rc = cluster_open(&node->cluster, &config, node->sim.message, sizeof node->sim.message);
-    return rc ? rc : replicator_open(node->cluster->replicator);
+    if (rc == 0)
+        rc = replicator_open(node->cluster->replicator);
+    return rc ? rc : uploader_open(node->cluster->uploader);
 }
 
 /* Free what there is of it. */
@@ -183,6 +188,7 @@ static void release(struct node *node)
 
     db_reader_close(&sim->reader);
     cluster_close(&node->cluster);
+    cloud_destroy(&node->cloud);
     journal_close(&sim->journal);
     store_dirs_close(&sim->dirs);
     node->up = false;
@@ -245,6 +251,7 @@ void node_start(struct node *node)
         check_told(node);
     node->due[STEP_TURN] = world.now + dice(20 * MS);
     node->due[STEP_REPLICATE] = world.now + dice(20 * MS);
+    node->due[STEP_UPLOAD] = world.now + dice(20 * MS);
     node->due[STEP_UPKEEP] = world.now + dice(200 * MS);
     node->lively_until = world.now + LIVELY;
     node->checkpoint_at = world.now + 5 * SECOND;
@@ -260,6 +267,8 @@ static void take_all(struct node *node)
 
     while (workers_have(node))
         workers_take(node);
+    while (node->cloud && cloud_due(node) <= world.now)
+        cloud_take(node);
     (void)journal_commit_step(journal);
     (void)journal_apply_step(journal);
 }
@@ -272,6 +281,14 @@ static void wind_up(struct node *node)
 
     world.at = node;
     if (cluster) {
+        uploader_cancel(cluster->uploader);
+        while (!uploader_close_step(cluster->uploader)) {
+            (void)cluster_step(cluster);
+            take_all(node);
+            if (++steps > MAX_STEPS)
+                fail("node %u: its uploads do not end", node->index);
+        }
+        steps = 0;
         replicator_cancel(cluster->replicator);
         while (!replicator_close_step(cluster->replicator)) {
             (void)cluster_step(cluster);
@@ -314,6 +331,7 @@ void node_bury(struct node *node)
 
     world.at = node;
     sim->disk->dead = true; /* for good: what follows does nothing */
+    cloud_died(node);
     if (served) {
         wind_up(node);
         for (int i = 0;
@@ -431,6 +449,19 @@ static void replicate(struct node *node)
             world.now + (until_ms * MS > mono ? until_ms * MS - mono : MS / 2);
 }
 
+static void upload(struct node *node)
+{
+    uint64_t until_ms = uploader_step(node->cluster->uploader);
+    uint64_t mono = mono_ns(&node->sim.env);
+
+    if (until_ms == 0)
+        node->due[STEP_UPLOAD] = world.now + dice(MS);
+    else if (until_ms == UINT64_MAX)
+        node->due[STEP_UPLOAD] = world.now + OWED_SWEEP_MAX_MS * MS;
+    else
+        node->due[STEP_UPLOAD] = world.now + (until_ms * MS > mono ? until_ms * MS - mono : MS / 2);
+}
+
 static uint64_t disk_time(const struct node *node)
 {
     return node->slow_disk && dice(8) == 0 ? around(SECOND) : 100000 + dice(4 * MS);
@@ -465,6 +496,9 @@ void node_arm(struct node *node)
         soon(node, STEP_POOL, dice(3 * MS));
     if (node->due[STEP_REPLICATE] > world.now + MS && replicator_is_due(node->cluster->replicator))
         soon(node, STEP_REPLICATE, dice(MS));
+    if (node->due[STEP_UPLOAD] > world.now + MS && uploader_is_due(node->cluster->uploader))
+        soon(node, STEP_UPLOAD, dice(MS));
+    node->due[STEP_CLOUD] = cloud_due(node);
 }
 
 uint64_t node_next(const struct node *node)
@@ -507,6 +541,12 @@ void node_take(struct node *node, enum step step)
         break;
     case STEP_REPLICATE:
         replicate(node);
+        break;
+    case STEP_UPLOAD:
+        upload(node);
+        break;
+    case STEP_CLOUD:
+        cloud_take(node);
         break;
     case STEPS:
         abort();

@@ -329,8 +329,9 @@ static const struct {
     void (*begin)(void);
     unsigned weight;
 } troubles[] = {
-    {kill_one, 30}, {kill_many, 3}, {restart, 10}, {stall, 6},  {slow, 4},  {wipe, 8},
-    {copy_node, 6}, {back_up, 6},   {cut, 22},     {rough, 15}, {jump, 10}, {break_disk, 8},
+    {kill_one, 30}, {kill_many, 3},  {restart, 10},   {stall, 6},        {slow, 4},
+    {wipe, 8},      {copy_node, 6},  {back_up, 6},    {cut, 22},         {rough, 15},
+    {jump, 10},     {break_disk, 8}, {cloud_away, 8}, {cloud_rough, 12},
 };
 
 void trouble_step(void)
@@ -352,6 +353,8 @@ void trouble_step(void)
 void trouble_heal(void)
 {
     mend(true);
+    if (!world.day || world.now >= world.until)
+        cloud_heal();
     help_read_only();
     for (unsigned i = 0; i < NODES; i++) {
         struct node *node = &world.nodes[i];

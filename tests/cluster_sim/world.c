@@ -4,10 +4,14 @@
  *
  *   cluster_sim --seeds=A..B --hours=H    runs of H simulated hours each
  *   cluster_sim --seed=N --verbose        one of them, told step by step: how a failure is replayed
+ *   --day                                 the cloud is away from the beginning to the last check
+ *
+ * In each eighth run nothing goes wrong; what is counted there is exact.
  *
  * The same seed gives the same trace (a hash over every step, every frame that arrived and every
  * answer), which --twice checks. node.c has a node's steps, network.c frames, workers.c pools,
- * clients.c the load, trouble.c what goes wrong, keys.c what clients know, check.c what must hold.
+ * cloud.c the cloud, clients.c the load, trouble.c what goes wrong, keys.c what clients know,
+ * check.c what must hold.
  */
 #include "tests/cluster_sim/world.h"
 
@@ -98,8 +102,8 @@ void tell(const char *format, ...)
 
 static void say_replay(uint64_t seed)
 {
-    say("  replay: %s --seed=%" PRIu64 " --hours=%u.%u --verbose\n", program, seed,
-        options.hours_tenths / 10, options.hours_tenths % 10);
+    say("  replay: %s --seed=%" PRIu64 " --hours=%u.%u%s --verbose\n", program, seed,
+        options.hours_tenths / 10, options.hours_tenths % 10, options.day ? " --day" : "");
 }
 
 void fail(const char *format, ...)
@@ -168,12 +172,14 @@ void pass(uint64_t until, bool (*stop)(void))
 {
     for (;;) {
         uint64_t at, frames = network_next(), clients = clients_next();
-        uint64_t trouble = world.quiet ? NEVER : world.trouble_at;
+        uint64_t trouble = world.quiet || world.calm ? NEVER : world.trouble_at;
+        uint64_t deed = cloud_next();
         struct node *node = next_node(&at);
         uint64_t next = frames < at ? frames : at;
 
         next = clients < next ? clients : next;
         next = trouble < next ? trouble : next;
+        next = deed < next ? deed : next;
         if (next >= until) {
             world.now = until;
             return;
@@ -186,6 +192,8 @@ void pass(uint64_t until, bool (*stop)(void))
             network_deliver();
         else if (next == at)
             take(node);
+        else if (next == deed)
+            cloud_step();
         else if (next == clients)
             clients_step();
         else
@@ -204,6 +212,9 @@ static int run_one(uint64_t seed)
     world.dice = xxh64(&seed, sizeof seed, 1) | 1;
     world.client_dice = xxh64(&seed, sizeof seed, 2) | 1;
     world.until = options.hours_tenths * (HOUR / 10);
+    world.calm = seed % 8 == 0;
+    world.day = options.day;
+    cloud_begin();
     world.doing = "the first start";
     /* SQLite draws the salts of its WAL from a generator of its own. */
     sqlite3_test_control(SQLITE_TESTCTRL_PRNG_SEED, (int)(seed | 1), NULL);
@@ -233,6 +244,7 @@ static int run_one(uint64_t seed)
         node_release(&world.nodes[i]);
     }
     network_release();
+    cloud_release();
     free(world.keys);
     atomic_fetch_add(&counts->sim_s, world.now / SECOND);
     atomic_fetch_add(&counts->runs, 1);
@@ -351,6 +363,11 @@ static void report(double took)
         " reads from peers, %" PRIu64 " conflict copies; %u passed, %u failed\n",
         COUNT(checks), COUNT(key_checks), COUNT(body_checks), COUNT(must_reads), COUNT(conflicts),
         passed, failed);
+    say("cluster-sim: the cloud was asked %" PRIu64 " times, got %" PRIu64 " bodies and marks, "
+        "gave %" PRIu64 ", removed %" PRIu64 ", was away %" PRIu64 " times; %" PRIu64
+        " of its objects and %" PRIu64 " marks checked\n",
+        COUNT(cloud_asked), COUNT(cloud_puts), COUNT(cloud_gets), COUNT(cloud_deletes),
+        COUNT(cloud_outages), COUNT(cloud_checks), COUNT(cloud_marks));
 #undef COUNT
 }
 
@@ -394,6 +411,8 @@ static bool parse(const char *arg)
         options.results = value;
     } else if (strcmp(arg, "--verbose") == 0) {
         options.verbose = true;
+    } else if (strcmp(arg, "--day") == 0) {
+        options.day = true;
     } else if (strcmp(arg, "--twice") == 0) {
         options.twice = true;
     } else if (strcmp(arg, "--first") == 0) {
@@ -413,7 +432,7 @@ int main(int argc, char **argv)
         if (!parse(argv[i])) {
             fprintf(stderr,
                     "usage: %s [--seeds=A..B | --seed=N] [--hours=H] [--least=HOURS] [--jobs=N]\n"
-                    "    [--seconds=N] [--twice] [--first] [--verbose] [--results=FILE]\n",
+                    "    [--seconds=N] [--day] [--twice] [--first] [--verbose] [--results=FILE]\n",
                     argv[0]);
             return 64;
         }

@@ -30,6 +30,8 @@ enum step {
     STEP_UPKEEP,    /* janitor */
     STEP_POOL,      /* workers of all pools */
     STEP_REPLICATE, /* replicator's thread */
+    STEP_UPLOAD,    /* uploader's thread */
+    STEP_CLOUD,     /* the cloud's backend */
     STEPS
 };
 
@@ -44,6 +46,8 @@ struct node {
     struct cluster *cluster;
     struct link *link;
     struct pool *pools;
+    struct cloud *cloud;
+    unsigned disks; /* counts those that it lost */
     uint64_t due[STEPS];
     uint64_t lively_until; /* the janitor looks often */
     uint64_t checkpoint_at;
@@ -91,14 +95,15 @@ struct world_counts {
     atomic_uint_fast64_t runs, failures, sim_s, frames, lost, doubled, turns, puts, deletes, metas,
         refused, reads, peer_reads, peer_read_failures, kills, powers, stops, wipes, restores, cuts,
         jumps, checks, key_checks, body_checks, events, stalls, conflicts, clones, faults,
-        must_reads, trace, forgotten;
+        must_reads, trace, forgotten, cloud_asked, cloud_puts, cloud_gets, cloud_deletes,
+        cloud_outages, cloud_checks, cloud_marks;
 };
 
 struct world_options {
     uint64_t first, last, only_trace;
     unsigned hours_tenths; /* of one run */
     unsigned jobs, seconds;
-    bool verbose, twice, first_only;
+    bool verbose, twice, first_only, day;
     const char *results;
     double hours; /* at least so many in all, else a failure */
 };
@@ -119,6 +124,8 @@ struct world {
     struct world_counts *counts;
     const char *doing; /* for a failure's report */
     bool quiet;        /* no trouble any more: what a check needs is under way */
+    bool calm;         /* nothing goes wrong in this run */
+    bool day;          /* the cloud is away for all of this run but its end */
 
     uint64_t burst_at, burst_until, next_request_at, trouble_at, check_at;
     struct key *keys;
@@ -181,6 +188,28 @@ void clients_forget(struct node *node); /* its process is gone */
 /* Node NODE, which lacks them, reads the whole bytes from whoever has them; it is to succeed. */
 void clients_must_read(struct node *node, struct key *key, unsigned variant);
 uint64_t clients_next(void);
+
+/* ---- cloud.c ---- */
+
+struct cloud *cloud_new(struct node *node);
+/* The next step of NODE's backend, and the next thing that the server does. */
+uint64_t cloud_due(const struct node *node);
+void cloud_take(struct node *node);
+uint64_t cloud_next(void);
+void cloud_step(void);
+/* NODE's process is gone: what it was about to send may not arrive. */
+void cloud_died(const struct node *node);
+void cloud_begin(void);
+void cloud_away(void);
+void cloud_rough(void);
+void cloud_heal(void);
+bool cloud_is_away(void);
+void cloud_release(void);
+/* NODE has ROW, which says that the cloud has its bytes. */
+void cloud_has(const struct node *node, const struct object *row);
+bool cloud_is_settled(void);
+/* The bucket has what it is to have, and nothing else. */
+void cloud_check(void);
 
 /* ---- trouble.c ---- */
 

@@ -259,6 +259,17 @@ static void seed_events(void)
     };
     static const struct event_item items[2] = {{.id = {{1}}}, {.id = {{2}}}};
 
+    struct event purged = event_of(EVENT_CLOUD);
+    struct buf bytes = {0};
+
+    fill(&purged, items);
+    purged.fields = EVENT_HAS_CLOUD;
+    purged.cloud_state = CLOUD_PURGED;
+    purged.removed = (struct reg){77, {{3}}};
+    event_encode(&bytes, &purged);
+    CHECK(buf_check(&bytes) == 0);
+    seed("event", "cloud-purged", bytes.data, bytes.len);
+    buf_release(&bytes);
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         struct event event = event_of(all[i].kind);
         struct buf out = {0};
@@ -750,6 +761,60 @@ static void seed_cores(void)
           "\3\1\x18\0\2\1\4\5\1\0\0\3\1\x28\0\0");
 }
 
+/* All that a peer gives in session PLAN but for LOST, each part followed by an answer to what is
+ * owed. */
+static void merge_parts(struct buf *out, unsigned plan, unsigned lost)
+{
+    for (unsigned part = 0; part < 14; part++) {
+        const char bytes[] = {4, 0, (char)plan, (char)part, 7, 0, 0, 0};
+
+        if (part != lost)
+            buf_add(out, bytes, sizeof bytes);
+    }
+}
+
+static void seed_merges(void)
+{
+    static const char begin[] = "\1\2\1\0\x11\0\2\0\x0f\0", rest[] = "\x0f\0\7\0\0\0\x0f\0";
+    struct buf out;
+
+    /* A peer that has compacted: its vector, its chunks, the adoption; with a chunk lost, and its
+     * session anew; with a commit that fails. */
+    for (unsigned lost = 0; lost < 16; lost += 5) {
+        char name[16];
+
+        buf_init(&out, 0);
+        buf_add(&out, begin, sizeof begin - 1);
+        merge_parts(&out, 0, lost ? lost : 99);
+        buf_add(&out, "\x4f\xff\x8f\xff\x4f\xff", 6);
+        for (unsigned plan = 1; lost && plan < 4; plan++) {
+            merge_parts(&out, plan, 99);
+            buf_add(&out, "\x4f\xff\x8f\xff", 4);
+        }
+        buf_add(&out, rest, sizeof rest - 1);
+        CHECK(buf_check(&out) == 0);
+        (void)snprintf(name, sizeof name, "taken-%u", lost);
+        seed("merge", name, out.data, out.len);
+        buf_release(&out);
+    }
+    /* Rows that differ: our sums, the peer's, a range. */
+    buf_init(&out, 0);
+    buf_add(&out, "\1\2\1\0\3\0\x8f\x10\3\0\x0f\0\7\0\0\0\x12\x0d\0\7", 20);
+    merge_parts(&out, 0, 99);
+    buf_add(&out, "\x0f\0\x0d\0\x0b\7\0\0\0\x22", 10);
+    merge_parts(&out, 1, 99);
+    CHECK(buf_check(&out) == 0);
+    seed("merge", "differs", out.data, out.len);
+    buf_release(&out);
+    /* Asked for all, with credit, by one who then has it; for a range; for sums. */
+    STEPS("merge", "given",
+          "\1\2\0\0\2\7\1\0\x0a\0\x48\xff\xff\x0f\7\0\0\0\5\7\0\0\0\5\7\0\0\0\x85"
+          "\7\0\0\0\x85\7\0\0\0\5\x8b\0\0");
+    STEPS("merge", "asked",
+          "\1\2\1\0\x0a\0\1\xff\xff\1\7\0\0\0\x90\x0b\0\1\xff\xff\xff\7\0\0\0\x10"
+          "\x0c\0\x32\7\0\0\0\x81\7\0\0\0\1");
+}
+
 int main(int argc, char **argv)
 {
     CHECK(argc == 2);
@@ -770,6 +835,7 @@ int main(int argc, char **argv)
     seed_texts();
     seed_store_dirs();
     seed_cores();
+    seed_merges();
     seed_probe("two", 2, 30, false);
     seed_probe("many", 14, 20, true);
     seed_probe("silent", 5, 4, true);

@@ -33,6 +33,7 @@ struct sim_request {
     struct wish wish;
     struct sim_request *next;
     uint8_t *body;
+    char place[16]; /* in the cloud */
     struct large_writer *writer;
     bool limbo; /* answered with an error of a kind that leaves open whether it happened */
 };

@@ -9,6 +9,35 @@
 
 /* ---- Rows and bodies ---- */
 
+static int seen_begun(void *arg, const struct db_owed *owed)
+{
+    struct id128 *id = arg;
+
+    *id = owed->id;
+    return 0;
+}
+
+/* Whether an upload of ID is listed as begun; as acknowledged where not all is applied. */
+static bool is_begun(struct sim *sim, unsigned id)
+{
+    struct id128 key = model_id(id), before = key, found = {{0}};
+    struct journal_stats stats;
+
+    journal_stats(sim->journal, &stats);
+    if (stats.pending)
+        return sim->facts[id].begun;
+    before.bytes[15]--; /* ids end in a number above 0, or in a zero that borrows */
+    if (key.bytes[15] == 0)
+        before.bytes[14] = 0xff, before.bytes[6]--;
+    int rc = db_reader_outbox(sim->reader, OUTBOX_BEGUN, &before, 1, seen_begun, &found);
+    if (rc)
+        sim_fail(sim, "the outbox cannot be read: %s", err_text(rc));
+    if (sim->facts[id].purged && !sim->facts[id].begun)
+        return false; /* a rebuild may list again what cleaning has moved: it is looked at once more
+                       */
+    return id_equal(&found, &key);
+}
+
 static void look(struct sim *sim, unsigned id, struct fact *fact, struct object **object)
 {
     struct id128 key = model_id(id);
@@ -20,6 +49,7 @@ static void look(struct sim *sim, unsigned id, struct fact *fact, struct object 
         sim_fail(sim, "id %u cannot be looked up: %s", id, err_text(rc));
     if (!model_observe(id, *object, fact))
         sim_fail(sim, "id %u: a row that nobody asked for", id);
+    fact->begun = is_begun(sim, id);
 }
 
 static bool matches(const struct sim *sim, const struct fact *seen, const struct fact *facts)
@@ -59,7 +89,10 @@ static bool each_explained(const struct sim *sim, const struct fact *seen)
 /* For whoever replays it: what was known, what was asked, what is there. */
 static void tell_lost(const struct sim *sim, const struct fact *seen)
 {
-    static const char *const kinds[] = {"put", "meta", "delete", "drop", "move"};
+    static const char *const kinds[] = {[CHANGE_PUT] = "put",
+                                        [CHANGE_META] = "meta",
+                                        [CHANGE_DELETE] = "delete",
+                                        [CHANGE_CLOUD] = "cloud"};
     char was[80], is[80];
 
     if (!sim_options.verbose)
@@ -67,9 +100,10 @@ static void tell_lost(const struct sim *sim, const struct fact *seen)
     for (unsigned n = 0; n < sim->lost_count; n++) {
         const struct wish *wish = &sim->lost[n];
 
-        sim_say("  under way: %s id %u, body %u, level %u (%d), name n%u (%d)%s\n",
-                kinds[wish->kind], wish->id, wish->variant, wish->level, wish->has_level,
-                wish->name, wish->has_name, wish->verified ? ", verified" : "");
+        sim_say("  under way: %s%u id %u, body %u, level %u (%d), name n%u (%d)%s%s\n",
+                kinds[wish->kind], wish->cloud_state, wish->id, wish->variant, wish->level,
+                wish->has_level, wish->name, wish->has_name, wish->verified ? ", verified" : "",
+                wish->purge ? ", purge" : "");
     }
     for (unsigned id = 0; id < SIM_IDS; id++)
         if (!fact_equal(&seen[id], &sim->facts[id]))

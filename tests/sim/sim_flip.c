@@ -117,11 +117,12 @@ static unsigned check_truth(struct sim *sim, unsigned *rows)
     for (unsigned id = 0; id < SIM_IDS; id++) {
         struct id128 key = model_id(id);
         struct object *object = NULL;
-        struct fact seen;
+        struct fact seen = {.kind = FACT_NONE};
         int rc = journal_find(sim->journal, sim->reader, &key, &object);
 
-        if ((rc && rc != ERR_NOT_FOUND) || !model_observe(id, object, &seen) ||
-            !fact_equal(&seen, &sim->facts[id]))
+        bool known = (!rc || rc == ERR_NOT_FOUND) && model_observe(id, object, &seen);
+        seen.begun = sim->facts[id].begun; /* in no row */
+        if (!known || !fact_equal(&seen, &sim->facts[id]))
             ++*rows;
         else if (object && seen.kind == FACT_LIVE && node_read(sim, id, object) != 0)
             lost++;

@@ -69,13 +69,66 @@ const char *model_name(unsigned name)
     return names[name % 8];
 }
 
+const char *model_place(unsigned id, unsigned variant, char out[16])
+{
+    snprintf(out, 16, "%u-%u", id, variant);
+    return out;
+}
+
+static bool same_body(unsigned id, unsigned a, unsigned b)
+{
+    return memcmp(model_sha256(id, a), model_sha256(id, b), SHA256_BYTES) == 0;
+}
+
+static bool is_uploaded(unsigned id, const struct fact *fact)
+{
+    return fact->uploaded && !fact->purged && same_body(id, fact->uploaded - 1, fact->variant);
+}
+
+static int expect_cloud(const struct fact *before, const struct wish *wish, struct fact *after)
+{
+    bool live = before->kind == FACT_LIVE;
+
+    if (before->kind == FACT_NONE)
+        return ERR_NOT_FOUND;
+    switch (wish->cloud_state) {
+    case CLOUD_STARTED:
+        if (!live)
+            return ERR_DELETED;
+        if (!same_body(wish->id, wish->variant, before->variant))
+            return ERR_CONFLICT;
+        if (is_uploaded(wish->id, before))
+            return 0;
+        after->begun = true;
+        break;
+    case CLOUD_UPLOADED:
+        after->uploaded = 1 + wish->variant;
+        after->purged = after->begun = false;
+        break;
+    case CLOUD_PURGED:
+        after->purged = true;
+        after->begun = false;
+        break;
+    default:
+        if (live)
+            return ERR_CONFLICT;
+        after->marked = true;
+    }
+    after->cloud = true;
+    return 0;
+}
+
 int model_expect(const struct fact *before, const struct wish *wish, struct fact *after)
 {
     *after = *before;
     switch (wish->kind) {
     case CHANGE_DELETE:
-        *after = (struct fact){.kind = FACT_DELETED};
+        after->kind = FACT_DELETED;
+        after->variant = after->level = after->name = 0;
+        after->purge |= wish->purge;
         return 0;
+    case CHANGE_CLOUD:
+        return expect_cloud(before, wish, after);
     case CHANGE_META:
         if (before->kind != FACT_LIVE)
             return before->kind == FACT_NONE ? ERR_NOT_FOUND : ERR_DELETED;
@@ -110,7 +163,44 @@ int model_expect(const struct fact *before, const struct wish *wish, struct fact
 bool fact_equal(const struct fact *a, const struct fact *b)
 {
     return a->kind == b->kind && a->variant == b->variant && a->level == b->level &&
-           a->name == b->name;
+           a->name == b->name && a->cloud == b->cloud && a->uploaded == b->uploaded &&
+           a->purge == b->purge && a->purged == b->purged && a->marked == b->marked &&
+           a->begun == b->begun;
+}
+
+static bool is_text(struct text text, const char *want)
+{
+    return text.len == strlen(want) && memcmp(text.ptr, want, text.len) == 0;
+}
+
+/* Which body was uploaded last, if any; and that it is said where to. */
+static bool observe_upload(unsigned id, const struct object *object, struct fact *out)
+{
+    struct cloud_place place;
+    char want[16];
+    unsigned variant = 0;
+
+    if (!object_cloud(object, &place))
+        return object->uploaded_at.stamp == 0;
+    while (variant < SIM_VARIANTS &&
+           memcmp(object->uploaded_sha256, model_sha256(id, variant), SHA256_BYTES) != 0)
+        variant++;
+    if (variant == SIM_VARIANTS)
+        return false;
+    out->uploaded = 1 + variant;
+    return object->uploaded_at.stamp > 0 && is_text(place.backend, "sim") &&
+           place.bucket.len == 0 && is_text(place.key, model_place(id, variant, want)) &&
+           is_text(place.etag, want);
+}
+
+static bool observe_cloud(unsigned id, const struct object *object, struct fact *out)
+{
+    out->cloud = object->flags & OBJECT_CLOUD;
+    out->purge = object->flags & OBJECT_PURGE;
+    out->purged = object->flags & OBJECT_PURGED;
+    out->marked = object->flags & OBJECT_MARKED;
+    return observe_upload(id, object, out) &&
+           (out->kind != FACT_LIVE || !(object->flags & OBJECT_UPLOADED) == !is_uploaded(id, out));
 }
 
 bool model_observe(unsigned id, const struct object *object, struct fact *out)
@@ -120,7 +210,7 @@ bool model_observe(unsigned id, const struct object *object, struct fact *out)
         return true;
     if (object->flags & OBJECT_DELETED) {
         out->kind = FACT_DELETED;
-        return true;
+        return observe_cloud(id, object, out);
     }
     struct text name = object_name(object);
 
@@ -132,7 +222,7 @@ bool model_observe(unsigned id, const struct object *object, struct fact *out)
         out->variant++;
     while (out->name < 8 && (name.len != 2 || memcmp(name.ptr, model_name(out->name), 2) != 0))
         out->name++;
-    return out->variant < SIM_VARIANTS && out->name < 8;
+    return out->variant < SIM_VARIANTS && out->name < 8 && observe_cloud(id, object, out);
 }
 
 const char *fact_text(const struct fact *fact, char out[80])
@@ -140,9 +230,13 @@ const char *fact_text(const struct fact *fact, char out[80])
     static const char *const kinds[] = {"nothing", "live", "deleted"};
 
     if (fact->kind == FACT_LIVE)
-        snprintf(out, 80, "live, body %u, level %u, name %s", fact->variant, fact->level,
-                 fact->name < 8 ? model_name(fact->name) : "?");
+        snprintf(out, 80, "live, body %u, level %u, name %s%s, upload %u%s", fact->variant,
+                 fact->level, fact->name < 8 ? model_name(fact->name) : "?",
+                 fact->cloud ? ", cloud" : "", fact->uploaded, fact->begun ? ", begun" : "");
     else
-        snprintf(out, 80, "%s", kinds[fact->kind]);
+        snprintf(out, 80, "%s%s, upload %u%s%s%s%s", kinds[fact->kind],
+                 fact->cloud ? ", cloud" : "", fact->uploaded, fact->purge ? ", to purge" : "",
+                 fact->purged ? ", purged" : "", fact->marked ? ", marked" : "",
+                 fact->begun ? ", begun" : "");
     return out;
 }

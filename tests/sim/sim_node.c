@@ -250,6 +250,19 @@ static struct sim_request *new_request(struct sim *sim, const struct wish *wish)
     return request;
 }
 
+static void prepare_cloud(struct sim_request *sim_request)
+{
+    struct request *request = &sim_request->change.request;
+    const struct wish *wish = &sim_request->wish;
+    const char *place = model_place(wish->id, wish->variant, sim_request->place);
+
+    request->fields = EVENT_HAS_CLOUD | EVENT_HAS_SHA256;
+    request->cloud_state = (uint8_t)wish->cloud_state;
+    request->backend = (struct text){"sim", 3};
+    request->key = request->etag = (struct text){place, (uint32_t)strlen(place)};
+    memcpy(request->sha256, model_sha256(wish->id, wish->variant), SHA256_BYTES);
+}
+
 static void submit(struct sim *sim, struct sim_request *request)
 {
     if (sim->last)
@@ -282,6 +295,9 @@ void node_submit(struct sim *sim, const struct wish *wish)
         request->change.request.level = (uint8_t)wish->level;
         request->change.request.name = (struct text){model_name(wish->name), 2};
     }
+    request->change.request.purge = wish->purge;
+    if (wish->kind == CHANGE_CLOUD)
+        prepare_cloud(request);
     submit(sim, request);
 }
 

@@ -234,10 +234,30 @@ static void step_meta(struct sim *sim)
 
 static void step_delete(struct sim *sim)
 {
-    struct wish wish = {.kind = CHANGE_DELETE, .id = (unsigned)sim_roll(sim, SIM_IDS)};
+    struct wish wish = {.kind = CHANGE_DELETE,
+                        .id = (unsigned)sim_roll(sim, SIM_IDS),
+                        .purge = sim_roll(sim, 3) == 0};
 
     for (int i = 0; i < 3 && sim->facts[wish.id].kind != FACT_LIVE; i++)
         wish.id = (unsigned)sim_roll(sim, SIM_IDS);
+    node_submit(sim, &wish);
+}
+
+/* What became of the copy in the cloud, as whoever uploads says it. */
+static void step_cloud(struct sim *sim)
+{
+    struct wish wish = {.kind = CHANGE_CLOUD,
+                        .id = (unsigned)sim_roll(sim, SIM_IDS),
+                        .variant = sim_roll(sim, 8) == 0,
+                        .cloud_state = CLOUD_STARTED};
+
+    if (sim_roll(sim, 2))
+        wish.cloud_state += (unsigned)sim_roll(sim, 4);
+    /* What is live is soon deleted: begin while it is. */
+    for (int i = 0; i < 6 && sim->facts[wish.id].kind != FACT_LIVE; i++)
+        wish.id = (unsigned)sim_roll(sim, SIM_IDS);
+    if (memcmp(model_sha256(wish.id, 0), model_sha256(wish.id, 1), SHA256_BYTES) == 0)
+        wish.variant = 0;
     node_submit(sim, &wish);
 }
 
@@ -267,6 +287,8 @@ static void step_fill(struct sim *sim)
 
 static void step_upkeep(struct sim *sim)
 {
+    if (sim_roll(sim, 16) == 0)
+        atomic_store(&sim->journal->compactor.wanted, true); /* an operator asks for a snapshot */
     for (uint64_t i = sim_roll(sim, 6); i < 10 && !sim->disk->dead; i++)
         (void)journal_upkeep_step(sim->journal);
 }
@@ -322,9 +344,10 @@ static const struct step {
     unsigned weight;
     void (*take)(struct sim *sim);
 } steps[] = {
-    {30, step_put},  {8, step_meta},  {22, step_delete},   {20, step_upkeep},
-    {6, step_fill},  {6, step_clock}, {4, step_check},     {14, node_read_slowly},
-    {3, step_fault}, {2, step_death}, {4, help_read_only}, {16, conflict_step},
+    {30, step_put},   {8, step_meta},  {22, step_delete},   {20, step_upkeep},
+    {6, step_fill},   {6, step_clock}, {4, step_check},     {14, node_read_slowly},
+    {3, step_fault},  {2, step_death}, {4, help_read_only}, {16, conflict_step},
+    {14, step_cloud},
 };
 
 enum { COMMIT_WEIGHT = 30, APPLY_WEIGHT = 14, CHECKPOINT_WEIGHT = 6, MARK_WEIGHT = 4 };

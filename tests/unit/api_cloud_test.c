@@ -3,7 +3,6 @@
  * what is wrong or away is said. */
 #include "api_fixture.h"
 #include "cloud_memory.h"
-#include "cluster/cloud_gate.h"
 #include "journal/ulid.h"
 
 #include <poll.h>
@@ -542,8 +541,8 @@ static void a_cloud_that_stays_away_is_not_asked_for_each(void **state)
     for (int i = 0; i < 50; i++)
         expect_status(0, path, FETCH, 503, "cloud_unavailable");
     assert_true(heads() < 40);
-    const struct breaker breaker = cloud_gate_state(cluster_cloud_gate(nodes[0]->cluster));
-    assert_true(breaker.opened > 0 && breaker.refused > 0);
+    assert_true(stats_of(0).guard.opened > 0);
+    assert_true(stats_of(0).guard.refused > 0);
     cloud_memory_fail(cloud, 0, ERR_TIMEOUT, 0, false);
     time_t until = time(NULL) + WAIT_S;
     for (unsigned status = 0; status != 200;) {

@@ -299,12 +299,6 @@ struct copies *cluster_copies(struct cluster *cluster)
     return NULL;
 }
 
-struct cloud_gate *cluster_cloud_gate(struct cluster *cluster)
-{
-    (void)cluster;
-    return NULL;
-}
-
 struct uploader *cluster_uploader(struct cluster *cluster)
 {
     (void)cluster;

@@ -397,6 +397,23 @@ static void a_delete_of_anything_commits_once(void **state)
     object_destroy(&deleted);
 }
 
+static void a_tombstone_takes_a_delete_that_asks_for_the_first_purge(void **state)
+{
+    struct request request = request_of(CHANGE_DELETE);
+    struct object *row = tombstone();
+
+    (void)state;
+    request.purge = true;
+    struct event event = committed(row, &request, EVENT_DELETE, false);
+    assert_int_equal(event.fields, EVENT_HAS_PURGE);
+    assert_true(event.purge);
+    row->flags |= OBJECT_PURGE;
+    unchanged(row, &request);
+    request.purge = false;
+    unchanged(row, &request);
+    object_destroy(&row);
+}
+
 static void expiry_deletes_only_what_still_expires(void **state)
 {
     struct object *row = live_row();
@@ -636,6 +653,207 @@ static void what_was_just_done_is_unchanged(void **state)
     object_destroy(&row);
 }
 
+/* ---- The cloud ---- */
+
+static struct request cloud_request(enum change_kind kind, uint8_t cloud_state)
+{
+    struct request request = put();
+
+    request.kind = kind;
+    request.fields = EVENT_HAS_SHA256 | EVENT_HAS_SIZE | EVENT_HAS_CLOUD;
+    request.cloud_state = cloud_state;
+    request.backend = TEXT("s3");
+    request.bucket = TEXT("b");
+    request.key = TEXT("k");
+    request.etag = TEXT("e");
+    return request;
+}
+
+static struct object *uploaded_row(void)
+{
+    struct object *live = live_row();
+
+    live->flags |= OBJECT_CLOUD | OBJECT_UPLOADED;
+    live->uploaded_at = (struct reg){12, {{7}}};
+    live->uploaded_sha256[0] = 5;
+    struct object *row = object_create_placed(live, object_name(live), object_type(live),
+                                              object_user_meta(live), TEXT("s3\0b\0k\0e"));
+
+    assert_non_null(row);
+    object_destroy(&live);
+    return row;
+}
+
+static void what_became_of_a_copy_is_journaled_as_it_was(void **state)
+{
+    struct object *live = live_row(), *dead = tombstone(), *partial = partial_row();
+    const struct object *const rows[] = {live, dead, partial};
+
+    (void)state;
+    for (uint8_t say = CLOUD_STARTED; say <= CLOUD_MARKED; say++) {
+        struct request request = cloud_request(CHANGE_CLOUD, say);
+
+        refused(NULL, &request, ERR_NOT_FOUND);
+        for (int i = 0; i < 3; i++) {
+            bool fits = say == CLOUD_STARTED ? i != 1 : say != CLOUD_MARKED || i == 1;
+
+            if (!fits) {
+                refused(rows[i], &request, say == CLOUD_STARTED ? ERR_DELETED : ERR_CONFLICT);
+                continue;
+            }
+            struct event event = committed(rows[i], &request, EVENT_CLOUD, false);
+            assert_int_equal(event.fields, EVENT_HAS_CLOUD | EVENT_HAS_SHA256);
+            assert_int_equal(event.cloud_state, say);
+            assert_true(has_text(event.backend, "s3") && has_text(event.bucket, "b"));
+            assert_true(has_text(event.key, "k") && has_text(event.etag, "e"));
+            assert_int_equal(event.sha256[0], 5);
+            assert_int_equal(event.stamp, 0);
+            assert_int_equal(event.removed.stamp, say == CLOUD_PURGED ? OBJECT_NO_UPLOAD : 0);
+        }
+    }
+    object_destroy(&live);
+    object_destroy(&dead);
+    object_destroy(&partial);
+}
+
+static void an_upload_that_has_lost_its_sense_is_not_begun(void **state)
+{
+    struct request request = cloud_request(CHANGE_CLOUD, CLOUD_STARTED);
+    struct object *row = uploaded_row();
+
+    (void)state;
+    unchanged(row, &request);
+    row->flags &= ~(uint32_t)OBJECT_UPLOADED;
+    (void)committed(row, &request, EVENT_CLOUD, false);
+    request.sha256[31] ^= 1;
+    refused(row, &request, ERR_CONFLICT);
+    request.cloud_state = CLOUD_UPLOADED; /* but what was done is said */
+    struct event event = committed(row, &request, EVENT_CLOUD, false);
+    assert_int_equal(event.sha256[31], 1);
+    object_destroy(&row);
+}
+
+static void a_purge_names_what_it_has_removed(void **state)
+{
+    struct request request = cloud_request(CHANGE_CLOUD, CLOUD_PURGED);
+    struct object *row = tombstone();
+
+    (void)state;
+    row->uploaded_at = (struct reg){12, {{7}}};
+    struct event event = committed(row, &request, EVENT_CLOUD, false);
+    assert_int_equal(event.removed.stamp, 12);
+    assert_int_equal(event.removed.origin.bytes[0], 7);
+    request.removed = (struct reg){11, {{6}}}; /* as it was when the cloud was asked */
+    event = committed(row, &request, EVENT_CLOUD, false);
+    assert_int_equal(event.removed.stamp, 11);
+    assert_int_equal(event.removed.origin.bytes[0], 6);
+    request.cloud_state = CLOUD_MARKED;
+    event = committed(row, &request, EVENT_CLOUD, false);
+    assert_int_equal(event.removed.stamp, 0);
+    row->flags |= OBJECT_MARKED;
+    unchanged(row, &request);
+    object_destroy(&row);
+}
+
+static void what_is_adopted_is_a_put_without_its_body(void **state)
+{
+    struct request request = cloud_request(CHANGE_ADOPT, 0);
+    struct object *live = live_row(), *dead = tombstone(), *partial = partial_row();
+
+    (void)state;
+    request.stamp = 77;
+    const struct object *const unknown[] = {NULL, partial};
+    for (int i = 0; i < 2; i++) {
+        struct event event = committed(unknown[i], &request, EVENT_PUT, false);
+
+        assert_int_equal(event.stamp, 77);
+        assert_int_equal(event.level, 1);
+        assert_int_equal(event.size, 100);
+        assert_int_equal(event.fields, EVENT_HAS_SHA256 | EVENT_HAS_SIZE | EVENT_HAS_LEVEL);
+    }
+    request.fields |= EVENT_HAS_LEVEL;
+    request.level = 2;
+    assert_int_equal(committed(NULL, &request, EVENT_PUT, false).level, 2);
+    unchanged(live, &request);
+    refused(dead, &request, ERR_DELETED);
+    request.size++;
+    refused(live, &request, ERR_CONFLICT);
+    live->place = (struct place){0}; /* known, and not here: nothing comes of it either */
+    request.size--;
+    unchanged(live, &request);
+    object_destroy(&live);
+    object_destroy(&dead);
+    object_destroy(&partial);
+}
+
+static void bytes_from_the_cloud_are_a_put_or_a_copy(void **state)
+{
+    struct request request = put();
+    struct object *live = live_row(), *dead = tombstone();
+
+    (void)state;
+    request.from_cloud = true;
+    request.stamp = 77;
+    struct event event = committed(NULL, &request, EVENT_PUT, true);
+    assert_int_equal(event.stamp, 77);
+    assert_int_equal(event.level, 1);
+    request.stamp = 0;
+    assert_int_equal(committed(NULL, &request, EVENT_PUT, true).stamp, 0);
+    unchanged(live, &request); /* there is a copy; whether it is good is not asked here */
+    live->place = (struct place){0};
+    (void)committed(live, &request, EVENT_HOLD, true);
+    request.sha256[0] ^= 1;
+    refused(live, &request, ERR_CONFLICT);
+    refused(dead, &request, ERR_DELETED);
+    object_destroy(&live);
+    object_destroy(&dead);
+}
+
+static void where_it_lies_is_said_once(void **state)
+{
+    struct request request = cloud_request(CHANGE_ADOPT, 0);
+    struct object *row = uploaded_row(), *dead = tombstone(), *partial = partial_row();
+    struct decision d;
+
+    (void)state;
+    assert_true(decide_uploaded(&d, NULL, &request));
+    assert_int_equal(d.verdict, VERDICT_COMMIT);
+    assert_int_equal(d.event.kind, EVENT_CLOUD);
+    assert_int_equal(d.event.cloud_state, CLOUD_UPLOADED);
+    assert_int_equal(d.event.fields, EVENT_HAS_CLOUD | EVENT_HAS_SHA256);
+    assert_true(decide_uploaded(&d, partial, &request));
+    assert_false(decide_uploaded(&d, dead, &request));
+    assert_false(decide_uploaded(&d, row, &request));
+    struct text *const parts[] = {&request.backend, &request.bucket, &request.key, &request.etag};
+    for (int i = 0; i < 4; i++) {
+        struct text was = *parts[i];
+
+        *parts[i] = TEXT("other");
+        assert_true(decide_uploaded(&d, row, &request));
+        *parts[i] = was;
+    }
+    row->flags |= OBJECT_PURGED;
+    assert_true(decide_uploaded(&d, row, &request));
+    row->flags &= ~(uint32_t)OBJECT_PURGED;
+    row->uploaded_sha256[0] ^= 1;
+    assert_true(decide_uploaded(&d, row, &request));
+    request.size++; /* it will be refused */
+    assert_false(decide_uploaded(&d, row, &request));
+    request.size--;
+    request.sha256[0] ^= 1;
+    assert_false(decide_uploaded(&d, row, &request));
+    request.sha256[0] ^= 1;
+    request.kind = CHANGE_PUT;
+    assert_true(decide_uploaded(&d, row, &request));
+    request.fields &= ~(uint32_t)EVENT_HAS_CLOUD;
+    assert_false(decide_uploaded(&d, row, &request));
+    request = cloud_request(CHANGE_CLOUD, CLOUD_STARTED);
+    assert_false(decide_uploaded(&d, row, &request));
+    object_destroy(&row);
+    object_destroy(&dead);
+    object_destroy(&partial);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -652,6 +870,7 @@ int main(void)
         cmocka_unit_test(what_needs_a_level_changes_nothing_below_it),
         cmocka_unit_test(a_copy_is_held_of_exactly_what_the_row_names),
         cmocka_unit_test(a_delete_of_anything_commits_once),
+        cmocka_unit_test(a_tombstone_takes_a_delete_that_asks_for_the_first_purge),
         cmocka_unit_test(expiry_deletes_only_what_still_expires),
         cmocka_unit_test(a_drop_names_the_copy_that_was_found_bad),
         cmocka_unit_test(a_move_is_by_compare_and_set),
@@ -662,6 +881,12 @@ int main(void)
         cmocka_unit_test(a_tombstone_refuses_put_and_meta_whatever_the_condition),
         cmocka_unit_test(what_is_known_before_the_bytes_is_what_is_decided),
         cmocka_unit_test(what_was_just_done_is_unchanged),
+        cmocka_unit_test(what_became_of_a_copy_is_journaled_as_it_was),
+        cmocka_unit_test(an_upload_that_has_lost_its_sense_is_not_begun),
+        cmocka_unit_test(a_purge_names_what_it_has_removed),
+        cmocka_unit_test(what_is_adopted_is_a_put_without_its_body),
+        cmocka_unit_test(bytes_from_the_cloud_are_a_put_or_a_copy),
+        cmocka_unit_test(where_it_lies_is_said_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

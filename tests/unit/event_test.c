@@ -103,6 +103,8 @@ static struct buf survives(const struct event *event)
     same_text(out.bucket, event->bucket);
     same_text(out.key, event->key);
     same_text(out.etag, event->etag);
+    assert_true(out.removed.stamp == event->removed.stamp &&
+                id_equal(&out.removed.origin, &event->removed.origin));
     same_text(out.address, event->address);
     same_text(out.sums, event->sums);
     assert_int_equal(out.item_count, event->item_count);
@@ -195,6 +197,10 @@ static void cloud_bind_member_and_freeze_survive(void **state)
     cloud.fields = EVENT_HAS_CLOUD;
     memset(cloud.sha256, 0, SHA256_BYTES);
     cloud.bucket = cloud.etag = (struct text){NULL, 0};
+    survives_encoding(&cloud);
+    cloud.removed = (struct reg){HLC_LIMIT - 1, {{1, 2}}};
+    survives_encoding(&cloud);
+    cloud.cloud_state = CLOUD_MARKED;
     survives_encoding(&cloud);
     bind.fields = EVENT_HAS_BIND;
     bind.bucket = TEXT("photos");
@@ -591,6 +597,54 @@ static void cloud_without_key(struct writer *w)
     key(w, "s3");
 }
 
+static void begin_purge(struct writer *w)
+{
+    msgpack_pack_map(&w->pk, 1);
+    key(w, "cloud");
+    msgpack_pack_map(&w->pk, 4);
+    key(w, "state");
+    msgpack_pack_uint64(&w->pk, CLOUD_PURGED);
+    key(w, "backend");
+    key(w, "s3");
+    key(w, "key");
+    key(w, "k");
+    key(w, "of");
+}
+
+static void purge_of_a_number(struct writer *w)
+{
+    begin_purge(w);
+    msgpack_pack_uint64(&w->pk, 7);
+}
+
+static void purge_of(struct writer *w, uint64_t stamp, size_t origin)
+{
+    begin_purge(w);
+    msgpack_pack_array(&w->pk, 2);
+    msgpack_pack_uint64(&w->pk, stamp);
+    msgpack_pack_bin_with_body(&w->pk, "0123456789abcdef", origin);
+}
+
+static void purge_of_nothing(struct writer *w)
+{
+    purge_of(w, 0, 16);
+}
+
+static void purge_of_half_an_origin(struct writer *w)
+{
+    purge_of(w, 7, 15);
+}
+
+static void purge_beyond_time(struct writer *w)
+{
+    purge_of(w, HLC_LIMIT, 16);
+}
+
+static void purge_of_an_upload(struct writer *w)
+{
+    purge_of(w, 7, 16);
+}
+
 static void sums_as_text(struct writer *w)
 {
     msgpack_pack_map(&w->pk, 4);
@@ -634,6 +688,11 @@ static void fields_of_a_wrong_shape_are_refused(void **state)
     assert_int_equal(with_payload(EVENT_BIND, half_a_bind), ERR_INVALID);
     assert_int_equal(with_payload(EVENT_MEMBER, a_member_without_who), ERR_INVALID);
     assert_int_equal(with_payload(EVENT_CLOUD, cloud_without_key), ERR_INVALID);
+    assert_int_equal(with_payload(EVENT_CLOUD, purge_of_an_upload), 0);
+    assert_int_equal(with_payload(EVENT_CLOUD, purge_of_a_number), ERR_INVALID);
+    assert_int_equal(with_payload(EVENT_CLOUD, purge_of_nothing), ERR_INVALID);
+    assert_int_equal(with_payload(EVENT_CLOUD, purge_of_half_an_origin), ERR_INVALID);
+    assert_int_equal(with_payload(EVENT_CLOUD, purge_beyond_time), ERR_INVALID);
     assert_int_equal(with_payload(EVENT_DELETE, follows_of_two), ERR_INVALID);
     assert_int_equal(with_payload(EVENT_DELETE, deep_key), ERR_INVALID);
     assert_int_equal(with_payload(99, deep_key), ERR_INVALID);

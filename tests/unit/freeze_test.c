@@ -326,6 +326,7 @@ static void two_versions_of_a_run_freeze_it(void **state)
     assert_int_equal(give(c, other.data, other.len), ERR_CONFLICT);
     journal_stats(c->journal, &after);
     assert_int_equal(before.seq, after.seq); /* … and it is journaled once */
+    assert_int_equal(after.frozen_runs, 1);
     expect_sound(c, NULL);
 
     /* It lasts: a kill, a rebuild. */
@@ -333,6 +334,8 @@ static void two_versions_of_a_run_freeze_it(void **state)
     node_close(c, false);
     node_open(c, false);
     assert_true(knows_frozen(c, &run));
+    journal_stats(c->journal, &after);
+    assert_int_equal(after.frozen_runs, 1);
     assert_int_equal(give(c, more.data, more.len), ERR_CONFLICT);
     node_close(c, true);
     assert_int_equal(store_dirs_open(&c->dirs, &c->env, c->state, c->files, false, c->message,
@@ -610,6 +613,45 @@ static void a_restarted_author_says_again_what_others_never_got(void **state)
     expect_sound(c, NULL);
     node_close(a, true);
     node_close(c, true);
+}
+
+/* The batch of all that is said again fails: it is still owed, and said again later. */
+static void what_could_not_be_said_again_is_still_owed(void **state)
+{
+    struct group *group = *state;
+    struct node *a = group->at[0], *twin = group->at[1], *c = group->at[2];
+    struct object *object;
+
+    node_open(a, false);
+    node_open(c, false);
+    work(a);
+    assert_false(journal_restates(a->journal));
+    assert_int_equal(put_as(a, 1, 1, 50), 0);
+    copy_running(twin, a);
+    assert_int_equal(put_as(a, 2, 2, 50), 0);
+    assert_int_equal(sync_to(c, a), 0);
+    assert_int_equal(put_as(a, 3, 3, 50), 0);
+    assert_int_equal(put_as(twin, 4, 4, 50), 0);
+    assert_int_equal(sync_to(c, twin), 1);
+    (void)sync_to(a, c);
+    apply(a);
+    assert_true(journal_restates(a->journal));
+    (void)journal_upkeep_step(a->journal);
+    a->fault.error = ERR_IO;
+    atomic_store(&a->fault.fail_write, 1);
+    assert_true(journal_restates(a->journal));
+    assert_true(journal_commit_step(a->journal) > 0);
+    work(a);
+    assert_true(journal_restates(a->journal));
+    a->later_ms += 20000;
+    work(a);
+    assert_false(journal_restates(a->journal));
+    (void)sync_to(c, a);
+    assert_int_equal(find(c, 3, &object), 0);
+    object_destroy(&object);
+    node_close(c, true);
+    node_close(twin, true);
+    node_close(a, true);
 }
 
 /* ---- What this node is said to hold ---- */
@@ -892,6 +934,7 @@ int main(void)
         test(a_fresh_run_is_greater_than_the_one_before),
         test(both_halves_of_a_copied_machine_go_on_and_lose_nothing),
         test(a_restarted_author_says_again_what_others_never_got),
+        test(what_could_not_be_said_again_is_still_owed),
         test(a_restored_node_takes_back_what_it_does_not_have),
         test(what_lies_behind_a_lost_event_is_said_again),
         test(a_lost_event_comes_back_from_others),

@@ -241,9 +241,11 @@ static int give_chunk(struct node *node, const struct buf *chunk)
     return rc;
 }
 
-static int give_row(struct node *node, const struct object *like, struct text name)
+static int give_placed(struct node *node, const struct object *like, struct text name,
+                       struct text place)
 {
-    struct object *row = object_create(like, name, (struct text){NULL, 0}, (struct text){NULL, 0});
+    const struct text none = {NULL, 0};
+    struct object *row = object_create_placed(like, name, none, none, place);
     struct snapshot_writer writer;
     struct buf chunk;
 
@@ -260,6 +262,11 @@ static int give_row(struct node *node, const struct object *like, struct text na
     return rc;
 }
 
+static int give_row(struct node *node, const struct object *like, struct text name)
+{
+    return give_placed(node, like, name, (struct text){NULL, 0});
+}
+
 /* What no events could have led to is refused, and nothing is left of it. */
 static void rows_that_cannot_be_are_refused(void **state)
 {
@@ -272,7 +279,7 @@ static void rows_that_cannot_be_are_refused(void **state)
                                 .name_at = {5, {{1}}},
                                 .size = 3,
                                 .level = 1};
-    struct object bad;
+    struct object bad, *found;
     struct buf chunk;
 
     node_open(a, false);
@@ -289,6 +296,20 @@ static void rows_that_cannot_be_are_refused(void **state)
     assert_int_equal(give_row(a, &bad, fine), ERR_INVALID);
     bad = (struct object){.id = make_id(1), .flags = OBJECT_DELETED};
     assert_int_equal(give_row(a, &bad, none), ERR_INVALID);
+    /* What no cloud event has said, and no delete. */
+    bad = good, bad.uploaded_at.stamp = 6;
+    assert_int_equal(give_row(a, &bad, fine), ERR_INVALID);
+    bad = good, bad.purged_of.stamp = 6;
+    assert_int_equal(give_row(a, &bad, fine), ERR_INVALID);
+    bad = good, bad.flags |= OBJECT_MARKED;
+    assert_int_equal(give_row(a, &bad, fine), ERR_INVALID);
+    bad = good, bad.flags |= OBJECT_CLOUD | OBJECT_PURGE;
+    assert_int_equal(give_row(a, &bad, fine), ERR_INVALID);
+    bad = good, bad.flags |= OBJECT_CLOUD;
+    assert_int_equal(give_placed(a, &bad, fine, (struct text){"s3\0b\0k\0e", 8}), ERR_INVALID);
+    bad.uploaded_at.stamp = 6;
+    assert_int_equal(give_placed(a, &bad, fine, (struct text){"s3\0b\0\0e", 7}), ERR_INVALID);
+    assert_int_equal(give_placed(a, &bad, fine, (struct text){"s3\0b\0k", 6}), ERR_INVALID);
     buf_init(&chunk, 0);
     buf_add(&chunk, "\x93\x01\x02\x03", 4);
     assert_int_equal(give_chunk(a, &chunk), ERR_INVALID);
@@ -297,7 +318,18 @@ static void rows_that_cannot_be_are_refused(void **state)
     assert_true(digest_of(a).low == 0);
     assert_int_equal(give_row(a, &good, fine), 0);
     assert_true(digest_of(a).low != 0);
+    bad.id = make_id(2);
+    assert_int_equal(give_placed(a, &bad, fine, (struct text){"s3\0b\0k\0e", 8}), 0);
+    bad = (struct object){.id = make_id(3),
+                          .flags = OBJECT_DELETED | OBJECT_CLOUD | OBJECT_PURGE | OBJECT_MARKED,
+                          .uploaded_at = {6, {{1}}},
+                          .purged_of = {5, {{1}}},
+                          .deleted_at = 4};
+    assert_int_equal(give_placed(a, &bad, none, (struct text){"s3\0b\0k\0e", 8}), 0);
     expect_sound(a, NULL);
+    assert_int_equal(find(a, 3, &found), 0);
+    assert_true(object_owes_purge(found) && found->cloud_len == 8);
+    object_destroy(&found);
     node_close(a, true);
 }
 

@@ -143,7 +143,7 @@ static void test_new_first(void **state)
 
     add(f, OUTBOX_UPLOAD, 10, 1);
     add(f, OUTBOX_UPLOAD, 50, 1);
-    owed_new(f->owed, OUTBOX_UPLOAD, &id, 1);
+    owed_new(f->owed, OUTBOX_UPLOAD, &id, 1, true);
     assert_true(next(f, &step));
     assert_int_equal(number_of(&step.id), 50);
     assert_true(step.own);
@@ -228,7 +228,7 @@ static void test_backoff(void **state)
     struct owed_step step;
     struct id128 id = id_of(1);
 
-    owed_new(f->owed, OUTBOX_UPLOAD, &id, 1);
+    owed_new(f->owed, OUTBOX_UPLOAD, &id, 1, true);
     assert_int_equal(expect_start(f, OUTBOX_UPLOAD), 1);
     for (unsigned i = 0; i < 40; i++) {
         owed_ended(f->owed, OUTBOX_UPLOAD, &id, OWED_FAILED, true, 0, f->now_ms);

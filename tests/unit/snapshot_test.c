@@ -88,14 +88,14 @@ static struct reg reg_of(uint8_t n)
 }
 
 static struct object *with_texts(const struct object *like, unsigned name, unsigned type,
-                                 unsigned user_meta)
+                                 unsigned user_meta, unsigned cloud)
 {
     static char bytes[LIMIT_USER_META_BYTES + 1];
     struct object *row;
 
     memset(bytes, 'x', sizeof bytes);
-    row = object_create(like, (struct text){bytes, name}, (struct text){bytes, type},
-                        (struct text){bytes, user_meta});
+    row = object_create_placed(like, (struct text){bytes, name}, (struct text){bytes, type},
+                               (struct text){bytes, user_meta}, (struct text){bytes, cloud});
     assert_non_null(row);
     return row;
 }
@@ -103,7 +103,7 @@ static struct object *with_texts(const struct object *like, unsigned name, unsig
 /* Each of a row's members is there or not, independently of the others. */
 static void every_set_of_members_comes_back(void **state)
 {
-    enum { MEMBERS = 12 };
+    enum { MEMBERS = 14 };
 
     (void)state;
     for (unsigned set = 0; set < 1u << MEMBERS; set++) {
@@ -129,9 +129,10 @@ static void every_set_of_members_comes_back(void **state)
             o.place = (struct place){UINT32_MAX, PLACE_LARGE, LARGEST, LSN_LIMIT - 1};
             o.record_bytes = UINT32_MAX;
         }
-        struct object *row = with_texts(&o, set & 512 ? LIMIT_NAME_BYTES : 0,
-                                        set & 1024 ? LIMIT_CONTENT_TYPE_BYTES : 0,
-                                        set & 2048 ? LIMIT_USER_META_BYTES : 0);
+        o.purged_of = set & 8192 ? reg_of(6) : (struct reg){0};
+        struct object *row = with_texts(
+            &o, set & 512 ? LIMIT_NAME_BYTES : 0, set & 1024 ? LIMIT_CONTENT_TYPE_BYTES : 0,
+            set & 2048 ? LIMIT_USER_META_BYTES : 0, set & 4096 ? LIMIT_CLOUD_PLACE_BYTES : 0);
         round_trip(row);
         object_destroy(&row);
     }
@@ -178,7 +179,9 @@ static struct object *row_of(unsigned n)
         o.name_at = (struct reg){200, {{3}}};
     if (n % 5 == 4)
         o = (struct object){.id = o.id, .flags = OBJECT_DELETED, .deleted_at = 5};
-    return with_texts(&o, n % 2 ? 5 : 0, 0, n % 3);
+    if (n % 5 == 4 && n % 2)
+        o.purged_of = (struct reg){300, {{4}}};
+    return with_texts(&o, n % 2 ? 5 : 0, 0, n % 3, n % 4);
 }
 
 /* What does not fit is for the next chunk, and nothing of it is in this one. */
@@ -223,7 +226,8 @@ static void the_head_fits_however_full_the_chunk(void **state)
     (void)state;
     for (unsigned name = 0; name < 64; name++) {
         struct object like = {.id = {{1}}, .flags = OBJECT_DELETED, .deleted_at = 5};
-        struct object *first = with_texts(&like, name, 0, 0), *row = with_texts(&like, 0, 0, 0);
+        struct object *first = with_texts(&like, name, 0, 0, 0),
+                      *row = with_texts(&like, 0, 0, 0, 0);
 
         chunk_begin(&chunk, SNAPSHOT_ROWS);
         assert_int_equal(snapshot_add_row(&chunk.writer, first), 0);
@@ -287,7 +291,7 @@ static void the_bytes_are_those_of_the_format(void **state)
 /* Each member of a full row, in the order of its bit. */
 static void a_full_row_is_as_the_format_says(void **state)
 {
-    static const uint8_t head[] = "\x03\x02\x91\xdc\x00\x1b\xc4\x10";
+    static const uint8_t head[] = "\x03\x02\x91\xdc\x00\x1e\xc4\x10";
     static const uint8_t members[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14};
     struct object o = {.flags = 3, .level = 1, .size = 3, .expires_ms = 7, .deleted_at = 9};
     struct chunk chunk;
@@ -304,17 +308,18 @@ static void a_full_row_is_as_the_format_says(void **state)
     o.expires_at.stamp = 6;
     o.uploaded_at.stamp = 8;
     o.put_at.origin = o.name_at.origin = o.user_meta_at.origin = o.expires_at.origin =
-        o.uploaded_at.origin = o.id;
+        o.uploaded_at.origin = o.purged_of.origin = o.id;
+    o.purged_of.stamp = 15;
     o.place = (struct place){.disk = 10, .volume = 11, .offset = 12, .lsn = 13};
     o.record_bytes = 14;
-    struct object *row =
-        object_create(&o, (struct text){"n", 1}, (struct text){"tt", 2}, (struct text){"mmm", 3});
+    struct object *row = object_create_placed(&o, (struct text){"n", 1}, (struct text){"tt", 2},
+                                              (struct text){"mmm", 3}, (struct text){"c\0c", 3});
     assert_non_null(row);
     chunk_begin(&chunk, SNAPSHOT_ROWS);
     assert_int_equal(snapshot_add_row(&chunk.writer, row), 0);
     chunk_end(&chunk);
     assert_memory_equal(chunk.bytes.data + 20, head, sizeof head - 1);
-    assert_memory_equal(chunk.bytes.data + 20 + 8 + 16, "\xcd\x0f\xff\x03", 4);
+    assert_memory_equal(chunk.bytes.data + 20 + 8 + 16, "\xcd\x3f\xff\x03", 4);
     at = (const uint8_t *)chunk.bytes.data + 20 + 8 + 16 + 4;
     /* The small numbers tell the order; what lies between is bin. */
     while (found < sizeof members) {
@@ -324,8 +329,11 @@ static void a_full_row_is_as_the_format_says(void **state)
         }
         assert_int_equal(*at++, members[found++]);
     }
-    assert_memory_equal(at, "\xa1n\xa2tt\xa3mmm", 9);
-    assert_ptr_equal(at + 9, chunk.bytes.data + chunk.bytes.len);
+    assert_memory_equal(at,
+                        "\xa1n\xa2tt\xa3mmm\xa3"
+                        "c\0c\x0f\xc4\x10",
+                        16);
+    assert_ptr_equal(at + 16 + 16, chunk.bytes.data + chunk.bytes.len);
     object_destroy(&row);
     chunk_release(&chunk);
 }
@@ -404,10 +412,11 @@ static void what_is_owed_comes_back_within_its_limits(void **state)
     struct chunk chunk;
 
     (void)state;
-    for (unsigned above = 0; above < 2; above++) {
+    for (unsigned i = 0; i < 4; i++) {
+        unsigned above = i % 2;
         struct snapshot_owed want = {.id = {{6}}, .since_ms = LARGEST + above};
 
-        chunk_begin(&chunk, SNAPSHOT_OUTBOX);
+        chunk_begin(&chunk, i < 2 ? SNAPSHOT_OUTBOX : SNAPSHOT_BEGUN);
         assert_int_equal(snapshot_add_owed(&chunk.writer, &want), 0);
         chunk_end(&chunk);
         assert_int_equal(snapshot_next_owed(&chunk.reader, &got), above ? ERR_INVALID : 1);
@@ -657,7 +666,7 @@ static void texts_over_their_limits_are_refused(void **state)
 
     (void)state;
     for (int i = 0; i < 3; i++) {
-        struct object *row = with_texts(NULL, over[i][0], over[i][1], over[i][2]), *got;
+        struct object *row = with_texts(NULL, over[i][0], over[i][1], over[i][2], 0), *got;
         struct chunk chunk;
 
         chunk_begin(&chunk, SNAPSHOT_ROWS);
@@ -667,6 +676,19 @@ static void texts_over_their_limits_are_refused(void **state)
         assert_null(got);
         object_destroy(&row);
         chunk_release(&chunk);
+    }
+    char bytes[64 + LIMIT_CLOUD_PLACE_BYTES + 1];
+    static const char head[] = "\x95\x01" ID "\x00\x02\x91\x94" ID "\xcd\x10\x00\x00\xda";
+    size_t at = sizeof head - 1;
+
+    memcpy(bytes, head, at);
+    for (unsigned above = 0; above < 2; above++) {
+        unsigned len = LIMIT_CLOUD_PLACE_BYTES + above;
+
+        bytes[at] = (char)(len >> 8);
+        bytes[at + 1] = (char)len;
+        memset(bytes + at + 2, 'c', len);
+        assert_int_equal(row_rc(bytes, at + 2 + len), above ? ERR_INVALID : 0);
     }
 }
 
