@@ -28,6 +28,8 @@ struct control {
     pthread_mutex_t lock; /* guards the two below against a stop while the doors are open */
     struct pool *worker;
     bool stopped;
+    struct cloud_import *import; /* NULL: there is no cloud */
+    atomic_bool stop;            /* what runs shall end soon */
 };
 
 enum verb { VERB_BACKUP, VERB_VERIFY, VERB_COMPACT, VERB_ADMIN };
@@ -189,6 +191,7 @@ static void run(struct job *job, void *context)
     } else if (task->verb == VERB_COMPACT) {
         task->rc = journal_compact(store_journal(store), &task->compacted);
     } else if (task->verb == VERB_ADMIN) {
+        task->call.reader = context;
         admin_run(task->admin, &task->call);
     } else {
         task->rc = journal_verify(context, &task->verified);
@@ -227,12 +230,23 @@ static int read_dir(struct task *task)
     return rc ? rc : good ? 0 : ERR_INVALID;
 }
 
+static struct admin_call call_into(struct control *control, struct buf *out)
+{
+    struct store *store = control->stats.store;
+
+    buf_init(out, MAX_ANSWER);
+    return (struct admin_call){.cluster = control->stats.cluster,
+                               .journal = store_journal(store),
+                               .env = store_env(store),
+                               .import = control->import,
+                               .stop = &control->stop,
+                               .out = out};
+}
+
 /* The arguments of an admin verb: a JSON object, or nothing. */
 static int read_args(struct task *task)
 {
-    buf_init(&task->answer, MAX_ANSWER);
-    task->call.cluster = task->control->stats.cluster;
-    task->call.out = &task->answer;
+    task->call = call_into(task->control, &task->answer);
     if (task->body.len == 0)
         return 0;
     int rc = json_read(&task->call.args, task->body.data, task->body.len, 0);
@@ -270,13 +284,12 @@ static void answer_stats(struct control *control, struct http_request *http)
 }
 
 /* What needs no thread: it only looks. */
-static void answer_drain(struct control *control, struct http_request *http)
+static void answer_look(struct control *control, struct http_request *http, enum admin_verb verb)
 {
     struct buf out;
-    struct admin_call call = {.cluster = control->stats.cluster, .out = &out};
+    struct admin_call call = call_into(control, &out);
 
-    buf_init(&out, MAX_ANSWER);
-    admin_run(ADMIN_DRAIN_STATUS, &call);
+    admin_run(verb, &call);
     answer_admin(http, &call);
     buf_release(&out);
 }
@@ -297,8 +310,8 @@ static void on_request(void *arg, struct http_request *http)
     const char *allow;
     enum admin_verb admin = admin_verb(path.ptr, path.len, method == HTTP_METHOD_POST, &allow);
 
-    if (admin == ADMIN_DRAIN_STATUS && method == HTTP_METHOD_GET)
-        answer_drain(control, http);
+    if (admin_looks(admin) && method == HTTP_METHOD_GET)
+        answer_look(control, http, admin);
     else if (admin != ADMIN_NONE && method == HTTP_METHOD_POST)
         begin_task(control, http, VERB_ADMIN, admin);
     else if (admin != ADMIN_NONE || allow)
@@ -376,7 +389,12 @@ int control_create(struct control **out, const struct stats_source *stats)
     (void)pthread_mutex_init(&control->lock, NULL);
     control->handler = (struct http_handler){on_request, on_body, on_body_end, on_done, control};
     const struct pool_context context = {open_reader, close_reader, control};
-    int rc = pool_start(&control->worker, "control", 1, MAX_WAITING, &context);
+    struct cloud *cloud = stats->cluster ? cluster_cloud(stats->cluster) : NULL;
+    int rc = cloud ? cloud_import_create(&control->import, store_journal(stats->store), cloud,
+                                         store_env(stats->store))
+                   : 0;
+    if (rc == 0)
+        rc = pool_start(&control->worker, "control", 1, MAX_WAITING, &context);
     if (rc)
         control_destroy(&control);
     *out = control;
@@ -392,8 +410,10 @@ void control_stop(struct control *control)
 {
     (void)pthread_mutex_lock(&control->lock);
     control->stopped = true;
+    atomic_store(&control->stop, true);
     (void)pthread_mutex_unlock(&control->lock);
     pool_stop(&control->worker);
+    cloud_import_stop(control->import);
 }
 
 void control_destroy(struct control **control)
@@ -403,6 +423,7 @@ void control_destroy(struct control **control)
     if (!it)
         return;
     control_stop(it);
+    cloud_import_destroy(&it->import);
     (void)pthread_mutex_destroy(&it->lock);
     free(it);
     *control = NULL;

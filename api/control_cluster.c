@@ -4,6 +4,8 @@
  */
 #include "api/control_cluster.h"
 
+#include "api/control_cloud.h"
+
 #include "api/figures.h"
 #include "cluster/diff.h"
 #include "cluster/drainer.h"
@@ -22,10 +24,8 @@ struct members {
     size_t count;
 };
 
-static void refuse(struct admin_call *call, unsigned status, const char *code, const char *format,
-                   ...) __attribute__((format(printf, 4, 5)));
-static void refuse(struct admin_call *call, unsigned status, const char *code, const char *format,
-                   ...)
+void admin_refuse(struct admin_call *call, unsigned status, const char *code, const char *format,
+                  ...)
 {
     va_list args;
 
@@ -40,17 +40,17 @@ static void fail(struct admin_call *call, int rc)
 {
     switch (rc) {
     case ERR_NO_SPACE:
-        refuse(call, 507, "no_space", "the disk is full");
+        admin_refuse(call, 507, "no_space", "the disk is full");
         return;
     case ERR_READ_ONLY:
     case ERR_FULL:
     case ERR_AGAIN:
     case ERR_CLOSED:
     case ERR_TIMEOUT:
-        refuse(call, 503, err_name(rc), "%s", err_text(rc));
+        admin_refuse(call, 503, err_name(rc), "%s", err_text(rc));
         return;
     default:
-        refuse(call, 500, err_name(rc), "%s", err_text(rc));
+        admin_refuse(call, 500, err_name(rc), "%s", err_text(rc));
     }
 }
 
@@ -67,7 +67,7 @@ static const struct cluster_member *named(struct admin_call *call, const struct 
     struct id128 id = {{0}};
 
     if (!text) {
-        refuse(call, 400, "invalid_argument", "%s: a node's id or address is wanted", name);
+        admin_refuse(call, 400, "invalid_argument", "%s: a node's id or address is wanted", name);
         return NULL;
     }
     bool is_id = ulid_parse(&id, text, strlen(text)) == 0;
@@ -78,7 +78,7 @@ static const struct cluster_member *named(struct admin_call *call, const struct 
                   : m->joined == MEMBER_JOINED && strcmp(m->address, text) == 0)
             return m;
     }
-    refuse(call, 404, "no_such_node", "no member is known as '%.64s'", text);
+    admin_refuse(call, 404, "no_such_node", "no member is known as '%.64s'", text);
     return NULL;
 }
 
@@ -116,13 +116,14 @@ static void drain(struct admin_call *call)
     if (rc == 0)
         drain_status(call);
     else if (rc == ERR_UNSUPPORTED && cancel)
-        refuse(call, 409, "not_draining",
-               "nothing is draining that could be cancelled; a node that has left joins again with "
-               "'objctl node join'");
+        admin_refuse(
+            call, 409, "not_draining",
+            "nothing is draining that could be cancelled; a node that has left joins again with "
+            "'objctl node join'");
     else if (rc == ERR_NOT_FOUND)
-        refuse(call, 409, "alone", "there is no other member that could take what is here");
+        admin_refuse(call, 409, "alone", "there is no other member that could take what is here");
     else if (rc == ERR_OUTSIDE)
-        refuse(call, 409, "not_a_member", "this node has left already, or was forgotten");
+        admin_refuse(call, 409, "not_a_member", "this node has left already, or was forgotten");
     else
         fail(call, rc);
 }
@@ -132,9 +133,9 @@ static void join(struct admin_call *call)
     int rc = cluster_rejoin(call->cluster);
 
     if (rc == ERR_UNSUPPORTED)
-        refuse(call, 409, "member", "this node has neither left nor been forgotten");
+        admin_refuse(call, 409, "member", "this node has neither left nor been forgotten");
     else if (rc == ERR_AGAIN)
-        refuse(call, 503, "no_other_node", "no other node of the cluster answers yet");
+        admin_refuse(call, 503, "no_other_node", "no other node of the cluster answers yet");
     else if (rc)
         fail(call, rc);
     else
@@ -169,7 +170,7 @@ static void refuse_loss(struct admin_call *call, const struct cluster_sole *sole
         at += ULID_TEXT_BYTES;
     }
     *at = '\0';
-    refuse(
+    admin_refuse(
         call, 409, "sole_holder",
         "the only copies of %llu objects (%llu bytes) are on it; --accept-loss gives them up:%s%s",
         (unsigned long long)sole->objects, (unsigned long long)sole->bytes, ids,
@@ -189,11 +190,13 @@ static void forget(struct admin_call *call)
         return;
     switch (membership_forget(members.list, members.count, &node->node, force)) {
     case FORGET_SELF:
-        refuse(call, 409, "self", "this is the node itself: 'objctl node drain' makes it leave");
+        admin_refuse(call, 409, "self",
+                     "this is the node itself: 'objctl node drain' makes it leave");
         return;
     case FORGET_ALIVE:
-        refuse(call, 409, "alive",
-               "it answers, or did a moment ago: drain it there ('objctl node drain'), or --force");
+        admin_refuse(
+            call, 409, "alive",
+            "it answers, or did a moment ago: drain it there ('objctl node drain'), or --force");
         return;
     default:
         break;
@@ -302,7 +305,7 @@ static void diff(struct admin_call *call)
     if (rc) {
         ulid_format(id, &failed);
         if (rc == ERR_TIMEOUT)
-            refuse(call, 503, "no_answer", "node %s does not answer", id);
+            admin_refuse(call, 503, "no_answer", "node %s does not answer", id);
         else
             fail(call, rc);
         return;
@@ -333,20 +336,21 @@ static void upgrade(struct admin_call *call)
     switch (verdict) {
     case UPGRADE_NOT_BY:
         assert(culprit);
-        refuse(call, 409, "not_supported",
-               "node %s at %s understands feature levels up to %u, not %u", id, culprit->address,
-               culprit->feature, to);
+        admin_refuse(call, 409, "not_supported",
+                     "node %s at %s understands feature levels up to %u, not %u", id,
+                     culprit->address, culprit->feature, to);
         return;
     case UPGRADE_SILENT:
         assert(culprit);
-        refuse(call, 409, "not_supported",
-               "node %s at %s does not answer, so what it understands is not known: start it, or "
-               "'objctl node forget' it",
-               id, culprit->address);
+        admin_refuse(
+            call, 409, "not_supported",
+            "node %s at %s does not answer, so what it understands is not known: start it, or "
+            "'objctl node forget' it",
+            id, culprit->address);
         return;
     case UPGRADE_LOWER:
-        refuse(call, 409, "never_lowered", "the cluster's feature level is %u; it is never lowered",
-               stats.level);
+        admin_refuse(call, 409, "never_lowered",
+                     "the cluster's feature level is %u; it is never lowered", stats.level);
         return;
     default:
         break;
@@ -387,6 +391,10 @@ static const struct {
     {"/control/v1/node/forget", true, ADMIN_FORGET, forget},
     {"/control/v1/cluster/diff", true, ADMIN_DIFF, diff},
     {"/control/v1/cluster/upgrade", true, ADMIN_UPGRADE, upgrade},
+    {"/control/v1/cloud/check", true, ADMIN_CLOUD_CHECK, control_cloud_check},
+    {"/control/v1/cloud/outbox", true, ADMIN_CLOUD_OUTBOX, control_cloud_outbox},
+    {"/control/v1/cloud/import", true, ADMIN_CLOUD_IMPORT, control_cloud_import},
+    {"/control/v1/cloud/import", false, ADMIN_CLOUD_STATUS, control_cloud_status},
 #ifdef OBJSTORE_FEATURE_BUILD
     {"/control/v1/test/sample", true, ADMIN_SAMPLE, sample},
 #endif
@@ -407,11 +415,16 @@ enum admin_verb admin_verb(const char *path, size_t len, bool post, const char *
     return ADMIN_NONE;
 }
 
+bool admin_looks(enum admin_verb verb)
+{
+    return verb == ADMIN_DRAIN_STATUS || verb == ADMIN_CLOUD_STATUS;
+}
+
 void admin_run(enum admin_verb verb, struct admin_call *call)
 {
     call->status = 200;
     if (!call->cluster) {
-        refuse(call, 409, "alone", "this node has no cluster");
+        admin_refuse(call, 409, "alone", "this node has no cluster");
         return;
     }
     for (size_t i = 0; i < VERBS; i++)

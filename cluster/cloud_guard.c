@@ -13,6 +13,7 @@
 #include "cluster/cloud_guard.h"
 
 #include "base/container.h"
+#include "base/log.h"
 
 #include <assert.h>
 #include <pthread.h>
@@ -31,9 +32,10 @@ struct flight {
 struct guard {
     struct cloud cloud; /* first */
     struct cloud *inner;
-    struct cloud_gate *gate;
+    struct env *env;
     pthread_mutex_t lock; /* guards what follows */
     pthread_cond_t idle;
+    struct breaker breaker;
     struct flight *flights;
     unsigned count; /* of flights, and of `done` that have not returned */
     bool closed;
@@ -54,6 +56,30 @@ static void unlock(struct guard *guard)
     (void)pthread_mutex_unlock(&guard->lock);
 }
 
+/* ---- The breaker. With the lock held, and for the log without it. ---- */
+
+static bool learn(struct guard *guard, uint32_t ticket, enum breaker_outcome outcome,
+                  uint32_t retry_after_ms)
+{
+    uint64_t dice;
+
+    guard->env->random(guard->env, &dice, sizeof dice);
+    return breaker_step(&guard->breaker, ticket, outcome, retry_after_ms, env_mono_ms(guard->env),
+                        dice);
+}
+
+static void say(struct guard *guard, const char *message)
+{
+    struct cloud_guard_stats stats;
+
+    cloud_guard_stats(&guard->cloud, &stats);
+    if (stats.state == BREAKER_OPEN)
+        log_warn("cloud: it does not answer and is left alone for %llu ms: %s",
+                 (unsigned long long)stats.wait_ms, message);
+    else if (stats.state == BREAKER_CLOSED)
+        log_info("cloud: it answers again");
+}
+
 /* ---- What the inner cloud calls ---- */
 
 static int on_read(struct cloud_request *request, uint64_t offset, void *buf, size_t len)
@@ -66,8 +92,13 @@ static int on_read(struct cloud_request *request, uint64_t offset, void *buf, si
 static int on_head(struct cloud_request *request, const struct cloud_head *head)
 {
     struct flight *flight = (struct flight *)request;
+    struct guard *guard = flight->guard;
 
-    cloud_gate_step(flight->guard->gate, flight->ticket, BREAKER_ANSWERED, 0);
+    lock(guard);
+    bool changed = learn(guard, flight->ticket, BREAKER_ANSWERED, 0);
+    unlock(guard);
+    if (changed)
+        say(guard, "");
     return flight->outer->head ? flight->outer->head(flight->outer, head) : 0;
 }
 
@@ -118,10 +149,12 @@ static void on_done(struct cloud_request *request, int rc)
     outer->more = request->more;
     lock(guard);
     strike_off(flight);
-    bool cancelled = flight->cancelled;
+    bool changed =
+        learn(guard, flight->ticket, flight->cancelled ? BREAKER_UNKNOWN : breaker_outcome(rc),
+              flight->cancelled ? 0 : request->retry_after_ms);
     unlock(guard);
-    cloud_gate_step(guard->gate, flight->ticket, cancelled ? BREAKER_UNKNOWN : breaker_outcome(rc),
-                    cancelled ? 0 : request->retry_after_ms);
+    if (changed)
+        say(guard, *request->message ? request->message : err_text(rc));
     free(flight);
     outer->done(outer, rc);
     lock(guard);
@@ -165,13 +198,13 @@ static int start(struct cloud *cloud, struct cloud_request *request)
     lock(guard);
     if (guard->closed)
         rc = ERR_CLOSED;
-    else if (!(flight->ticket = cloud_gate_ask(guard->gate)))
+    else if (!(flight->ticket = breaker_ask(&guard->breaker, env_mono_ms(guard->env))))
         rc = ERR_CLOUD;
     /* Inside the lock, so that nobody cancels what has not begun; its callbacks wait for us. */
     if (rc == 0) {
         rc = cloud_start(guard->inner, &flight->request);
         if (rc)
-            cloud_gate_step(guard->gate, flight->ticket, BREAKER_UNKNOWN, 0);
+            (void)learn(guard, flight->ticket, BREAKER_UNKNOWN, 0);
     }
     if (rc == 0)
         list(guard, flight);
@@ -221,7 +254,7 @@ static void destroy(struct cloud *cloud)
     free(guard);
 }
 
-int cloud_guard_create(struct cloud **out, struct cloud *inner, struct cloud_gate *gate)
+int cloud_guard_create(struct cloud **out, struct cloud *inner, struct env *env)
 {
     struct guard *guard = calloc(1, sizeof *guard);
     struct cloud_backend *backend = malloc(sizeof *backend);
@@ -241,7 +274,7 @@ int cloud_guard_create(struct cloud **out, struct cloud *inner, struct cloud_gat
                                       .destroy = destroy};
     guard->cloud = (struct cloud){.backend = backend, .bucket = inner->bucket};
     guard->inner = inner;
-    guard->gate = gate;
+    guard->env = env;
     (void)pthread_mutex_init(&guard->lock, NULL);
     (void)pthread_cond_init(&guard->idle, NULL);
     *out = &guard->cloud;
@@ -260,5 +293,18 @@ void cloud_guard_close(struct cloud *cloud)
     }
     while (guard->count > 0)
         (void)pthread_cond_wait(&guard->idle, &guard->lock);
+    unlock(guard);
+}
+
+void cloud_guard_stats(struct cloud *cloud, struct cloud_guard_stats *out)
+{
+    struct guard *guard = guard_of(cloud);
+
+    lock(guard);
+    *out = (struct cloud_guard_stats){
+        .state = guard->breaker.state,
+        .opened = guard->breaker.opened,
+        .refused = guard->breaker.refused,
+        .wait_ms = breaker_wait_ms(&guard->breaker, env_mono_ms(guard->env))};
     unlock(guard);
 }

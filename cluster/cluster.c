@@ -367,21 +367,16 @@ static unsigned outbox_copies(const struct cluster_config *config)
 
 static int open_uploader(struct cluster *cluster, const struct cluster_config *config)
 {
-    int rc = cloud_gate_create(&cluster->cloud_gate, config->env);
-
-    if (rc == 0)
-        rc = cloud_guard_create(&cluster->cloud, config->cloud, cluster->cloud_gate);
     const struct uploader_config uploader = {.journal = cluster->journal,
                                              .cluster = cluster,
                                              .copies = cluster->copies,
                                              .env = cluster->env,
-                                             .cloud = config->cloud,
-                                             .gate = cluster->cloud_gate,
+                                             .cloud = cluster->cloud,
                                              .prefix = config->cloud_prefix,
                                              .outbox_copies = outbox_copies(config),
                                              .writeback = config->writeback};
 
-    return rc ? rc : uploader_create(&cluster->uploader, &uploader);
+    return uploader_create(&cluster->uploader, &uploader);
 }
 
 int cluster_open(struct cluster **out, const struct cluster_config *config, char *message,
@@ -417,7 +412,9 @@ int cluster_open(struct cluster **out, const struct cluster_config *config, char
     cluster->peers = calloc(LIMIT_PEERS, sizeof *cluster->peers);
     if (!cluster->peers)
         goto out;
-    rc = replicator_create(&cluster->replicator, cluster->journal, cluster, cluster->env);
+    rc = config->cloud ? cloud_guard_create(&cluster->cloud, config->cloud, cluster->env) : 0;
+    if (rc == 0)
+        rc = replicator_create(&cluster->replicator, cluster->journal, cluster, cluster->env);
     if (rc == 0)
         rc = copies_create(&cluster->copies, cluster->journal, outbox_copies(config));
     if (rc == 0)
@@ -464,7 +461,6 @@ void cluster_close(struct cluster **cluster_ptr)
     pool_stop(&cluster->pool);
     take_deliveries(cluster);
     cloud_destroy(&cluster->cloud);
-    cloud_gate_destroy(&cluster->cloud_gate);
     probe_destroy(&cluster->probe);
     merge_destroy(&cluster->merge);
     cut_destroy(&cluster->cut);
@@ -537,11 +533,6 @@ bool cluster_is_alone(struct cluster *cluster)
 struct copies *cluster_copies(struct cluster *cluster)
 {
     return cluster->copies;
-}
-
-struct cloud_gate *cluster_cloud_gate(struct cluster *cluster)
-{
-    return cluster->cloud_gate;
 }
 
 struct uploader *cluster_uploader(struct cluster *cluster)

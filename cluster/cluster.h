@@ -14,13 +14,13 @@
 #ifndef CLUSTER_CLUSTER_H
 #define CLUSTER_CLUSTER_H
 
+#include "cluster/cloud_guard.h"
 #include "cluster/copies.h"
 #include "cluster/probe.h"
 #include "cluster/members.h"
 #include "journal/journal.h"
 #include "storage/cloud.h"
 
-struct cloud_gate;
 struct cluster;
 struct cluster_member;
 struct uploader;
@@ -140,6 +140,8 @@ void cluster_fetch_cancel(struct cluster *cluster, struct cluster_reader *reader
 /* Whether the cloud that this node reads has OBJECT's bytes, as its row says; and where. */
 bool cluster_cloud_of(const struct cluster *cluster, const struct object *object,
                       struct cluster_cloud *out);
+/* Whether one of these nodes, other than this one, answers. Any thread. */
+bool cluster_is_near(struct cluster *cluster, const struct id128 *nodes, size_t count);
 /* The cloud behind cluster_cloud_gate, for whatever else is asked of it until cluster_stop, and
  * what the keys begin with that are made there. NULL: there is none. */
 struct cloud *cluster_cloud(const struct cluster *cluster);
@@ -264,6 +266,7 @@ struct cluster_cloud_stats {
     uint64_t failures;  /* not reached, or cut off */
     uint64_t misses;    /* the cloud has something else there than the row says, or nothing */
     uint64_t wrong;     /* whole bodies whose SHA-256 was wrong */
+    struct cloud_guard_stats guard;
 };
 
 struct cluster_stats {
@@ -294,8 +297,7 @@ bool cluster_is_alone(struct cluster *cluster);
 
 /* Who waits for copies of a body; NULL where nobody can. */
 struct copies *cluster_copies(struct cluster *cluster);
-/* The breaker before the cloud, and who uploads to it; NULL: there is none. */
-struct cloud_gate *cluster_cloud_gate(struct cluster *cluster);
+/* Who uploads to the cloud; NULL: there is none. */
 struct uploader *cluster_uploader(struct cluster *cluster);
 
 /* How this node stands, as of some tens of milliseconds ago. Any thread; they take no lock. */

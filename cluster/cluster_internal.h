@@ -190,8 +190,7 @@ struct cluster {
     _Atomic uint64_t draining_ms; /* since when all probes say that it drains; 0: they do not */
     _Atomic unsigned writing;     /* clients' changes between begin and end */
     struct replicator *replicator;
-    struct cloud_gate *cloud_gate; /* NULL: there is no cloud, as with the next */
-    struct uploader *uploader;
+    struct uploader *uploader; /* NULL: there is no cloud */
     struct copies *copies;
     struct standing standing; /* the thread's own; and for others: */
     _Atomic int health;       /* enum probe_health */

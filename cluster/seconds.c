@@ -31,6 +31,7 @@ struct seconds {
     uint64_t next_ms;
     struct id128 cursor;
     uint64_t walk_ms; /* when the next walk begins */
+    uint64_t began_ms;
     bool walking;
     _Atomic uint64_t waiting, made;
 };
@@ -63,7 +64,12 @@ void seconds_destroy(struct seconds **seconds)
 
 void seconds_members(struct seconds *s, const struct cluster_member *view, size_t count)
 {
+    struct db_custody before = s->targets;
+
     membership_trusted(view, count, 0, &s->targets);
+    if (before.count != s->targets.count ||
+        memcmp(before.nodes, s->targets.nodes, before.count * sizeof *before.nodes) != 0)
+        s->walk_ms = s->next_ms = 0;
 }
 
 void seconds_figures(const struct seconds *s, uint64_t *waiting, uint64_t *made)
@@ -140,8 +146,10 @@ static int walk(struct seconds *s, struct db_reader *reader)
         s->cursor = page.ids[i];
     }
     if (rc == 0 && page.count < PAGE && drain_has_room(s->drain)) {
+        uint64_t now_ms = env_mono_ms(s->config.env), pause_ms = 9 * (now_ms - s->began_ms);
+
         s->walking = false;
-        s->walk_ms = env_mono_ms(s->config.env) + SECONDS_WALK_MS;
+        s->walk_ms = now_ms + (pause_ms > SECONDS_WALK_MS ? pause_ms : SECONDS_WALK_MS);
     }
     return rc;
 }
@@ -152,6 +160,7 @@ static int walk_on(struct seconds *s, struct db_reader *reader)
 
     if (!s->walking && env_mono_ms(s->config.env) >= s->walk_ms) {
         s->walking = true;
+        s->began_ms = env_mono_ms(s->config.env);
         s->cursor = (struct id128){{0}};
     }
     for (unsigned i = 0; rc == 0 && s->walking && drain_has_room(s->drain) && i < PAGE; i++)

@@ -39,7 +39,7 @@ int seconds_look(struct seconds *seconds, struct db_reader *reader,
  */
 uint64_t seconds_step(struct seconds *seconds, struct db_reader *reader, bool slow);
 #define SECONDS_STEP_MS 200
-#define SECONDS_WALK_MS 5000 /* between walks */
+#define SECONDS_WALK_MS 60000 /* between walks, unless somebody has come or gone */
 
 /* Bodies that other nodes were asked to copy and that are here alone still; that they have copied.
  */

@@ -45,7 +45,7 @@ struct upload {
     enum phase phase;
     enum wait waits;
     struct object *object;
-    bool started, cancelled, heard, sidecar_sent;
+    bool started, cancelled, sidecar_sent;
     int answer; /* of what it waited for */
     uint32_t retry_ms;
 
@@ -442,7 +442,7 @@ static enum phase lacks_body(struct upload *u, int rc)
     return end(u, OWED_FAILED, rc);
 }
 
-bool upload_ask(struct upload *u)
+enum upload_asked upload_ask(struct upload *u)
 {
     int rc = 0;
 
@@ -453,20 +453,20 @@ bool upload_ask(struct upload *u)
             rc = describe(u);
         if (rc) {
             u->phase = lacks_body(u, rc);
-            return false;
+            return UPLOAD_FAILED;
         }
     }
     prepare(u);
     u->waits = CLOUD;
-    u->heard = false;
-    if (u->kind == OUTBOX_UPLOAD)
-        moved(u);
     rc = cloud_start(u->host->cloud, &u->request);
     if (rc == 0)
-        return true;
+        return UPLOAD_ASKED;
     u->waits = NOTHING;
+    close_body(u);
+    if (rc == ERR_CLOUD)
+        return UPLOAD_REFUSED;
     u->phase = end(u, rc == ERR_FULL ? OWED_BUSY : OWED_FAILED, rc);
-    return false;
+    return UPLOAD_FAILED;
 }
 
 /* ---- From phase to phase ---- */
@@ -490,7 +490,6 @@ static enum phase note_it(struct upload *u, const uint8_t *sha256)
     return NOTE;
 }
 
-/* What is there stays in doubt until the row says so: it is looked at again. */
 static enum phase after_head(struct upload *u, int rc)
 {
     const struct object *object = u->object;
@@ -510,7 +509,7 @@ static enum phase after_head(struct upload *u, int rc)
     if (u->found && u->found_sha &&
         (same || (object->flags & OBJECT_PUT) == 0 || object->flags & OBJECT_DELETED))
         return note_it(u, u->found_sha256);
-    u->removes = object_removes(object);
+    /* It has not got these bytes, as far as was known of uploads before it was asked. */
     u->state = CLOUD_PURGED;
     return NOTE;
 }
@@ -579,22 +578,9 @@ static enum phase next_phase(struct upload *u, int rc)
     abort();
 }
 
-bool upload_heard(struct upload *u, int *rc, uint32_t *retry_after_ms)
-{
-    if (!u->heard)
-        return false;
-    u->heard = false;
-    *rc = u->answer;
-    *retry_after_ms = u->request.retry_after_ms;
-    return true;
-}
-
 static void take_answer(struct upload *u)
 {
     if (u->waits == CLOUD) {
-        bool ours = u->answer && (atomic_load(&u->read_rc) || u->cancelled);
-
-        u->heard = !ours;
         u->retry_ms = u->request.retry_after_ms;
         if (u->answer)
             (void)snprintf(u->message, sizeof u->message, "%s", u->request.message);
@@ -698,6 +684,7 @@ int upload_create(struct upload **out, const struct upload_host *host, enum outb
     if (!u->object)
         goto out;
     memcpy(u->sha256, object->sha256, SHA256_BYTES);
+    u->removes = object_removes(object);
     if (kind == OUTBOX_PURGE)
         (void)remove_it(u);
     rc = make_keys(u);

@@ -22,8 +22,8 @@ struct upload;
 
 struct upload_host {
     struct journal *journal;
-    struct cloud *cloud;
-    const char *prefix; /* of keys, before a '/'; NULL: none */
+    struct cloud *cloud; /* a guard: cluster/cloud_guard.h */
+    const char *prefix;  /* of keys, before a '/'; NULL: none */
     struct env *env;
     struct db_reader *reader; /* the owner's thread's */
     /* What UPLOAD waited for has come: its next step is due. Any thread; must not block. */
@@ -50,11 +50,13 @@ enum upload_need {
 /* Go on, as far as it goes. After the creation, and when it was woken. May block on the disk, as
  * the next. */
 enum upload_need upload_step(struct upload *upload);
-/* Ask the cloud what it has to. True: `woken` follows. False: upload_step says how it goes on. */
-bool upload_ask(struct upload *upload);
-/* After a step: what the cloud said to the request that ended before it, 0 or `done`'s rc, told
- * once; false: nothing, or it was not the cloud that ended it. */
-bool upload_heard(struct upload *upload, int *rc, uint32_t *retry_after_ms);
+enum upload_asked {
+    UPLOAD_ASKED,   /* `woken` follows */
+    UPLOAD_REFUSED, /* the cloud is left alone for now (ERR_CLOUD): to be asked again later */
+    UPLOAD_FAILED,  /* upload_step says how it goes on */
+};
+/* Ask the cloud what it has to. */
+enum upload_asked upload_ask(struct upload *upload);
 /* Stop early: `woken` follows soon, if it was not called yet. After it, upload_step ends it. */
 void upload_cancel(struct upload *upload);
 

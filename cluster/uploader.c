@@ -17,6 +17,7 @@
 
 #include "base/log.h"
 #include "base/queue.h"
+#include "cluster/cloud_guard.h"
 #include "cluster/rendezvous.h"
 #include "cluster/seconds.h"
 #include "cluster/upload.h"
@@ -38,8 +39,7 @@
 struct flight {
     struct upload *upload;
     uint64_t began_ms;
-    bool asks;       /* the cloud: it has one of the places … */
-    uint32_t ticket; /* … and this of the gate */
+    bool asks; /* the cloud: it has one of the places */
 };
 
 /* Those that wait for a place; a ring. */
@@ -59,11 +59,11 @@ struct uploader {
     struct upload_host host;
     struct cluster *cluster;
     struct copies *copies;
-    struct cloud_gate *gate;
     struct env *env;
     struct id128 self;
     struct queue *woken; /* struct upload *; a place for each */
     _Atomic bool news, stopping;
+    _Atomic uint64_t oldest_ms;
     pthread_mutex_t lock; /* guards the next four */
     struct new_item new[LIMIT_NEWS];
     size_t new_count;
@@ -264,27 +264,11 @@ static struct line *line_of(struct uploader *u, const struct upload *upload)
     return upload_is_large(upload) ? &u->large : &u->small;
 }
 
-/* What the cloud said, or did not, is the breaker's business, too. */
-static void tell_gate(struct uploader *u, struct upload *upload, uint32_t ticket)
-{
-    enum breaker_outcome outcome = BREAKER_UNKNOWN;
-    uint32_t retry_after_ms = 0;
-    int rc;
-
-    if (upload_heard(upload, &rc, &retry_after_ms))
-        outcome = breaker_outcome(rc);
-    cloud_gate_step(u->gate, ticket, outcome, retry_after_ms);
-}
-
-/* TICKET: of the request that has ended just now; 0: there was none. */
-static void advance(struct uploader *u, struct upload *upload, uint32_t ticket)
+static void advance(struct uploader *u, struct upload *upload)
 {
     struct line *line = line_of(u, upload);
-    enum upload_need need = upload_step(upload);
 
-    if (ticket)
-        tell_gate(u, upload, ticket);
-    switch (need) {
+    switch (upload_step(upload)) {
     case UPLOAD_WAITS:
         return;
     case UPLOAD_ASKS:
@@ -315,15 +299,20 @@ static void take_woken(struct uploader *u)
         struct flight *flight = flight_of(u, upload);
 
         assert(flight);
-        bool asked = flight->asks;
-        uint32_t ticket = flight->ticket;
-
-        if (asked) {
+        if (flight->asks) {
             flight->asks = false;
             line_of(u, upload)->taken--;
         }
-        advance(u, upload, asked ? ticket : 0);
+        advance(u, upload);
     }
+}
+
+static struct cloud_guard_stats guard_of(struct uploader *u)
+{
+    struct cloud_guard_stats stats;
+
+    cloud_guard_stats(u->host.cloud, &stats);
+    return stats;
 }
 
 /* Give free places to those that wait for one. */
@@ -331,23 +320,24 @@ static void serve_line(struct uploader *u, struct line *line)
 {
     while (line->taken < line->places && line->count > 0) {
         struct upload *upload = line->waiting[line->first];
-        uint32_t ticket = u->cancelled ? 0 : cloud_gate_ask(u->gate);
+        enum upload_asked asked = UPLOAD_FAILED;
 
-        if (!ticket && !u->cancelled)
+        if (!u->cancelled && guard_of(u).wait_ms > 0)
             return;
+        if (u->cancelled)
+            upload_cancel(upload);
+        else if ((asked = upload_ask(upload)) == UPLOAD_REFUSED)
+            return; /* it stays the first in line */
 
         line->first = (line->first + 1) % FLIGHTS;
         line->count--;
         struct flight *flight = flight_of(u, upload);
         assert(flight && !flight->asks);
-        if (!u->cancelled && upload_ask(upload)) {
+        if (asked == UPLOAD_ASKED) {
             flight->asks = true;
-            flight->ticket = ticket;
             line->taken++;
         } else {
-            if (u->cancelled)
-                upload_cancel(upload);
-            advance(u, upload, ticket);
+            advance(u, upload);
         }
     }
 }
@@ -357,14 +347,28 @@ static void serve_line(struct uploader *u, struct line *line)
 struct page {
     struct owed_row rows[LIMIT_OWED_PAGE];
     size_t count;
+    uint64_t oldest_ms;
 };
 
 static int collect(void *arg, const struct db_owed *owed)
 {
     struct page *page = arg;
 
+    if (page->oldest_ms == 0 || owed->since_ms < page->oldest_ms)
+        page->oldest_ms = owed->since_ms;
     page->rows[page->count++] = (struct owed_row){owed->id, owed->size};
     return 0;
+}
+
+/* Since when uploads are owed: a walk begins anew, its later pages may know older ones. */
+static void note_oldest(struct uploader *u, const struct owed_step *step, const struct page *page)
+{
+    uint64_t before = atomic_load(&u->oldest_ms);
+    bool first = id_is_zero(&step->id);
+
+    if (step->kind == OUTBOX_UPLOAD &&
+        (first || (page->oldest_ms && (before == 0 || page->oldest_ms < before))))
+        atomic_store(&u->oldest_ms, page->oldest_ms);
 }
 
 static void read_page(struct uploader *u, const struct owed_step *step)
@@ -375,6 +379,7 @@ static void read_page(struct uploader *u, const struct owed_step *step)
 
     if (rc)
         log_warn("cloud: what is owed to it cannot be read: %s", err_text(rc));
+    note_oldest(u, step, &page);
     owed_page(u->owed, rc, page.rows, page.count, now_ms(u));
 }
 
@@ -443,7 +448,7 @@ static int begin(struct uploader *u, const struct owed_step *step, const struct 
     u->flights[u->flight_count++] = (struct flight){.upload = upload, .began_ms = now_ms(u)};
     if (step->kind == OUTBOX_UPLOAD && is_slow(u))
         seconds_add(u->seconds, object);
-    advance(u, upload, 0);
+    advance(u, upload);
     return 0;
 }
 
@@ -469,9 +474,9 @@ static void start(struct uploader *u, const struct owed_step *step)
 }
 
 /* Whether the cloud can be reached, for whoever waits for it or for another node. */
-static void look_at_gate(struct uploader *u)
+static void look_at_guard(struct uploader *u)
 {
-    bool closed = cloud_gate_state(u->gate).state == BREAKER_CLOSED;
+    bool closed = guard_of(u).state == BREAKER_CLOSED;
 
     if (closed && !u->closed)
         owed_reached(u->owed, now_ms(u));
@@ -488,7 +493,7 @@ static uint64_t earliest(struct uploader *u, uint64_t until_ms)
         until_ms = look_ms;
     if ((u->small.count && u->small.taken < u->small.places) ||
         (u->large.count && u->large.taken < u->large.places)) {
-        uint64_t gate_ms = now_ms(u) + cloud_gate_wait_ms(u->gate);
+        uint64_t gate_ms = now_ms(u) + guard_of(u).wait_ms;
 
         if (gate_ms < until_ms)
             until_ms = gate_ms;
@@ -502,7 +507,7 @@ uint64_t uploader_step(struct uploader *u)
 
     take_woken(u);
     look_around(u);
-    look_at_gate(u);
+    look_at_guard(u);
     take_news(u);
     serve_line(u, &u->small);
     serve_line(u, &u->large);
@@ -596,7 +601,6 @@ int uploader_create(struct uploader **out, const struct uploader_config *config)
                                    .arg = u};
     u->cluster = config->cluster;
     u->copies = config->copies;
-    u->gate = config->gate;
     u->env = config->env;
     u->self = journal_node(config->journal);
     u->closed = true;
@@ -682,6 +686,7 @@ void uploader_stats(struct uploader *u, struct uploader_stats *out)
                                    .purges = atomic_load(&u->purges),
                                    .failures = atomic_load(&u->failures),
                                    .flights = atomic_load(&u->flying),
-                                   .resting = atomic_load(&u->resting)};
+                                   .resting = atomic_load(&u->resting),
+                                   .oldest_ms = atomic_load(&u->oldest_ms)};
     seconds_figures(u->seconds, &out->alone, &out->seconds);
 }

@@ -8,7 +8,6 @@
 #ifndef CLUSTER_UPLOADER_H
 #define CLUSTER_UPLOADER_H
 
-#include "cluster/cloud_gate.h"
 #include "cluster/cluster.h"
 
 struct uploader;
@@ -20,8 +19,10 @@ struct uploader_stats {
     uint64_t failures; /* attempts that ended in vain */
     uint64_t flights;  /* under way */
     uint64_t resting;  /* failed, to be tried again */
-    uint64_t alone;    /* bodies whose second copy was asked for and is not there yet */
-    uint64_t seconds;  /* second copies made since the start */
+    uint64_t
+        oldest_ms;    /* Unix: since when the oldest upload is owed, as of the last look; 0: none */
+    uint64_t alone;   /* bodies whose second copy was asked for and is not there yet */
+    uint64_t seconds; /* second copies made since the start */
 };
 
 struct uploader_config {
@@ -29,8 +30,7 @@ struct uploader_config {
     struct cluster *cluster;
     struct copies *copies; /* is told what the cloud does */
     struct env *env;
-    struct cloud *cloud;
-    struct cloud_gate *gate;
+    struct cloud *cloud;    /* a guard: cluster/cloud_guard.h */
     const char *prefix;     /* NULL: none */
     unsigned outbox_copies; /* of a body while it is owed: 1 or 2 */
     bool writeback;         /* nobody waits for the cloud: second copies are made at once */

@@ -1,11 +1,13 @@
 /* Which cloud a node has: the options' words, and the backends that they mean. */
 #include "cmd/node_cloud.h"
 
+#include "base/io.h"
 #include "base/log.h"
 #include "storage/cloud_dir.h"
 #include "storage/cloud_s3.h"
 
 #include <assert.h>
+#include <stdlib.h>
 #include <string.h>
 
 int node_cloud_open(struct cloud **out, struct env *env, const struct options *options,
@@ -16,10 +18,13 @@ int node_cloud_open(struct cloud **out, struct env *env, const struct options *o
     case CLOUD_NONE:
         return 0;
     case CLOUD_DIRECTORY: {
-        const struct cloud_dir_config config = {.env = env,
-                                                .path = options_cloud_directory(options)};
+        char *memory = io_join(options->state_dir, "CLOUD");
+        const struct cloud_dir_config config = {
+            .env = env, .path = options_cloud_directory(options), .memory = memory};
 
-        return cloud_dir_create(out, &config, message, cap);
+        int rc = memory ? cloud_dir_create(out, &config, message, cap) : ERR_NO_MEMORY;
+        free(memory);
+        return rc;
     }
     case CLOUD_S3: {
         /* What nobody set is the backend's to find: it knows Amazon's variables and profiles. */

@@ -72,6 +72,16 @@ static const struct command commands[] = {
      "      --no-wait          begin a drain, do not wait for its end\n"
      "      --accept-loss      forget a node though the only copies of objects are on it\n"
      "      --force            forget a node that answers\n"},
+    {"cloud", ctl_cloud, DIRS, "[OPTION]... check|outbox|import",
+     "look after the cloud behind a running node",
+     "  check                  try each kind of request once, say what to mend\n"
+     "  outbox                 list what the node owes the cloud, oldest first\n"
+     "  import                 adopt what lies in the bucket; nothing is copied\n"
+     "      --limit=N          so many entries of the outbox at most (default 100)\n"
+     "      --prefix=TEXT      keys that begin so (default: the node's --cloud-prefix)\n"
+     "      --dry-run          count what an import would do\n"
+     "      --cancel           end an import that runs\n"
+     "      --no-wait          begin an import, do not wait for its end\n"},
     {"journal", ctl_journal, DIRS, "[OPTION]... verify|dump|compact|rebuild|new-node-id",
      "look after the journal",
      "  verify                 check every hash chain; also on a running node\n"
@@ -114,7 +124,7 @@ static void show_help(void)
     for (size_t i = 0; i < COMMAND_COUNT; i++)
         (void)printf("  %-10s %s\n", commands[i].name, commands[i].about);
     (void)printf("\nOptions of put, get, meta, rm, stats and cluster:\n%s"
-                 "\nOptions of node, journal, verify and backup:\n%s"
+                 "\nOptions of node, cloud, journal, verify and backup:\n%s"
                  "\nOptions of all commands:\n%s\n"
                  "'objctl COMMAND --help' tells more; so does objctl(1).\n",
                  target_options[NODE], target_options[DIRS], common_options);

@@ -83,6 +83,7 @@ int ctl_cluster(struct ctl *ctl, int argc, char **argv);
 int ctl_journal(struct ctl *ctl, int argc, char **argv);
 int ctl_verify(struct ctl *ctl, int argc, char **argv);
 int ctl_node(struct ctl *ctl, int argc, char **argv);
+int ctl_cloud(struct ctl *ctl, int argc, char **argv);
 int ctl_backup(struct ctl *ctl, int argc, char **argv);
 
 #endif

@@ -308,15 +308,42 @@ static int put_owed(struct journal *journal, const struct entry *entry)
     return rc;
 }
 
+/* Whose run ORIGIN is: this node's. */
+static bool is_own(struct journal *journal, const struct id128 *origin)
+{
+    const struct applier *a = &journal->applier;
+
+    for (size_t i = a->origin_count; i-- > 0;)
+        if (id_equal(&a->origins[i].origin, origin))
+            return id_equal(&a->origins[i].node, &journal->node);
+    return false;
+}
+
+/* Another node has uploaded other bytes to where this one has, and neither may have known of it:
+ * what is there by now is looked at as after a crash. */
+static int put_doubt(struct journal *journal, const struct entry *entry)
+{
+    const struct object *object = entry->object;
+
+    if (!entry->doubt.stamp || !is_own(journal, &entry->doubt.origin) ||
+        (entry->is_merge ? is_own(journal, &object->uploaded_at.origin)
+                         : id_equal(&entry->node, &journal->node)))
+        return 0;
+    return db_outbox_set(journal->applier.db, OUTBOX_BEGUN, &object->id, object->size,
+                         hlc_wall_ms(entry->stamp), true);
+}
+
 /* What this node began to upload, and has not said the end of. Cleaning may have brought the
- * beginning behind the end: what the row knows came later. */
+ * beginning behind the end: an upload of ours that the row knows came later. (Of a purge it does
+ * not know when it was said: after such a rebuild the uploader looks once more.) */
 static int put_begun(struct journal *journal, const struct entry *entry)
 {
     const struct object *object = entry->object;
     bool begins = entry->cloud_state == CLOUD_STARTED;
 
-    if (entry->cloud_state == CLOUD_MARKED ||
-        (begins && (object->uploaded_at.stamp > entry->stamp || object->flags & OBJECT_PURGED)))
+    assert(object); /* of every event about the cloud */
+    if (entry->cloud_state == CLOUD_MARKED || (begins && object->uploaded_at.stamp > entry->stamp &&
+                                               is_own(journal, &object->uploaded_at.origin)))
         return 0;
     return db_outbox_set(journal->applier.db, OUTBOX_BEGUN, &object->id, object->size,
                          hlc_wall_ms(entry->stamp), begins);
@@ -364,6 +391,8 @@ int applier_put(struct journal *journal, const struct entry *entry)
         rc = put_row(journal, entry);
     if (rc == 0 && added && entry->kind == EVENT_CLOUD && id_equal(&entry->node, &journal->node))
         rc = put_begun(journal, entry);
+    if (rc == 0 && (added || entry->is_merge) && entry->object)
+        rc = put_doubt(journal, entry);
     if (rc == 0 && (added || entry->is_merge) && entry->also_put)
         rc = put_implied_hold(journal, entry);
     if (rc == 0 && entry->object)

@@ -343,7 +343,6 @@ static int check_origins(struct conn *conn, struct report *report)
         if (seq < o->anchor_seq) /* one of a kind that is never compacted */
             seq = o->anchor_seq;
         sqlite3_reset(last);
-        rc = ERR_NONE;
         snprintf(what, sizeof what, "last event of origin %lld", (long long)o->no);
         compare(report, what, o->seq, seq);
         if ((rc = check_above(conn, o, report)) != 0)
@@ -395,9 +394,12 @@ static int check_outbox(struct conn *conn, struct report *report)
 
         if (bytes && sqlite3_column_bytes(select, 1) == (int)sizeof id.bytes)
             memcpy(id.bytes, bytes, sizeof id.bytes);
-        rc = find_object(conn, &id, &row);
-        if (rc && rc != ERR_NOT_FOUND)
+        int found = find_object(conn, &id, &row);
+
+        if (found && found != ERR_NOT_FOUND) {
+            rc = found;
             break;
+        }
         if (!is_owed(kind, row))
             finding(report, "a row of the outbox of kind %lld that nothing is owed for\n",
                     (long long)kind);

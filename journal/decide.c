@@ -291,10 +291,10 @@ static int decide_cloud(struct decision *out, const struct object *row,
         return ERR_NOT_FOUND;
     if (request->cloud_state == CLOUD_STARTED)
         rc = decide_started(row, request, &needless);
-    else if (request->cloud_state != CLOUD_UPLOADED && !(row->flags & OBJECT_DELETED))
-        rc = ERR_CONFLICT;
-    if (request->cloud_state == CLOUD_MARKED)
+    if (request->cloud_state == CLOUD_MARKED) {
+        rc = row->flags & OBJECT_DELETED ? 0 : ERR_CONFLICT;
         needless = row->flags & OBJECT_MARKED;
+    }
     if (rc || needless)
         return rc;
     cloud_event(out, request, request->cloud_state);

@@ -95,8 +95,10 @@ struct decision {
  * Cloud: of a partial row, too; ERR_NOT_FOUND where nothing is known of the id. Started (sha256
  * says of what): ERR_DELETED, ERR_CONFLICT where the row names other bytes, UNCHANGED where the
  * cloud has them: then nothing is to be uploaded. Uploaded, purged: commit, whatever the row says,
- * as they are so; purged: ERR_CONFLICT of what is not deleted. Marked: UNCHANGED the second time,
- * ERR_CONFLICT of what is not deleted. Adopt: of an unknown id a put event without a body, level at
+ * as they are so; purged of what is not deleted: the copy was not there, so it is owed again.
+ * Marked: UNCHANGED the second time, ERR_CONFLICT of what is not deleted.
+ *
+ * Adopt: of an unknown id a put event without a body, level at
  * least 1; of a known one as hold refuses, or UNCHANGED. Both it and a put from_cloud, with
  * EVENT_HAS_CLOUD, first journal an uploaded event where the row does not say so already
  * (decide_uploaded), and ADOPT that this node has no copy; all in one batch.

@@ -211,6 +211,19 @@ static void note_also_put(struct entry *entry, const struct object *before,
     entry->also_put_at = order > 0 ? before->put_at : at;
 }
 
+static bool same_upload(const struct object *object, const uint8_t sha256[SHA256_BYTES])
+{
+    return memcmp(object->uploaded_sha256, sha256, SHA256_BYTES) == 0;
+}
+
+/* An upload of other bytes that is known already is the later one by its stamp. */
+static void note_doubt(struct entry *entry, const struct event *event)
+{
+    if (event->kind == EVENT_CLOUD && event->cloud_state == CLOUD_UPLOADED &&
+        !same_upload(entry->object, event->sha256) && !(entry->object->flags & OBJECT_PURGED))
+        entry->doubt = entry->object->uploaded_at;
+}
+
 static int fold_row(struct entry *entry, const struct object *before, const struct event *event,
                     const void *raw, size_t raw_bytes, const struct record_header *header,
                     const struct place *place, const struct id128 *self)
@@ -220,6 +233,7 @@ static int fold_row(struct entry *entry, const struct object *before, const stru
     if (rc)
         return rc;
     note_also_put(entry, before, event);
+    note_doubt(entry, event);
     drop_body(entry->object, event, raw, raw_bytes, header, place, self);
     take_body(entry->object, before, event, raw, raw_bytes, header, place);
     rc = fold_loser(entry, before, event, header, place);
@@ -250,6 +264,9 @@ int fold_changes(struct entry *entry, const struct object *before)
     entry->mark_changed = (before && object_owes_mark(before)) != entry->mark_after;
     entry->purge_after = object_owes_purge(entry->object);
     entry->purge_changed = (before && object_owes_purge(before)) != entry->purge_after;
+    if (before && before->uploaded_at.stamp && !(before->flags & OBJECT_PURGED) &&
+        !same_upload(before, entry->object->uploaded_sha256))
+        entry->doubt = before->uploaded_at;
     bool wanted = before && object_wanted_here(before);
     entry->wanted_after = object_wanted_here(entry->object);
     entry->wanted_changed =

@@ -25,8 +25,8 @@
 /* A row in the making. */
 struct draft {
     struct text name, type, user_meta, cloud;
-    struct object row; /* its text lengths and text are not used */
     char *place;       /* LIMIT_CLOUD_PLACE_BYTES for what an event says `cloud` is */
+    struct object row; /* its text lengths and text are not used */
 };
 
 /* Flags that are set once and for ever, also of what is deleted. */

@@ -64,6 +64,9 @@ struct entry {
     bool mark_changed,
         mark_after; /* … marks that an object is deleted, and removals, in the cloud */
     bool purge_changed, purge_after;
+    /* Different bytes were uploaded to the cloud, and it is not known which of them came last
+     * there: this is the upload whose author has to look. stamp 0: no such thing. */
+    struct reg doubt;
     bool wanted_changed; /* … replicas: other bytes may be wanted than before, too */
     bool wanted_after;
     /* Two nodes have put the same bytes: the put that is not the row's implies a hold all the same.

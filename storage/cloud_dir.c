@@ -14,8 +14,9 @@
  *               └── parked ◄┘            cancel, destroy: parked ──► queued ──► done (ERR_CLOSED)
  *
  * Failure: an object that is not there is told from a directory that is not there (a file system
- * that was unmounted) by `.objstore-cloud`: without it every request is ERR_AGAIN, and nothing is
- * written. What a crash left in tmp goes a day later, at some start.
+ * that was unmounted) by `.objstore-cloud/ID`: without it, or with another one than at first, every
+ * request is ERR_AGAIN, and nothing is written. What a crash left in tmp goes a day later, at some
+ * start.
  */
 #include "storage/cloud_dir.h"
 
@@ -73,14 +74,59 @@ static int remove_stale(void *arg, const char *name)
     return 0;
 }
 
+/* What stands in ROOT/.objstore-cloud/ID into ID; ERR_NOT_FOUND. */
+static int read_id(struct cloud_dir *cloud, char id[CLOUD_DIR_ID_BYTES + 1])
+{
+    char *path = io_join(cloud->own, "ID"), *text = NULL;
+    size_t len;
+
+    if (!path)
+        return ERR_NO_MEMORY;
+    int rc = io_read_all(cloud->env->io, path, 2 * CLOUD_DIR_ID_BYTES, &text, &len);
+    if (rc == 0 && len == CLOUD_DIR_ID_BYTES + 1 && text[CLOUD_DIR_ID_BYTES] == '\n')
+        (void)snprintf(id, CLOUD_DIR_ID_BYTES + 1, "%s", text);
+    else if (rc == 0)
+        rc = ERR_CORRUPT;
+    free(text);
+    free(path);
+    return rc;
+}
+
+/* An id of its own for a directory that has none; whoever links it first gives it. */
+static int make_id(struct cloud_dir *cloud)
+{
+    struct io *io = cloud->env->io;
+    uint8_t dice[CLOUD_DIR_ID_BYTES / 2];
+    char text[CLOUD_DIR_ID_BYTES + 2], *path = io_join(cloud->own, "ID"), *fresh = NULL;
+    int rc = ERR_NO_MEMORY;
+
+    cloud->env->random(cloud->env, dice, sizeof dice);
+    hex_encode(text, dice, sizeof dice);
+    fresh = io_join(cloud->temporary_dir, text);
+    if (!path || !fresh)
+        goto out;
+    text[CLOUD_DIR_ID_BYTES] = '\n';
+    text[CLOUD_DIR_ID_BYTES + 1] = 0;
+    rc = io_replace(io, fresh, text, CLOUD_DIR_ID_BYTES + 1);
+    if (rc == 0)
+        rc = io->link(io, fresh, path);
+    if (rc == ERR_EXISTS)
+        rc = 0;
+    (void)io->unlink(io, fresh);
+    if (rc == 0)
+        rc = io->sync_dir(io, cloud->own);
+out:
+    free(fresh);
+    free(path);
+    return rc;
+}
+
 /* Make what is missing of the directory, but not its parent. */
-static int prepare(struct cloud_dir *cloud)
+static int make_directory(struct cloud_dir *cloud)
 {
     struct io *io = cloud->env->io;
     struct io_stat stat;
 
-    if (atomic_load(&cloud->prepared))
-        return 0;
     int rc = io->stat(io, cloud->root, &stat);
     if (rc == ERR_NOT_FOUND)
         rc = io->mkdir(io, cloud->root);
@@ -90,16 +136,34 @@ static int prepare(struct cloud_dir *cloud)
         rc = io_mkdirs(io, cloud->temporary_dir);
     if (rc)
         return rc;
+    rc = read_id(cloud, cloud->id);
+    if (rc == ERR_NOT_FOUND)
+        rc = make_id(cloud);
+    if (rc == 0)
+        rc = read_id(cloud, cloud->id);
+    if (rc)
+        *cloud->id = 0;
+    return rc;
+}
+
+static int prepare(struct cloud_dir *cloud)
+{
+    if (atomic_load(&cloud->prepared))
+        return 0;
+    /* One that is known is never made. */
+    int rc = *cloud->id ? cloud_dir_there(cloud) : make_directory(cloud);
+    if (rc)
+        return rc;
     atomic_store(&cloud->prepared, true);
-    return io->list(io, cloud->temporary_dir, remove_stale, cloud);
+    rc = cloud->env->io->list(cloud->env->io, cloud->temporary_dir, remove_stale, cloud);
+    return rc == ERR_NOT_FOUND ? 0 : rc;
 }
 
 int cloud_dir_there(struct cloud_dir *cloud)
 {
-    struct io *io = cloud->env->io;
-    struct io_stat stat;
+    char id[CLOUD_DIR_ID_BYTES + 1];
 
-    return io->stat(io, cloud->own, &stat) == 0 && stat.is_dir ? 0 : ERR_AGAIN;
+    return *cloud->id && read_id(cloud, id) == 0 && strcmp(id, cloud->id) == 0 ? 0 : ERR_AGAIN;
 }
 
 /* RC of an operation on a key's file, which may mean that the whole directory is gone. */
@@ -783,9 +847,37 @@ static int first_look(struct cloud_dir *cloud, char *message, size_t cap)
         (void)snprintf(message, cap, "cannot use directory %s: %s", cloud->root, err_text(rc));
         return rc;
     default:
-        log_warn("cloud: directory %s cannot be used yet: %s", cloud->root, err_text(rc));
+        log_warn("cloud: directory %s is not there, or not the one that it was: %s", cloud->root,
+                 *cloud->id ? "is its file system mounted?" : err_text(rc));
         return 0;
     }
+}
+
+/* The id that MEMORY has of this path, if any. */
+static int recall(struct cloud_dir *cloud, const char *memory)
+{
+    size_t root = strlen(cloud->root), len;
+    char *text = NULL;
+
+    int rc = memory ? io_read_all(cloud->env->io, memory, CLOUD_DIR_PATH_BYTES, &text, &len)
+                    : ERR_NOT_FOUND;
+    if (rc == 0 && len == root + 1 + CLOUD_DIR_ID_BYTES + 1 &&
+        memcmp(text, cloud->root, root) == 0 && text[root] == '\n' && text[len - 1] == '\n')
+        (void)snprintf(cloud->id, sizeof cloud->id, "%s", text + root + 1);
+    cloud->id[CLOUD_DIR_ID_BYTES] = 0;
+    free(text);
+    return rc == ERR_NOT_FOUND ? 0 : rc;
+}
+
+static int remember(struct cloud_dir *cloud, const char *memory)
+{
+    char text[CLOUD_DIR_PATH_BYTES];
+    int len = snprintf(text, sizeof text, "%s\n%s\n", cloud->root, cloud->id);
+
+    assert(len > 0 && (size_t)len < sizeof text);
+    return memory && atomic_load(&cloud->prepared)
+               ? io_replace(cloud->env->io, memory, text, (size_t)len)
+               : 0;
 }
 
 int cloud_dir_create(struct cloud **out, const struct cloud_dir_config *config, char *message,
@@ -825,7 +917,11 @@ int cloud_dir_create(struct cloud **out, const struct cloud_dir_config *config, 
     cloud->temporary_dir = cloud->own ? io_join(cloud->own, "tmp") : NULL;
     if (!cloud->temporary_dir)
         goto out;
-    rc = first_look(cloud, message, cap);
+    rc = recall(cloud, config->memory);
+    if (rc == 0)
+        rc = first_look(cloud, message, cap);
+    if (rc == 0)
+        rc = remember(cloud, config->memory);
     if (rc == 0)
         rc = pool_start(&cloud->pool, "cloud-dir", CLOUD_DIR_THREADS, LIMIT_CLOUD_REQUESTS,
                         &context);

@@ -15,7 +15,8 @@
 
 #define CLOUD_DIR_THREADS     4
 #define CLOUD_DIR_CHUNK_BYTES (256u << 10) /* read or written at once, in the thread's buffer */
-#define CLOUD_DIR_STEP_BYTES  (8u << 20)   /* of a put, before others have their turn */
+#define CLOUD_DIR_ID_BYTES    32
+#define CLOUD_DIR_STEP_BYTES  (8u << 20) /* of a put, before others have their turn */
 
 /* What a request needs while it is under way. */
 struct dir_work {
@@ -38,7 +39,8 @@ struct cloud_dir {
     struct env *env;
     char *root, *own, *temporary_dir; /* own: ROOT/.objstore-cloud; its tmp */
     struct pool *pool;
-    atomic_bool prepared; /* `own` was made, or was there */
+    atomic_bool prepared;            /* `own` was made, or was there */
+    char id[CLOUD_DIR_ID_BYTES + 1]; /* what `own` says in its file ID; "": not known yet */
 
     pthread_mutex_t lock; /* guards what follows, and what dir_work says */
     pthread_cond_t empty;

@@ -194,13 +194,14 @@ static struct s3_call *next_to_go(struct s3 *s3)
 
     TAILQ_FOREACH(call, &s3->waiting, link)
     {
+        /* cppcheck-suppress uninitvar; the macro sets it */
         if (call->url)
             return call;
         if (s3->connections >= S3_CONNECTIONS)
             return NULL;
         if (call->get && s3->connections_get >= S3_CONNECTIONS_GET)
             continue;
-        if (s3_keys_ready(s3) != ERR_AGAIN)
+        if (s3_keys_ready(s3) != S3_KEYS_ASKED)
             return call;
         call = TAILQ_FIRST(&s3->waiting);
         return call->url ? call : NULL;
@@ -213,13 +214,11 @@ void s3_calls_go(struct s3 *s3)
     struct s3_call *call;
 
     while ((call = next_to_go(s3))) {
-        int rc = call->url ? 0 : s3_keys_ready(s3);
-
-        if (rc) {
+        if (!call->url && s3_keys_ready(s3) == S3_KEYS_NONE) {
             fail(call, s3->keys.rc, s3->keys.message);
             continue;
         }
-        rc = send_now(call);
+        int rc = send_now(call);
         if (rc)
             fail(call, rc, "no memory for the cloud, or a name that is too long for an address");
     }

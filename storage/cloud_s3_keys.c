@@ -149,7 +149,9 @@ static void begin_asking(struct s3 *s3)
 {
     struct s3_keys *keys = &s3->keys;
 
-    if (keys->asking || s3->now_ms < keys->again_ms)
+    /* Those that just expired are asked for at once; after a failure, or while they are good, not.
+     */
+    if (keys->asking || (s3->now_ms < keys->again_ms && (keys->good || keys->rc)))
         return;
     keys->asking = true;
     if (keys->plan.source == CREDENTIALS_INSTANCE) {
@@ -228,7 +230,7 @@ static void step_done(struct s3_call *call, int rc)
         OPENSSL_cleanse(body->data, body->len);
 }
 
-int s3_keys_ready(struct s3 *s3)
+enum s3_keys_state s3_keys_ready(struct s3 *s3)
 {
     struct s3_keys *keys = &s3->keys;
     int64_t expires_s = keys->now.expires_s, now_s = wall_s(s3);
@@ -238,8 +240,9 @@ int s3_keys_ready(struct s3 *s3)
     if (!keys->good || (expires_s > 0 && now_s >= expires_s - CREDENTIALS_EARLY_S))
         begin_asking(s3);
     if (keys->good)
-        return 0;
-    return keys->asking ? ERR_AGAIN : keys->rc;
+        return S3_KEYS_GOOD;
+    assert(keys->asking || keys->rc);
+    return keys->asking ? S3_KEYS_ASKED : S3_KEYS_NONE;
 }
 
 static bool read_files_again(struct s3 *s3)

@@ -374,7 +374,10 @@ int s3_send_prepare(struct s3_call *call)
     call->curl_message[0] = '\0';
     call->sent_bytes = 0;
     if (call->url) {
+        const char *host = strstr(call->url, "://") + 3;
+
         buf_text(&url, call->url);
+        (void)snprintf(call->host, sizeof call->host, "%.*s", (int)strcspn(host, "/?#"), host);
         struct headers none = {.count = 0};
         rc = to_curl(call, &none, NULL);
     } else {

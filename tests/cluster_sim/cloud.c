@@ -544,6 +544,7 @@ static int check_live(void *arg, const struct object *row)
     return 0;
 }
 
+/* Who put it, and alone knew why, has lost its disk: then nobody can know. */
 static bool knew_it_is_gone(const struct stored *object)
 {
     return world.nodes[object->node].disks != object->disk;
@@ -563,9 +564,8 @@ static void check_stored(struct node *node, const struct stored *object)
     if (rc && rc != ERR_NOT_FOUND)
         fail("node %u: a look-up fails: %s", node->index, err_text(rc));
     bool deleted = row && row->flags & OBJECT_DELETED;
-    if (mark && !deleted)
+    if (mark && !deleted && !knew_it_is_gone(object))
         fail("the cloud has a mark of %s, which is not deleted", text);
-    /* Who put it, and alone knew of it, has lost its disk: then nobody can know. */
     if (!mark && !knew_it_is_gone(object)) {
         if (!row)
             fail("the cloud has %s, of which nobody knows", text);

@@ -78,7 +78,7 @@ class Proxy:
     def __init__(self, upstream_port, port=0):
         self.upstream = upstream_port
         self.lock = threading.Lock()
-        self.faults, self.hits, self.requests = [], [], []
+        self.faults, self.hits, self.requests, self.heads = [], [], [], []
         self.bytes_down = 0
         self.port = port
         self.listener = None
@@ -141,9 +141,10 @@ class Proxy:
         with contextlib.suppress(OSError):
             sock.close()
 
-    def choose(self, method, target):
+    def choose(self, method, target, head):
         with self.lock:
             self.requests.append((method, target))
+            self.heads.append(head)
             for fault in self.faults:
                 if fault.matches(method, target):
                     if fault.times is not None:
@@ -174,7 +175,7 @@ class Proxy:
     def exchange(self, client, reader, head):
         method, target = head.split(b" ", 2)[:2]
         method, target = method.decode(), target.decode()
-        fault = self.choose(method, target) or Fault("none")
+        fault = self.choose(method, target, head) or Fault("none")
         size = length_of(head)
         if fault.kind == "delay":
             time.sleep(fault.seconds)

@@ -100,7 +100,10 @@ class Drive:
         self.logger.start()
         self.replies, self.changed, self.last = {}, threading.Condition(), 0
         self.tell(config)
+        alarm = threading.Timer(harness.PATIENCE_S, self.process.kill)
+        alarm.start()
         self.opened = json.loads(self.process.stdout.readline() or "{}")
+        alarm.cancel()
         self.reader = threading.Thread(target=self.hear, daemon=True)
         self.reader.start()
 

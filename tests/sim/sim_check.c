@@ -32,6 +32,9 @@ static bool is_begun(struct sim *sim, unsigned id)
     int rc = db_reader_outbox(sim->reader, OUTBOX_BEGUN, &before, 1, seen_begun, &found);
     if (rc)
         sim_fail(sim, "the outbox cannot be read: %s", err_text(rc));
+    if (sim->facts[id].purged && !sim->facts[id].begun)
+        return false; /* a rebuild may list again what cleaning has moved: it is looked at once more
+                       */
     return id_equal(&found, &key);
 }
 

@@ -249,9 +249,12 @@ static void step_cloud(struct sim *sim)
     struct wish wish = {.kind = CHANGE_CLOUD,
                         .id = (unsigned)sim_roll(sim, SIM_IDS),
                         .variant = sim_roll(sim, 8) == 0,
-                        .cloud_state = CLOUD_STARTED + (unsigned)sim_roll(sim, 4)};
+                        .cloud_state = CLOUD_STARTED};
 
-    for (int i = 0; i < 3 && sim->facts[wish.id].kind == FACT_NONE; i++)
+    if (sim_roll(sim, 2))
+        wish.cloud_state += (unsigned)sim_roll(sim, 4);
+    /* What is live is soon deleted: begin while it is. */
+    for (int i = 0; i < 6 && sim->facts[wish.id].kind != FACT_LIVE; i++)
         wish.id = (unsigned)sim_roll(sim, SIM_IDS);
     if (memcmp(model_sha256(wish.id, 0), model_sha256(wish.id, 1), SHA256_BYTES) == 0)
         wish.variant = 0;
@@ -284,6 +287,8 @@ static void step_fill(struct sim *sim)
 
 static void step_upkeep(struct sim *sim)
 {
+    if (sim_roll(sim, 16) == 0)
+        atomic_store(&sim->journal->compactor.wanted, true); /* an operator asks for a snapshot */
     for (uint64_t i = sim_roll(sim, 6); i < 10 && !sim->disk->dead; i++)
         (void)journal_upkeep_step(sim->journal);
 }

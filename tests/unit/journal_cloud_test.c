@@ -208,6 +208,12 @@ static void what_was_begun_is_known_until_this_node_says_its_end(void **state)
     assert_int_equal(cloud(nodes->a, 1, CLOUD_UPLOADED), 0);
     assert_int_equal(cloud(nodes->a, 2, CLOUD_PURGED), 0);
     expect_owed(nodes->a, OUTBOX_BEGUN, "3:3000 ");
+    assert_int_equal(cloud(nodes->a, 3, CLOUD_PURGED), 0); /* it was not there: so once more */
+    expect_owed(nodes->a, OUTBOX_BEGUN, "");
+    assert_int_equal(cloud(nodes->a, 3, CLOUD_STARTED), 0);
+    expect_owed(nodes->a, OUTBOX_BEGUN, "3:3000 ");
+    rebuild(nodes->a);
+    expect_owed(nodes->a, OUTBOX_BEGUN, "3:3000 ");
     assert_int_equal(cloud(nodes->a, 3, CLOUD_UPLOADED), 0);
     expect_owed(nodes->a, OUTBOX_BEGUN, "");
     rebuild(nodes->a);
@@ -224,7 +230,7 @@ static void a_rebuild_takes_the_end_for_the_end(void **state)
     assert_int_equal(put_level(nodes->a, 2, 1), 0);
     assert_int_equal(cloud(nodes->a, 1, CLOUD_STARTED), 0);
     assert_int_equal(cloud(nodes->a, 2, CLOUD_STARTED), 0);
-    make_garbage(nodes->a, 100, 80);
+    make_garbage(nodes->a, 100, 45); /* fills the segment; the end comes into the next one */
     assert_int_equal(cloud(nodes->a, 1, CLOUD_UPLOADED), 0);
     settle(nodes->a);
     assert_true(stats_of(nodes->a).moved_records > 0);
@@ -279,6 +285,7 @@ static void a_deleted_object_owes_a_mark_and_where_asked_a_purge(void **state)
     for (int i = 0; i < 2; i++) {
         expect_owed(nodes->at[i], OUTBOX_MARK, "");
         expect_owed(nodes->at[i], OUTBOX_PURGE, "1:0 ");
+        compact(nodes->at[i]); /* the rows of a snapshot, and no event */
         rebuild(nodes->at[i]);
         expect_owed(nodes->at[i], OUTBOX_MARK, "");
         expect_owed(nodes->at[i], OUTBOX_PURGE, "1:0 ");
@@ -559,6 +566,53 @@ static void the_winner_is_uploaded_anew_and_the_loser_for_itself(void **state)
     assert_int_equal(flags(nodes->a, THE), OBJECT_PUT | OBJECT_CLOUD | OBJECT_UPLOADED);
 }
 
+/* Both sides of a partition upload to one key. Whose event is later says nothing of what lies
+ * there: each looks, once, whether it hears of the other by events or by rows. */
+static void who_uploaded_other_bytes_looks_what_is_there(void **state)
+{
+    for (int way = 0; way < 3; way++) {
+        struct nodes *nodes = *state;
+        struct change one = cloud_change(THE, CLOUD_UPLOADED, 1, SMALL);
+        struct change two = cloud_change(THE, CLOUD_UPLOADED, 2, SMALL);
+
+        rank(nodes->a, way == 1 ? 2 : 1);
+        rank(nodes->b, way == 1 ? 1 : 2);
+        assert_int_equal(put_bytes(nodes->a, 1, SMALL, 1), 0);
+        assert_int_equal(put_bytes(nodes->b, 2, SMALL, 1), 0);
+        assert_int_equal(commit(nodes->a, &one), 0);
+        assert_int_equal(commit(nodes->b, &two), 0);
+        if (way == 2) {
+            merge_to(nodes->a, nodes->b);
+            expect_owed(nodes->a, OUTBOX_BEGUN, "7:3000 ");
+            break;
+        }
+        apply(nodes->b);
+        sync_to(nodes->a, nodes->b);
+        expect_owed(nodes->a, OUTBOX_BEGUN, "7:3000 ");
+        sync_to(nodes->b, nodes->a);
+        expect_owed(nodes->b, OUTBOX_BEGUN, "7:3000 ");
+        reopen(nodes->a, false);
+        rebuild(nodes->b);
+        apply(nodes->a);
+        expect_owed(nodes->a, OUTBOX_BEGUN, "7:3000 ");
+        expect_owed(nodes->b, OUTBOX_BEGUN, "7:3000 ");
+        /* A has looked; B hears of it, and says the same. */
+        assert_int_equal(commit(nodes->a, &two), 0);
+        sync_to(nodes->b, nodes->a);
+        assert_int_equal(commit(nodes->b, &two), 0);
+        sync_to(nodes->a, nodes->b);
+        sync_to(nodes->b, nodes->a);
+        for (int i = 0; i < 2; i++) {
+            expect_owed(nodes->at[i], OUTBOX_BEGUN, "");
+            rebuild(nodes->at[i]);
+            expect_owed(nodes->at[i], OUTBOX_BEGUN, "");
+            expect_sound(nodes->at[i], NULL);
+        }
+        assert_int_equal(teardown_nodes(state), 0);
+        assert_int_equal(setup_two(state), 0);
+    }
+}
+
 static void what_has_lost_its_sense_is_not_begun(void **state)
 {
     struct nodes *nodes = *state;
@@ -567,8 +621,11 @@ static void what_has_lost_its_sense_is_not_begun(void **state)
     assert_int_equal(cloud(nodes->a, 9, CLOUD_STARTED), ERR_NOT_FOUND);
     assert_int_equal(put_level(nodes->a, 1, 1), 0);
     assert_int_equal(cloud(nodes->a, 1, CLOUD_MARKED), ERR_CONFLICT);
-    assert_int_equal(cloud(nodes->a, 1, CLOUD_PURGED), ERR_CONFLICT);
     assert_int_equal(cloud(nodes->a, 1, CLOUD_UPLOADED), 0);
+    assert_int_equal(cloud(nodes->a, 1, CLOUD_PURGED), 0); /* it was looked for, and not there */
+    expect_owed(nodes->a, OUTBOX_UPLOAD, "1:3000 ");
+    assert_int_equal(cloud(nodes->a, 1, CLOUD_UPLOADED), 0);
+    expect_owed(nodes->a, OUTBOX_UPLOAD, "");
     uint64_t events = events_of(nodes->a);
     assert_int_equal(commit(nodes->a, &started), 0);
     assert_int_equal(started.verdict, VERDICT_UNCHANGED);
@@ -690,6 +747,7 @@ int main(void)
         TEST(what_is_read_back_bears_the_time_that_it_had),
         TEST(a_failed_batch_leaves_nothing_of_an_adoption),
         TEST(the_winner_is_uploaded_anew_and_the_loser_for_itself),
+        TEST(who_uploaded_other_bytes_looks_what_is_there),
         TEST(what_has_lost_its_sense_is_not_begun),
         TEST(any_life_ends_the_same_by_events_rows_and_rebuilds),
     };
