@@ -128,16 +128,18 @@ static void adopt(const uint8_t *body, size_t len, char path[64])
     (void)sem_destroy(&heard.done);
 }
 
-/* Until all nodes answer a HEAD of PATH. */
+/* Until all nodes answer a HEAD of PATH, and have in SQLite who has no copy of it. */
 static void await(const char *path)
 {
     time_t until = time(NULL) + WAIT_S;
 
     for (int i = 0; i < NODES;) {
+        struct journal_stats stats;
         struct reply reply;
 
         request(nodes[i], &reply, "HEAD", path, NULL, NULL, 0);
-        i += reply.status == 200;
+        journal_stats(nodes[i]->journal, &stats);
+        i += reply.status == 200 && stats.pending == 0;
         reply_free(&reply);
         assert_true(time(NULL) <= until);
         (void)sched_yield();
