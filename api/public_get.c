@@ -102,6 +102,14 @@ static struct slice type_line(struct slice head)
     return (struct slice){head.ptr, head.len - rest.len};
 }
 
+void public_get_count(struct public_request *request, struct slice head, uint64_t length)
+{
+    static const char local[] = "X-Meta-ConsistencyLevel: 0\r\n";
+
+    if (!request->is_head && !memmem(head.ptr, head.len, local, sizeof local - 1))
+        store_serves(request->api->store, length);
+}
+
 static void refuse_plan(struct public_request *request, uint64_t size)
 {
     char head[64];
@@ -210,6 +218,7 @@ static void answer_ranges(struct public_request *request, struct slice base, con
     }
     answer.head = request->head.data;
     answer.head_len = request->head.len;
+    public_get_count(request, base, answer.length);
     http_answer(request->http, &answer);
 }
 
@@ -251,6 +260,7 @@ static void answer_plan(struct public_request *request, struct slice base, const
                 return;
             }
         }
+        public_get_count(request, base, size);
         http_answer(request->http, &answer);
         return;
     case 206:
@@ -450,6 +460,7 @@ static void submit_cold(struct public_request *request)
 
 void public_get_again(struct public_request *request)
 {
+    store_body_close(&request->body);
     http_suspend(request->http);
     submit_cold(request);
 }

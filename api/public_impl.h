@@ -83,6 +83,7 @@ struct public_request {
     bool level_sent;
     bool may_fetch;  /* an unknown id may be looked for in the cloud */
     bool is_fetched; /* the answer comes from there */
+    bool whole_only; /* no parts of it can be had, but maybe all */
     enum ack ack;
     uint32_t timeout_ms;  /* what the client is ready to wait … */
     uint64_t deadline_ms; /* … after its last byte, or the cloud's last step forward */
@@ -113,6 +114,10 @@ const struct refusal *public_forbids_changes(struct public_api *api);
 /* Answer what the store said; OPERATION tells apart what one code means for it. */
 void public_fail(struct http_request *http, int rc, enum operation operation,
                  const struct id128 *id);
+
+/* Count LENGTH bytes of a body that an answer with the header lines HEAD brings, if the object is
+ * one for the cloud. */
+void public_get_count(struct public_request *request, struct slice head, uint64_t length);
 
 void public_get(struct public_api *api, struct http_request *http, const struct id128 *id);
 /* Answer as the plan says from request->entry. False: it does not suffice. */

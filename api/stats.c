@@ -7,6 +7,7 @@
 
 #include "api/document.h"
 #include "api/figures.h"
+#include "api/stats_cloud.h"
 #include "api/stats_cluster.h"
 #include "journal/ulid.h"
 
@@ -24,6 +25,7 @@ struct snapshot {
     char node[ULID_TEXT_BYTES + 1], origin[ULID_TEXT_BYTES + 1];
     uint64_t uptime_s;
     struct stats_cluster cluster;
+    struct stats_cloud cloud;
 };
 
 static void take(struct snapshot *s, const struct stats_source *source)
@@ -49,6 +51,7 @@ static void take(struct snapshot *s, const struct stats_source *source)
         ulid_format(s->origin, &s->journal.origin);
     s->uptime_s = (env_mono_ms(store_env(source->store)) - source->started_mono_ms) / 1000;
     stats_cluster_take(&s->cluster, source->cluster, &node);
+    stats_cloud_take(&s->cloud, source, &s->cluster.figures.cloud, &s->journal);
 }
 
 const char *stats_health(const struct journal_stats *journal)
@@ -252,6 +255,7 @@ void stats_json(struct buf *out, const struct stats_source *source)
     add_scrub(out, &s.journal);
     add_faults(out, &s.journal);
     stats_cluster_json(out, &s.cluster);
+    stats_cloud_json(out, &s.cloud);
     buf_text(out, "}\n");
 }
 
@@ -465,4 +469,5 @@ void stats_metrics(struct buf *out, const struct stats_source *source)
     metrics_disk_cache(out, &s.cache);
     metrics_latency(out, &s.http, source);
     stats_cluster_metrics(out, &s.cluster);
+    stats_cloud_metrics(out, &s.cloud);
 }

@@ -19,6 +19,7 @@ struct stats_source {
     uint64_t started_mono_ms;      /* env_mono_ms at the start */
     const char *const *operations; /* as in http_config */
     unsigned operation_count;
+    const char *egress_price; /* of 10^9 bytes, decimal; NULL: 0 */
 };
 
 /* Append one JSON document, or one exposition in text format 0.0.4. From any thread; for a moment

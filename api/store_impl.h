@@ -26,12 +26,14 @@ struct store {
     struct log *log;
     struct large_store *large;
     uint64_t max_body_bytes;
+    bool whole_ranges;
     struct pool *readers, *writers;
     atomic_uint waiting;        /* jobs in the readers' queue */
     atomic_ullong upload_bytes; /* see STORE_UPLOAD_BYTES */
     pthread_mutex_t lock;       /* guards the two below */
     struct store_put *idle;     /* a list of puts to be used again */
     unsigned idle_count;
+    _Atomic uint64_t served; /* see store_serves */
 };
 
 /* The disk is full: the disk cache gives its room back. True: there was some. */

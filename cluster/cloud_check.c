@@ -14,12 +14,12 @@
 #include <stdio.h>
 #include <string.h>
 
-#define BODY "objstore writes and removes this to see whether it can."
+static const char body[] = "objstore writes and removes this to see whether it can.";
 
 struct probe {
     struct cloud_wait wait; /* first */
     struct cloud *cloud;
-    char bytes[sizeof BODY];
+    char bytes[sizeof body];
     size_t len;
     bool found; /* the pair or tag that was put */
 };
@@ -41,7 +41,7 @@ static struct probe *probe_of(struct cloud_request *request)
 static int on_read(struct cloud_request *request, uint64_t offset, void *buf, size_t len)
 {
     (void)request;
-    memcpy(buf, BODY + offset, len);
+    memcpy(buf, &body[offset], len);
     return 0;
 }
 
@@ -169,8 +169,8 @@ static bool put(struct checking *it)
     struct probe probe = {.wait.request = ask(it, CLOUD_PUT)};
     struct cloud_request *request = &probe.wait.request;
 
-    request->size = sizeof BODY - 1;
-    sha256(BODY, sizeof BODY - 1, request->sha256);
+    request->size = sizeof body - 1;
+    sha256(body, sizeof body - 1, request->sha256);
     request->read = on_read;
     request->type = (struct cloud_text){"text/plain", 10};
     request->pairs = request->tags = &pair;
@@ -186,7 +186,7 @@ static void read_back(struct checking *it)
     struct probe get = {.wait.request = ask(it, CLOUD_GET)};
     struct probe range = {.wait.request = ask(it, CLOUD_GET)};
     struct probe tags = {.wait.request = ask(it, CLOUD_TAGS)};
-    size_t size = sizeof BODY - 1;
+    size_t size = sizeof body - 1;
 
     head.wait.request.head = tags.wait.request.head = on_head;
     get.wait.request.data = range.wait.request.data = on_data;
@@ -195,9 +195,9 @@ static void read_back(struct checking *it)
     range.wait.request.if_match = (struct cloud_text){it->etag, (uint32_t)strlen(it->etag)};
     if (step(it, "head", &head, 0) && !head.found)
         misfit(it, "the metadata that were put are not there");
-    if (step(it, "get", &get, 0) && (get.len != size || memcmp(get.bytes, BODY, size) != 0))
+    if (step(it, "get", &get, 0) && (get.len != size || memcmp(get.bytes, body, size) != 0))
         misfit(it, "other bytes came back than were put");
-    if (step(it, "range", &range, 0) && (range.len != 6 || memcmp(range.bytes, BODY + 9, 6) != 0))
+    if (step(it, "range", &range, 0) && (range.len != 6 || memcmp(range.bytes, &body[9], 6) != 0))
         misfit(it, "a range brought other bytes than it should");
     if (step(it, "tags", &tags, 0) && !tags.found)
         misfit(it, "the tag that was put is not there");

@@ -167,7 +167,7 @@ struct cluster {
     size_t reading_count;
     struct cluster_order *orders; /* under way */
     uint64_t last_number;
-    struct cloud *cloud;          /* guarded; NULL: none */
+    struct cloud *cloud; /* guarded; NULL: none */
     const char *cloud_prefix;
     struct cluster_lender lender; /* `open` NULL: none; set once, under the lock */
     struct lent {
@@ -251,26 +251,39 @@ int peer_probe(struct cluster *cluster, struct probe_input *input);
  * looked at. Either may get lost. */
 void peer_send_to(struct cluster *cluster, const char *address, const struct wire_message *message);
 void peer_reply(struct cluster *cluster, const struct wire_message *message);
-/* A frame came: link's callback. */
-void peer_receive(void *arg, const struct link_from *from, const uint8_t *data, size_t len);
 /* Send LEN bytes to PEER over our own connection to it, or the one on which it came to us. What
  * does not go is counted. */
 void peer_transmit(struct cluster *cluster, struct peer *peer, const void *data, size_t len);
-void peer_link_changed(void *arg, link_peer peer, enum link_state state);
 /* Members as the database has them, to the cores. */
 void peer_members(struct cluster *cluster, const struct db_member *rows, size_t count);
 /* Journal that this node has joined, where it has company and nobody knows yet. */
 void peer_join(struct cluster *cluster);
 /* Guests that fell silent are forgotten. */
 void peer_tick(struct cluster *cluster, uint64_t now_ms);
-/* How this node stands: said to other threads and, where that changes, in the log. */
-void peer_standing(struct cluster *cluster);
-/* The figures, for other threads. */
-void peer_view(struct cluster *cluster);
 /* What this node says of itself. */
 void peer_local(struct cluster *cluster);
 /* The other nodes that answer, for a body that a member may have: up to MAX into OUT. */
 size_t peer_alive(struct cluster *cluster, struct id128 *out, size_t max);
+
+/* A node that has said something is there, at ADDRESS (empty: not told), and says it knows SUMMARY
+ * (NULL: not told): a guest, if it is not known. */
+void peer_welcome(struct cluster *cluster, const struct id128 *node, struct text address,
+                  const struct wire_summary *summary);
+/* Whether to say what goes on and on: one line now and then is enough. */
+bool peer_may_complain(struct cluster *cluster);
+
+/* ---- cluster_hear.c ---- */
+
+/* A frame came: link's callback. */
+void peer_receive(void *arg, const struct link_from *from, const uint8_t *data, size_t len);
+void peer_link_changed(void *arg, link_peer peer, enum link_state state);
+
+/* ---- cluster_view.c ---- */
+
+/* How this node stands: said to other threads and, where that changes, in the log. */
+void peer_standing(struct cluster *cluster);
+/* The figures, for other threads. */
+void peer_view(struct cluster *cluster);
 
 /* ---- cluster_pack.c ---- */
 
@@ -392,8 +405,7 @@ bool lend_read(struct cluster *cluster, const struct serve_read *read);
 int lend_open(struct cluster *cluster, const struct object *object, struct db_reader *reader,
               void **loan) MUST_CHECK;
 /* READ's transfer has got LOAN: go on with that. SIZE: of the body. */
-void lend_begin(struct cluster *cluster, const struct serve_read *read, void *loan,
-                uint64_t size);
+void lend_begin(struct cluster *cluster, const struct serve_read *read, void *loan, uint64_t size);
 /* A delegated transfer is over: serve's call. */
 void lend_over(void *arg, uint64_t key);
 /* Close every loan; no read of one is under way. */

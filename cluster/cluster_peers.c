@@ -8,7 +8,7 @@
  * probed each second leaving   says so in its probes; stays a member
  *
  * A peer is spoken to over our own connection where that is up, else back over the one on which it
- * came to us. A node of another tag is told ours, so that both sides can say why they do not join.
+ * came to us. What comes from them is cluster_hear.c's.
  */
 #include "cluster/cluster_internal.h"
 
@@ -59,8 +59,7 @@ size_t peer_alive(struct cluster *cluster, struct id128 *out, size_t max)
 
 /* ---- Sending ---- */
 
-/* Of what goes on and on one line now and then is enough. */
-static bool may_complain(struct cluster *cluster)
+bool peer_may_complain(struct cluster *cluster)
 {
     uint64_t now_ms = cluster_now(cluster);
 
@@ -79,7 +78,7 @@ static link_peer connection(struct cluster *cluster, const char *address)
     if (!place)
         return 0;
     int rc = link_peer_open(cluster->link, place, &link);
-    if (rc == ERR_PERMISSION && may_complain(cluster))
+    if (rc == ERR_PERMISSION && peer_may_complain(cluster))
         log_warn("cluster: without a secret no node beyond this machine is connected to: %s",
                  address);
     return rc ? 0 : link;
@@ -235,8 +234,8 @@ static void forget(struct cluster *cluster, struct peer *peer)
 }
 
 /* A node of ours that is no member (yet) was heard of at ADDRESS. */
-static void welcome(struct cluster *cluster, const struct id128 *node, struct text address,
-                    const struct wire_summary *summary)
+void peer_welcome(struct cluster *cluster, const struct id128 *node, struct text address,
+                  const struct wire_summary *summary)
 {
     const struct member *row = members_find(cluster->members, node);
     /* Who left or was thrown out is a guest: it brings and gets facts, and is no member until
@@ -487,7 +486,7 @@ static void perform(struct cluster *cluster, const struct probe_output *output)
         struct text where = output->met.advertised.len ? output->met.advertised : output->address;
 
         learn_address(cluster, output->met.seen);
-        welcome(cluster, &output->node, where, NULL);
+        peer_welcome(cluster, &output->node, where, NULL);
         orders_met(cluster, output->address, &output->node);
         return;
     }
@@ -519,362 +518,4 @@ int peer_probe(struct cluster *cluster, struct probe_input *input)
     for (size_t i = 0; i < count; i++)
         perform(cluster, &outputs[i]);
     return 0;
-}
-
-/* ---- Frames ---- */
-
-static void refuse_tag(struct cluster *cluster, const struct link_from *from,
-                       const struct wire_message *message)
-{
-    cluster->other_tag++;
-    if (may_complain(cluster))
-        log_warn(
-            "cluster: a node at %s has the tag \"%.*s\", not \"%s\": it is not of this cluster",
-            from->ip, (int)message->tag.len, message->tag.ptr, cluster->tag);
-    /* It shall know, too. Acks are not answered, so this ends here. */
-    if (message->type == WIRE_PROBE) {
-        const struct wire_message answer = {.type = WIRE_PROBE_ACK,
-                                            .probe = {.nonce = message->probe.nonce,
-                                                      .to = message->from,
-                                                      .wall_ms = env_wall_ms(cluster->env)}};
-
-        peer_reply(cluster, &answer);
-    }
-}
-
-static bool is_probe(enum wire_type type)
-{
-    return type == WIRE_PROBE || type == WIRE_PROBE_ACK || type == WIRE_PROBE_FOR ||
-           type == WIRE_PROBE_SAW;
-}
-
-static void dispatch(struct cluster *cluster, const struct link_from *from,
-                     const struct wire_message *message)
-{
-    uint64_t now_ms = cluster_now(cluster);
-    struct peer *peer;
-
-    if (cluster->displaced)
-        return; /* the other process speaks for this node */
-    if (is_probe(message->type)) {
-        struct probe_input input = {.kind = PROBE_MESSAGE,
-                                    .message = {.message = message, .peer = text_of(from->ip)}};
-
-        cluster->unfit = !say_fits(cluster, message);
-        /* Before the answer, which goes back over `from` in any case. */
-        if (message->type == WIRE_PROBE && !id_equal(&message->from, &cluster->self))
-            welcome(cluster, &message->from, message->probe.address, &message->probe.summary);
-        else if (message->type == WIRE_PROBE_ACK && peer_find(cluster, &message->from))
-            welcome(cluster, &message->from, (struct text){NULL, 0}, &message->probe.summary);
-        peer = peer_find(cluster, &message->from);
-        if (peer && from->peer == 0) {
-            peer->back = *from;
-            peer->has_back = true;
-        }
-        peer_probe(cluster, &input);
-        cluster->unfit = false;
-        return;
-    }
-    if (twin_message(cluster, message))
-        return;
-    peer = peer_find(cluster, &message->from);
-    if (cluster->leaving)
-        return; /* nothing new begins */
-    if (!peer) {
-        cluster->refused++; /* nobody we know: it has to probe first */
-        return;
-    }
-    peer->heard_ms = now_ms;
-    if (peer->member) {
-        struct probe_input input = {.kind = PROBE_HEARD, .heard = message->from};
-
-        peer_probe(cluster, &input);
-    }
-    switch (message->type) {
-    case WIRE_SYNC_ASK:
-    case WIRE_SYNC_MORE:
-    case WIRE_SYNC_VECTOR:
-    case WIRE_SYNC_EVENTS:
-    case WIRE_SYNC_CREDIT:
-    case WIRE_SYNC_FROZEN:
-    case WIRE_SYNC_END: {
-        struct sync_input input = {.kind = SYNC_MESSAGE, .message = *message};
-
-        cluster_sync(cluster, &input);
-        return;
-    }
-    case WIRE_BODY_ASK:
-    case WIRE_BODY_CREDIT:
-        serve_message(cluster->serve, message, now_ms);
-        return;
-    case WIRE_BODY_DATA:
-    case WIRE_BODY_COMING:
-        fetch_message(cluster->fetches, message, now_ms);
-        return;
-    case WIRE_BODY_END:
-        if (message->flow.end == WIRE_END_CANCEL)
-            serve_message(cluster->serve, message, now_ms);
-        else
-            fetch_message(cluster->fetches, message, now_ms);
-        return;
-    case WIRE_MERGE_ASK:
-    case WIRE_MERGE_VECTOR:
-    case WIRE_MERGE_CHUNK:
-    case WIRE_MERGE_CREDIT:
-    case WIRE_MERGE_SUMS_ASK:
-    case WIRE_MERGE_SUMS:
-    case WIRE_MERGE_END: {
-        struct merge_input input = {.kind = MERGE_MESSAGE, .message = *message};
-
-        cluster_merge(cluster, &input);
-        return;
-    }
-    case WIRE_MERGE_CUT_ASK:
-    case WIRE_MERGE_CUT_KNOWN:
-        cluster_cut_message(cluster, message);
-        return;
-    case WIRE_NOTE:
-    case WIRE_NOTE_IDS:
-        notes_message(cluster->notes, message, orders_times(cluster));
-        return;
-    case WIRE_ADOPT:
-        if (peer->member)
-            operate_adopt(cluster, message);
-        return;
-    case WIRE_KNOWN_ASK:
-    case WIRE_KNOWN:
-    case WIRE_RANGE_ASK:
-    case WIRE_RANGE:
-    case WIRE_ROW_ASK:
-    case WIRE_ROW:
-        inquiry_receive(cluster, message);
-        return;
-    default:
-        cluster->refused++;
-        return;
-    }
-}
-
-/* A wrong secret is the operator's to mend; told once until the connection's state changes. */
-void peer_link_changed(void *arg, link_peer peer, enum link_state state)
-{
-    const struct cluster *cluster = arg;
-
-    if (state == LINK_REFUSED)
-        log_warn("cluster: %s lets nobody in without its secret, and this node has %s",
-                 link_peer_address(cluster->link, peer),
-                 cluster->secret.count ? "another one" : "none");
-}
-
-/* One message; PACKED: out of a pack, which holds no packs. */
-static void receive(struct cluster *cluster, const struct link_from *from, const void *data,
-                    size_t len, bool packed)
-{
-    struct wire_message message;
-
-    if (wire_decode(&message, data, len) != 0 || (packed && message.type == WIRE_PACK)) {
-        cluster->malformed++;
-        return;
-    }
-    if (message.tag.len != strlen(cluster->tag) ||
-        memcmp(message.tag.ptr, cluster->tag, message.tag.len) != 0) {
-        refuse_tag(cluster, from, &message);
-        return;
-    }
-    if (message.type != WIRE_PACK) {
-        dispatch(cluster, from, &message);
-        return;
-    }
-    struct text part;
-    size_t offset = 0;
-    while (wire_next_event(message.pack.data, &offset, &part))
-        receive(cluster, from, part.ptr, part.len, true);
-}
-
-void peer_receive(void *arg, const struct link_from *from, const uint8_t *data, size_t len)
-{
-    struct cluster *cluster = arg;
-
-    cluster->current = from;
-    receive(cluster, from, data, len, false);
-    cluster->current = NULL;
-}
-
-/* ---- For other threads ---- */
-
-static void say_clock(const struct standing *now)
-{
-    double off_s = (double)(now->behind_ms < 0 ? -now->behind_ms : now->behind_ms) / 1000;
-
-    if (now->clock_is_skewed)
-        log_error("cluster: this node's clock is %.1f s %s those of the others: clients can change "
-                  "nothing here until it is right",
-                  off_s, now->behind_ms < 0 ? "ahead of" : "behind");
-    else if (now->clock_judged)
-        log_info("cluster: this node's clock is right again (%.1f s %s): clients can change things",
-                 off_s, now->behind_ms < 0 ? "ahead" : "behind");
-    else
-        log_info("cluster: too few members answer to tell whether this node's clock is wrong: "
-                 "clients can change things");
-}
-
-static unsigned joined(struct cluster *cluster)
-{
-    size_t rows = members_count(cluster->members);
-    unsigned count = 1; /* this node, unless it is out */
-
-    for (size_t i = 0; i < rows; i++) {
-        const struct member *row = members_at(cluster->members, i);
-
-        if (id_equal(&row->node, &cluster->self))
-            count -= row->state != MEMBER_JOINED;
-        else
-            count += row->state == MEMBER_JOINED;
-    }
-    return count;
-}
-
-void peer_standing(struct cluster *cluster)
-{
-    struct standing now = standing_of(cluster->probe);
-
-    if (now.clock_is_skewed != cluster->standing.clock_is_skewed)
-        say_clock(&now);
-    cluster->standing = now;
-    atomic_store_explicit(&cluster->health, (int)now.health, memory_order_relaxed);
-    atomic_store_explicit(&cluster->clock_is_skewed, now.clock_is_skewed, memory_order_relaxed);
-    atomic_store_explicit(&cluster->joined, joined(cluster), memory_order_relaxed);
-    copies_others(cluster->copies, now.others);
-}
-
-static struct cluster_member view_of(struct cluster *cluster, const struct member *row)
-{
-    struct cluster_member view = {.node = row->node,
-                                  .self = id_equal(&row->node, &cluster->self),
-                                  .joined = row->state,
-                                  .stamp = row->at.stamp,
-                                  .rtt_ms = -1};
-    const struct peer *peer = peer_find(cluster, &row->node);
-    struct probe_peer probed;
-
-    memcpy(view.address, row->address, sizeof view.address);
-    if (view.self) {
-        view.state = PROBE_ALIVE;
-        view.digest_equal = true;
-        view.feature = FEATURE_LEVEL;
-        view.draining = cluster->draining_said;
-        (void)snprintf(view.version, sizeof view.version, "%s", OBJSTORE_VERSION);
-        view.rtt_ms = 0;
-    } else if (row->state == MEMBER_JOINED && probe_peer(cluster->probe, &row->node, &probed)) {
-        view.state = probed.state;
-        view.rtt_ms = probed.rtt_ms;
-        view.feature = probed.feature;
-        view.draining = probed.draining;
-        view.answered_ms = probed.answered_ms;
-        memcpy(view.version, probed.version, sizeof view.version);
-        view.digest_equal = peer && peer->digest_equal;
-    } else {
-        view.state = PROBE_LEFT;
-    }
-    return view;
-}
-
-/* How many events the member has that has most of those that answer; each one's lag to it. */
-static uint64_t lags_of(struct cluster *cluster, struct cluster_member *view, size_t count)
-{
-    uint64_t events[LIMIT_MEMBERS + 1], most = 0;
-
-    for (size_t i = 0; i < count; i++) {
-        struct probe_peer probed;
-
-        events[i] = view[i].self ? cluster->events : 0;
-        if (!view[i].self && probe_peer(cluster->probe, &view[i].node, &probed) && probed.heard)
-            events[i] = probed.summary.events;
-        if (view[i].joined == MEMBER_JOINED && view[i].state == PROBE_ALIVE && events[i] > most)
-            most = events[i];
-    }
-    for (size_t i = 0; i < count; i++)
-        if (view[i].joined == MEMBER_JOINED && events[i] && events[i] < most)
-            view[i].lag_events = most - events[i];
-    return most;
-}
-
-void peer_view(struct cluster *cluster)
-{
-    struct cluster_member view[LIMIT_MEMBERS + 1];
-    struct link_stats link;
-    struct fetch_stats fetch;
-    struct serve_stats serve;
-    struct notes_stats notes;
-    const struct sync_stats *sync = sync_stats(cluster->sync);
-    const struct merge_stats *merge = merge_stats(cluster->merge);
-    size_t count = 0, rows = members_count(cluster->members);
-
-    /* Those that have joined first, then those that left or were forgotten, as many as fit. */
-    for (size_t pass = 0; pass < 2; pass++)
-        for (size_t i = 0; i < rows && count < LIMIT_MEMBERS; i++) {
-            const struct member *row = members_at(cluster->members, i);
-
-            if ((row->state == MEMBER_JOINED) == (pass == 0))
-                view[count++] = view_of(cluster, row);
-        }
-    if (!members_find(cluster->members, &cluster->self)) {
-        struct member self = {.node = cluster->self, .state = MEMBER_JOINED};
-
-        memcpy(self.address, cluster->advertise, sizeof self.address);
-        view[count++] = view_of(cluster, &self);
-    }
-    uint64_t most = lags_of(cluster, view, count);
-    uint64_t now_ms = cluster_now(cluster);
-    struct replicator_stats replicator;
-
-    lag_observe(&cluster->lag, now_ms, most, cluster->events);
-    replicator_stats(cluster->replicator, &replicator);
-    link_stats(cluster->link, &link);
-    say_strangers(cluster, &link);
-    fetch_stats(cluster->fetches, &fetch);
-    serve_stats(cluster->serve, &serve);
-    notes_stats(cluster->notes, &notes);
-    pthread_mutex_lock(&cluster->lock);
-    memcpy(cluster->view, view, count * sizeof *view);
-    cluster->view_count = count;
-    cluster->stats = (struct cluster_stats){
-        .health = cluster->standing.health,
-        .clock_judged = cluster->standing.clock_judged,
-        .clock_is_skewed = cluster->standing.clock_is_skewed,
-        .clock_behind_ms = cluster->standing.behind_ms,
-        .events_in = sync->events_in,
-        .bytes_in = sync->bytes_in,
-        .events_out = sync->events_out,
-        .bytes_out = sync->bytes_out,
-        .sessions = sync->asks,
-        .timeouts = sync->timeouts,
-        .rows_in = merge->rows_in,
-        .row_bytes_in = merge->bytes_in,
-        .rows_out = merge->rows_out,
-        .row_bytes_out = merge->bytes_out,
-        .merges_adopted = merge->adopted,
-        .merges_repaired = merge->repaired,
-        .merges_given_up = merge->given_up,
-        .merges_served = merge->served,
-        .merge_timeouts = merge->timeouts,
-        .fetches = fetch.begun,
-        .fetch_bytes = fetch.bytes,
-        .fetch_failures = fetch.failed,
-        .served_bytes = serve.bytes,
-        .notes_said = notes.said,
-        .notes_received = notes.taken,
-        .notes_refused = notes.refused,
-        .frames_in = link.frames_in,
-        .frames_out = link.frames_out,
-        .link_bytes_in = link.bytes_in,
-        .link_bytes_out = link.bytes_out,
-        .malformed = cluster->malformed + link.malformed,
-        .other_tag = cluster->other_tag,
-        .replicated_rate = rate_observe(&cluster->rate, now_ms, replicator.bytes),
-        .lag_events = most > cluster->events ? most - cluster->events : 0,
-        .lag_ms = lag_ms(&cluster->lag, now_ms),
-        .level = cluster->level,
-        .refused = cluster->refused + link.handshake_failures};
-    pthread_mutex_unlock(&cluster->lock);
 }

@@ -63,6 +63,7 @@ struct uploader {
     struct id128 self;
     struct queue *woken; /* struct upload *; a place for each */
     _Atomic bool news, stopping;
+    _Atomic uint64_t oldest_ms;
     pthread_mutex_t lock; /* guards the next four */
     struct new_item new[LIMIT_NEWS];
     size_t new_count;
@@ -346,14 +347,28 @@ static void serve_line(struct uploader *u, struct line *line)
 struct page {
     struct owed_row rows[LIMIT_OWED_PAGE];
     size_t count;
+    uint64_t oldest_ms;
 };
 
 static int collect(void *arg, const struct db_owed *owed)
 {
     struct page *page = arg;
 
+    if (page->oldest_ms == 0 || owed->since_ms < page->oldest_ms)
+        page->oldest_ms = owed->since_ms;
     page->rows[page->count++] = (struct owed_row){owed->id, owed->size};
     return 0;
+}
+
+/* Since when uploads are owed: a walk begins anew, its later pages may know older ones. */
+static void note_oldest(struct uploader *u, const struct owed_step *step, const struct page *page)
+{
+    uint64_t before = atomic_load(&u->oldest_ms);
+    bool first = id_is_zero(&step->id);
+
+    if (step->kind == OUTBOX_UPLOAD &&
+        (first || (page->oldest_ms && (before == 0 || page->oldest_ms < before))))
+        atomic_store(&u->oldest_ms, page->oldest_ms);
 }
 
 static void read_page(struct uploader *u, const struct owed_step *step)
@@ -364,6 +379,7 @@ static void read_page(struct uploader *u, const struct owed_step *step)
 
     if (rc)
         log_warn("cloud: what is owed to it cannot be read: %s", err_text(rc));
+    note_oldest(u, step, &page);
     owed_page(u->owed, rc, page.rows, page.count, now_ms(u));
 }
 
@@ -670,6 +686,7 @@ void uploader_stats(struct uploader *u, struct uploader_stats *out)
                                    .purges = atomic_load(&u->purges),
                                    .failures = atomic_load(&u->failures),
                                    .flights = atomic_load(&u->flying),
-                                   .resting = atomic_load(&u->resting)};
+                                   .resting = atomic_load(&u->resting),
+                                   .oldest_ms = atomic_load(&u->oldest_ms)};
     seconds_figures(u->seconds, &out->alone, &out->seconds);
 }

@@ -19,8 +19,10 @@ struct uploader_stats {
     uint64_t failures; /* attempts that ended in vain */
     uint64_t flights;  /* under way */
     uint64_t resting;  /* failed, to be tried again */
-    uint64_t alone;    /* bodies whose second copy was asked for and is not there yet */
-    uint64_t seconds;  /* second copies made since the start */
+    uint64_t
+        oldest_ms;    /* Unix: since when the oldest upload is owed, as of the last look; 0: none */
+    uint64_t alone;   /* bodies whose second copy was asked for and is not there yet */
+    uint64_t seconds; /* second copies made since the start */
 };
 
 struct uploader_config {

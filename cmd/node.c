@@ -482,7 +482,8 @@ static int open_doors(struct node *node, unsigned loops, uint64_t started_ms,
                                        .disk_cache = node->disk_cache,
                                        .env = node->env,
                                        .memory = &node->memory,
-                                       .max_body_bytes = options->max_body_bytes};
+                                       .max_body_bytes = options->max_body_bytes,
+                                       .whole_ranges = options->range_cache == RANGE_CACHE_OFF};
 
     int rc = store_create(&node->store, &store);
     if (rc) {
@@ -498,7 +499,8 @@ static int open_doors(struct node *node, unsigned loops, uint64_t started_ms,
                   .durability = options->durability == DURABILITY_FULL ? "full" : "async",
                   .started_mono_ms = started_ms,
                   .operations = public_operations,
-                  .operation_count = PUBLIC_OPERATIONS},
+                  .operation_count = PUBLIC_OPERATIONS,
+                  .egress_price = options->egress_price},
         .anonymous = (enum anonymous)options->anonymous,
         .refuse_isolated = options->isolated == ISOLATED_REFUSE,
         .loops = loops,

@@ -6,7 +6,7 @@ _objctl() {
     COMPREPLY=()
 
     if [ "$COMP_CWORD" -eq 1 ]; then
-        words='put get meta rm stats cluster node journal verify backup help --help --version'
+        words='put get meta rm stats cluster node cloud journal verify backup help --help --version'
         COMPREPLY=($(compgen -W "$words" -- "$current"))
         return
     fi
@@ -14,7 +14,7 @@ _objctl() {
     --level) COMPREPLY=($(compgen -W 'local s3 full' -- "$current")); return ;;
     --state-dir | --files-dir) compopt -o filenames; COMPREPLY=($(compgen -d -- "$current")); return ;;
     -o | --output) compopt -o filenames; COMPREPLY=($(compgen -f -- "$current")); return ;;
-    --addr | --id | --name | --type | --meta | --retry | -j | --jobs | --limit | --to) return ;;
+    --addr | --id | --name | --type | --meta | --retry | -j | --jobs | --limit | --to | --prefix) return ;;
     esac
     case $command in
     put | get | meta | rm | stats | cluster) common="$common --addr" ;;
@@ -32,16 +32,19 @@ _objctl() {
     node)
         if [[ $current == -* ]]; then words="$dirs --cancel --no-wait --accept-loss --force"
         else words='drain join forget'; fi ;;
+    cloud)
+        if [[ $current == -* ]]; then words="$dirs --prefix --dry-run --cancel --no-wait --limit"
+        else words='check outbox import'; fi ;;
     journal)
         if [[ $current == -* ]]; then words="$dirs --accept-data-loss"
         else words='verify dump compact rebuild new-node-id'; fi ;;
     verify | backup) words=$dirs ;;
-    help) words='put get meta rm stats cluster node journal verify backup' ;;
+    help) words='put get meta rm stats cluster node cloud journal verify backup' ;;
     esac
     if [[ $current != -* && ( $command == put || $command == backup ) ]]; then
         compopt -o filenames
         COMPREPLY=($(compgen -f -- "$current"))
-    elif [[ $current == -* || $command == cluster || $command == node || $command == journal || $command == help ]]; then
+    elif [[ $current == -* || $command == cluster || $command == node || $command == cloud || $command == journal || $command == help ]]; then
         COMPREPLY=($(compgen -W "$words" -- "$current"))
     fi
 }

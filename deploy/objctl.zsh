@@ -15,6 +15,7 @@ _objctl() {
         'stats:show the figures of the node'
         'cluster:show who belongs to the cluster'
         'node:make the node leave its cluster or join it again, forget another'
+        'cloud:look after the cloud behind a node'
         'journal:look after the journal'
         'verify:read and check every body'
         'backup:copy the node into a new directory'
@@ -29,7 +30,7 @@ _objctl() {
     (( CURRENT-- ))
     case $command in
     put | get | meta | rm | stats | cluster) common+=('--addr=[the node]:host\:port:_hosts') ;;
-    node | journal | verify | backup) common+=(
+    node | cloud | journal | verify | backup) common+=(
         '--state-dir=[state directory]:directory:_directories'
         '--files-dir=[files directory]:directory:_directories'
     ) ;;
@@ -53,6 +54,9 @@ _objctl() {
     node) _arguments -s $common '--cancel[take a drain back]' '--no-wait[begin a drain alone]' \
         '--accept-loss[forget the only holder of objects]' '--force[forget a node that answers]' \
         '1:verb:(drain join forget)' '2:node:' ;;
+    cloud) _arguments -s $common '--prefix=[keys that begin so]:prefix:' '--dry-run[count what an import would do]' \
+        '--cancel[end an import]' '--no-wait[begin an import alone]' '--limit=[entries of the outbox]:number:' \
+        '1:verb:(check outbox import)' ;;
     journal) _arguments -s $common \
         '--accept-data-loss[rebuild without what the disk cannot read]' '1:verb:(verify dump compact rebuild new-node-id)' ;;
     backup) _arguments -s $common '1:directory:_directories' ;;

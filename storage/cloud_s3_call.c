@@ -194,6 +194,7 @@ static struct s3_call *next_to_go(struct s3 *s3)
 
     TAILQ_FOREACH(call, &s3->waiting, link)
     {
+        /* cppcheck-suppress uninitvar; the macro sets it */
         if (call->url)
             return call;
         if (s3->connections >= S3_CONNECTIONS)

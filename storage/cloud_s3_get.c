@@ -70,7 +70,7 @@ static void ask(struct part *part, bool later)
 
     s3_call_release(call);
     s3_call_init(call, get->work.s3, &get->work, CLOUD_GET, "GET");
-    call->bucket = request->bucket.len > 0 ? request->bucket : s3_text(get->work.s3->bucket_name);
+    call->bucket = s3_bucket(&get->work);
     call->key = request->key;
     call->if_match = get->headed ? s3_text(get->etag) : request->if_match;
     call->repeatable = true;

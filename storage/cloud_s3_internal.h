@@ -48,6 +48,7 @@
 #define S3_PAIRS_BYTES     (16 * KIB) /* of metadata, as received */
 #define S3_REDIRECTS       3
 #define S3_QUERY           6
+#define S3_UPLOAD_ID_BYTES 1024
 #define S3_HOST_BYTES      300
 #define S3_POOL_THREADS    4
 
@@ -260,6 +261,26 @@ struct s3_work *s3_simple_create(struct cloud_request *request); /* all but the 
 struct s3_work *s3_get_create(struct cloud_request *request);
 struct s3_work *s3_upload_create(struct cloud_request *request); /* PUT in parts */
 
+/* The bucket that a work is about. */
+struct cloud_text s3_bucket(const struct s3_work *work);
+
+/* A multipart upload: made before the first exchange, so that it can outlive the request. */
+struct s3_farewell {
+    struct s3_farewell *next;
+    struct s3_work *work; /* NULL: it is on its own */
+    void (*created)(struct s3_work *work);
+    struct s3_call call;         /* create, abort */
+    char id[S3_UPLOAD_ID_BYTES]; /* empty: not known yet */
+    unsigned aborts;
+    bool parts; /* some were being sent when it ended */
+    char bucket[LIMIT_CLOUD_BUCKET_BYTES + 1];
+    char key[LIMIT_CLOUD_KEY_BYTES + 1];
+};
+
+/* Create it; CREATED once its id is known, or the work ends with the error. NULL: no memory. */
+struct s3_farewell *s3_farewell_begin(struct s3_work *work, void (*created)(struct s3_work *work));
+/* The work is over: gives it away, to be aborted unless COMPLETED. */
+void s3_farewell_end(struct s3_farewell *farewell, bool completed);
 /* The thread has ended: what is left of aborts. */
 void s3_farewells_drop(struct s3 *s3);
 
@@ -334,6 +355,8 @@ struct s3 {
     struct cloud_figures figures;
 };
 
+extern const struct cloud_backend s3_backend; /* its destroy takes what is half made, too */
+int s3_begin_thread(struct s3 *s3) MUST_CHECK;
 bool s3_region_fine(const char *region);
 void s3_count_retry(struct s3 *s3);
 uint64_t s3_random(struct s3 *s3, uint64_t below);

@@ -227,7 +227,7 @@ static void begin(struct s3_work *work)
 
     s3_call_init(call, work->s3, work, request->op, method_of(request->op));
     call->get = request->op == CLOUD_TAGS || request->op == CLOUD_LIST;
-    call->bucket = request->bucket.len > 0 ? request->bucket : s3_text(work->s3->bucket_name);
+    call->bucket = s3_bucket(work);
     call->key = request->key;
     call->repeatable = request->op != CLOUD_DELETE; /* who knows what was put there meanwhile */
     switch (request->op) {

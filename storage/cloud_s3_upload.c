@@ -11,10 +11,9 @@
  * that has not the SHA-256 it should have is never completed. The second reading comes from the
  * page cache.
  *
- * The abort outlives the request: it is a farewell of its own, so that `done` need not wait for a
- * cloud that may be away. A request that ends while its upload is being created leaves the call to
- * the farewell, which learns the id that way. What could not be aborted (a crash, an outage) is for
- * the bucket's lifecycle rule (docs/OPERATIONS.md).
+ * What S3 knows of the upload is a struct s3_farewell, which outlives the request: so `done` need
+ * not wait for an abort by a cloud that may be away. What could not be aborted (a crash, an outage)
+ * is for the bucket's lifecycle rule (docs/OPERATIONS.md).
  *
  * Where the answer to `complete` is lost, a HEAD tells: the same size, an ETag of as many parts,
  * and every pair of metadata as it was given mean that it was done, by this upload or one of the
@@ -31,7 +30,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ID_BYTES   1024
 #define ETAG_BYTES 128
 #define HASH_BYTES (256 * KIB) /* read at once */
 #define XML_BYTES  (4 * MIB)   /* to complete: 10,000 parts */
@@ -86,119 +84,15 @@ static uint64_t part_end(const struct upload *upload, unsigned number)
     return end < size ? end : size;
 }
 
-static struct cloud_text bucket_of(const struct s3_work *work)
-{
-    return work->request->bucket.len > 0 ? work->request->bucket : s3_text(work->s3->bucket_name);
-}
-
 static void prepare(struct upload *upload, struct s3_call *call, enum cloud_op op,
                     const char *method, void (*done)(struct s3_call *call, int rc))
 {
     s3_call_release(call);
     s3_call_init(call, upload->work.s3, &upload->work, op, method);
-    call->bucket = bucket_of(&upload->work);
+    call->bucket = s3_bucket(&upload->work);
     call->key = upload->work.request->key;
     call->repeatable = true;
     call->done = done;
-}
-
-/* ---- The upload's id, and how it ends ---- */
-
-/* An upload as S3 knows it: made before the first exchange, so that it can outlive the request.
- * While UPLOAD is set it belongs to that; then, until it is aborted, to the backend's list. */
-struct s3_farewell {
-    struct s3_farewell *next;
-    struct upload *upload;
-    struct s3_call call; /* create, abort */
-    char id[ID_BYTES];   /* empty: not known yet */
-    unsigned aborts;
-    bool parts; /* some were being sent when it ended */
-    char bucket[LIMIT_CLOUD_BUCKET_BYTES + 1];
-    char key[LIMIT_CLOUD_KEY_BYTES + 1];
-};
-
-static void farewell_free(struct s3_farewell *farewell)
-{
-    struct s3 *s3 = farewell->call.s3;
-
-    for (struct s3_farewell **at = &s3->farewell; *at; at = &(*at)->next) {
-        if (*at == farewell) {
-            *at = farewell->next;
-            s3->farewells--;
-            break;
-        }
-    }
-    s3_call_cancel(&farewell->call);
-    s3_call_release(&farewell->call);
-    free(farewell);
-}
-
-static void farewell_abort(struct s3_farewell *farewell, uint32_t pause_ms);
-
-/* Parts that were under way may arrive at S3 after the abort, and stay: it is repeated until S3
- * knows of no such upload. */
-static void farewell_done(struct s3_call *call, int rc)
-{
-    struct s3_farewell *farewell = container_of(call, struct s3_farewell, call);
-
-    if (rc == 0 && farewell->parts && ++farewell->aborts < S3_ABORTS) {
-        farewell_abort(farewell, S3_ABORT_PAUSE_MS);
-        return;
-    }
-    if (rc && rc != ERR_NOT_FOUND)
-        log_warn("cloud: an upload of %s could not be aborted, its parts stay: %s", farewell->key,
-                 call->verdict.message);
-    farewell_free(farewell);
-}
-
-static void farewell_call(struct s3_farewell *farewell, struct s3 *s3, const char *method,
-                          void (*done)(struct s3_call *call, int rc))
-{
-    struct s3_call *call = &farewell->call;
-
-    s3_call_release(call);
-    s3_call_init(call, s3, NULL, strcmp(method, "POST") == 0 ? CLOUD_PUT : CLOUD_DELETE, method);
-    call->bucket = s3_text(farewell->bucket);
-    call->key = s3_text(farewell->key);
-    call->repeatable = true; /* an id is never given again */
-    call->done = done;
-}
-
-static void farewell_abort(struct s3_farewell *farewell, uint32_t pause_ms)
-{
-    farewell_call(farewell, farewell->call.s3, "DELETE", farewell_done);
-    s3_call_query(&farewell->call, "uploadId", s3_text(farewell->id));
-    s3_call_start_later(&farewell->call, pause_ms);
-}
-
-/* The request is over, but not completed: nothing of it shall stay in the cloud. */
-static void bid_farewell(struct s3_farewell *farewell)
-{
-    struct s3_call *call = &farewell->call;
-    struct s3 *s3 = call->s3;
-
-    farewell->upload = NULL;
-    if (!farewell->id[0] && !call->easy) { /* it was not even created */
-        farewell_free(farewell);
-        return;
-    }
-    farewell->next = s3->farewell;
-    s3->farewell = farewell;
-    s3->farewells++;
-    if (farewell->id[0]) {
-        farewell_abort(farewell, 0);
-    } else { /* its id is on its way; what described it is not lent any more */
-        call->describe = NULL;
-        call->last = true;
-    }
-}
-
-void s3_farewells_drop(struct s3 *s3)
-{
-    while (s3->farewell) {
-        log_warn("cloud: an upload of %s was not aborted, its parts stay", s3->farewell->key);
-        farewell_free(s3->farewell);
-    }
 }
 
 /* ---- Hashes ---- */
@@ -455,51 +349,6 @@ static void advance(struct upload *upload)
         complete(upload);
 }
 
-static void create_done(struct s3_call *call, int rc)
-{
-    struct s3_farewell *farewell = container_of(call, struct s3_farewell, call);
-    struct upload *upload = farewell->upload;
-    const struct buf *body = &call->answer.body;
-
-    if (rc == 0) {
-        rc = s3_xml_value(farewell->id, sizeof farewell->id,
-                          "InitiateMultipartUploadResult/UploadId", body->data ? body->data : "",
-                          body->len);
-        if (rc == 0 && farewell->id[0] == '\0')
-            rc = ERR_INVALID;
-        if (rc)
-            s3_verdict_set(&call->verdict, rc, S3_NEVER, "%s answers what no S3 would", call->host);
-    }
-    if (rc)
-        farewell->id[0] = '\0';
-    if (!upload && rc)
-        farewell_free(farewell);
-    else if (!upload)
-        farewell_abort(farewell, 0);
-    else if (rc)
-        s3_work_end(&upload->work, rc, call);
-    else
-        advance(upload);
-}
-
-static int create(struct upload *upload)
-{
-    struct s3_farewell *farewell = calloc(1, sizeof *farewell);
-    struct cloud_text bucket = bucket_of(&upload->work), key = upload->work.request->key;
-
-    if (!farewell)
-        return ERR_NO_MEMORY;
-    memcpy(farewell->bucket, bucket.ptr, bucket.len);
-    memcpy(farewell->key, key.ptr, key.len);
-    farewell->upload = upload;
-    upload->farewell = farewell;
-    farewell_call(farewell, upload->work.s3, "POST", create_done);
-    s3_call_query(&farewell->call, "uploads", s3_text(""));
-    farewell->call.describe = upload->work.request;
-    s3_call_start(&farewell->call);
-    return 0;
-}
-
 /* ---- The kind ---- */
 
 static int allocate(struct upload *upload)
@@ -510,6 +359,11 @@ static int allocate(struct upload *upload)
         return ERR_NO_MEMORY;
     int rc = digest_create(&upload->whole, DIGEST_SHA256);
     return rc ? rc : digest_create(&upload->part, DIGEST_SHA256);
+}
+
+static void created(struct s3_work *work)
+{
+    advance(container_of(work, struct upload, work));
 }
 
 static void begin(struct s3_work *work)
@@ -523,8 +377,10 @@ static void begin(struct s3_work *work)
     upload->count = (unsigned)((size + upload->part_bytes - 1) / upload->part_bytes);
     assert(upload->count > 1 && upload->count <= S3_PARTS);
     int rc = allocate(upload);
-    if (rc == 0)
-        rc = create(upload);
+    if (rc == 0) {
+        upload->farewell = s3_farewell_begin(work, created);
+        rc = upload->farewell ? 0 : ERR_NO_MEMORY;
+    }
     if (rc) {
         fail(upload, rc, "no memory for the cloud");
         return;
@@ -546,10 +402,8 @@ static void stop(struct s3_work *work)
             upload->farewell->parts = true;
         s3_call_cancel(&upload->slots[i].call);
     }
-    if (upload->farewell && upload->completed)
-        farewell_free(upload->farewell);
-    else if (upload->farewell)
-        bid_farewell(upload->farewell);
+    if (upload->farewell)
+        s3_farewell_end(upload->farewell, upload->completed);
     upload->farewell = NULL;
 }
 

@@ -641,6 +641,13 @@ METRIC_NAMES = {
     "replication.bytes_pending": "replication_pending_bytes", "replication.rate": "replication_rate_bytes",
     "link.frames_in": "link_received_frames_total", "link.frames_out": "link_sent_frames_total",
     "merge.rows_in": "merge_received_rows_total", "merge.rows_out": "merge_sent_rows_total",
+    "cloud.wait_s": "cloud_wait_seconds", "cloud.bytes_up": "cloud_up_bytes_total",
+    "cloud.bytes_down": "cloud_down_bytes_total", "cloud.outbox.pending": "outbox", "cloud.outbox.bytes": "outbox_bytes",
+    "cloud.outbox.oldest_s": "cloud_outbox_oldest_seconds", "cloud.egress.served_bytes": "cloud_served_bytes_total",
+    "cloud.egress.fetched_bytes": "cloud_down_bytes_total", "cloud.egress.saved_bytes": "cloud_saved_bytes",
+    "cloud.egress.saved_estimate": "cloud_saved_estimate",
+    **{f"cloud.requests.{op}.{result}": f'cloud_requests_total{{op="{op}",result="{result}"}}'
+       for op in ("put", "get", "head", "delete", "list", "tags") for result in ("answered", "failed")},
     **{f"{part}.bytes_in": f"{part}_received_bytes_total" for part in ("sync", "merge", "transfer", "link")},
     **{f"{part}.bytes_out": f"{part}_sent_bytes_total" for part in ("sync", "merge", "transfer", "link")},
     **{f"disk_stats.{unit}_{what}": None for unit in ("kb", "mb", "gb") for what in ("all", "used", "free")},

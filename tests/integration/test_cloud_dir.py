@@ -310,3 +310,41 @@ def test_what_contradicts_itself_is_refused_and_named(start, bucket):
     assert done.returncode == 1 and object_id in done.stderr, done
     assert summary(done.stderr)["refused"] == 1
     assert node.http.get(object_id).status == 404
+
+
+# ---- Figures ----
+
+
+def test_figures_say_what_was_asked_and_what_was_saved(start, bucket):
+    """Goal: stats count requests, bytes and the outbox; what clients got and did not come from the cloud is
+    saved, and costs --egress-price; what is of level 0 does not count."""
+    node = start("--egress-price", "0.5")
+    body = noise(1 << 20)
+    object_id = put(node, body)
+    local = put(node, body[:1000], {})
+    for _ in range(3):
+        assert node.http.get(object_id).status == 200
+    assert node.http.get(object_id, {"Range": "bytes=0-99"}).status == 206
+    assert node.http.get(local).status == 200
+    cloud = node.stats()["cloud"]
+    assert cloud["backend"] == "dir" and cloud["bucket"] == str(bucket) and cloud["state"] == "closed"
+    assert cloud["requests"]["put"] == {"answered": 1, "failed": 0}
+    assert cloud["bytes_up"] == len(body) and cloud["uploads"] == 1
+    egress = cloud["egress"]
+    assert egress["served_bytes"] == 3 * len(body) + 100 and egress["fetched_bytes"] == 0
+    assert egress["saved_bytes"] == egress["served_bytes"] and egress["price"] == "0.5"
+    assert egress["saved_estimate"] == pytest.approx(egress["saved_bytes"] / 1e9 * 0.5, abs=1e-6)
+    wipe(node)
+    assert node.http.get(object_id, {"X-Meta-Fetch": "1"}).body == body
+    egress = node.stats()["cloud"]["egress"]
+    assert egress["fetched_bytes"] == egress["served_bytes"] == len(body) and egress["saved_bytes"] == 0
+    hidden = bucket.with_name("away")
+    bucket.rename(hidden)
+    put(node, b"owed", status=(202,), **{"X-Meta-Timeout": "0"})
+    wait_for(lambda: node.stats()["cloud"]["outbox"]["oldest_s"] >= 1, "its age shows")
+    cloud = node.stats()["cloud"]
+    assert cloud["outbox"]["pending"] == 1 and cloud["outbox"]["bytes"] == 4
+    wait_for(lambda: node.stats()["cloud"]["state"] != "closed", "the breaker opens")
+    hidden.rename(bucket)
+    wait_for(lambda: node.stats()["cloud"]["outbox"] == {"pending": 0, "bytes": 0, "oldest_s": 0}, "it is there")
+    wait_for(lambda: node.stats()["cloud"]["state"] == "closed", "the breaker closes")

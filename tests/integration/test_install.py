@@ -11,7 +11,7 @@ import pytest
 
 from harness import OBJCTL, OBJSTORE, TOP, run, sanitized
 
-COMMANDS = ("put", "get", "meta", "rm", "stats", "cluster", "journal", "verify", "backup")
+COMMANDS = ("put", "get", "meta", "rm", "stats", "cluster", "node", "cloud", "journal", "verify", "backup")
 HARDENED = TOP / "scripts" / "hardened.sh"
 
 

@@ -31,7 +31,7 @@ def test_version_and_help():
     shown = run([OBJSTORE, "--help"])
     assert shown.returncode == 0 and shown.stderr == ""
     for option in ("-d", "-N", "-T", "-R", "-B", "--private-addr", "--debug-addr", "--public-addr",
-                   "--state-dir", "--files-dir", "--memory", "--disk-cache", "--durability", "--max-body", "--anonymous",
+                   "--state-dir", "--files-dir", "--memory", "--disk-cache", "--range-cache", "--durability", "--max-body", "--anonymous",
                    "--isolated", "--cloud", "--cloud-prefix", "--s3-endpoint", "--s3-path-style", "--s3-ca-file",
                    "--s3-download-concurrency", "--egress-price",
                    "--config", "--log-format", "--scrub-interval", "--version", "--help"):
@@ -126,10 +126,12 @@ def test_directories_from_the_environment(nodes):
 
 
 def test_the_ancestors_options(nodes):
-    """All options of the ancestor are accepted, those for later work as well."""
+    """All options of the ancestor are accepted; a bucket that nobody reaches keeps no node from starting."""
     node = nodes.start("-d", "1", "-N", "localhost:11999,10.0.0.2", "-T", "mine", "-R", "eu-west-1", "-B", "a-bucket",
-                       "--private-addr", "127.0.0.1:0")
+                       "--private-addr", "127.0.0.1:0", "--s3-endpoint", "http://127.0.0.1:9",
+                       env={"AWS_ACCESS_KEY_ID": "a-key", "AWS_SECRET_ACCESS_KEY": "a-secret"})
     assert node.stats()["node"]["tag"] == "mine"
+    assert node.stats()["cloud"]["backend"] == "s3" and node.stats()["cloud"]["bucket"] == "a-bucket"
 
 
 # ---- Refusing to start ----
