@@ -147,6 +147,7 @@ static int verdict(const struct adoption *adoption, int rc, const char *message)
     case ERR_DELETED:
     case ERR_NO_MEMORY:
     case ERR_FULL:
+    case ERR_CLOUD: /* the gate has said so */
         return rc;
     case ERR_CORRUPT:
     case ERR_MISMATCH:

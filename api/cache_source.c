@@ -5,6 +5,9 @@
  *        └► the page cache has the block ───────────────────────────► verified, sent
  *        └► ERR_AGAIN: suspend ─► pool reads it, and ahead ─► post ──► sent from our own memory
  *
+ * A body in parts has one of them at a time; the pool looks for the next one, or begins to fetch
+ * it, when the reader gets there; and once it has come to a second part, also for the one after it.
+ *
  * A damaged block, or a fill that fails, ends the answer: the core cuts the connection, so that the
  * client sees too few bytes, never wrong ones. The last block of a fill is not there to be read
  * before all of the body is verified.
@@ -26,7 +29,13 @@ struct cache_source {
     struct peer_fill *fill; /* NULL: the copy is complete */
     struct multipart layout;
     struct fill_waiter waiter;
-    uint64_t size;
+    uint64_t base, size; /* of the body, what COPY has */
+    bool patient;        /* nothing is sent before all of it is here, and verified */
+    /* In parts. */
+    struct store_origin *origin; /* of the whole body; NULL: COPY is all of it */
+    uint64_t token;
+    struct peer_fill *ahead; /* of the next part; NULL: none is fetched ahead */
+    unsigned switches;       /* parts after the first one */
     struct store_job job;
     struct http_request *request; /* that waits for the job */
     uint64_t index, last;         /* what the job reads, and how far it may look ahead */
@@ -44,13 +53,13 @@ static void go_on(struct http_request *http)
 static int wait_written(struct cache_source *source, struct http_request *http, uint64_t index,
                         void (*run)(struct http_request *http), bool is_suspended)
 {
-    uint64_t end = (index + 1) * BLOCK_BYTES;
+    uint64_t end = (index + 1) * BLOCK_BYTES; /* INDEX is of the copy */
 
     if (!source->fill)
         return 0;
     source->waiter.http = http;
     source->waiter.run = run;
-    source->waiter.end = end < source->size ? end : source->size;
+    source->waiter.end = end < source->size && !source->patient ? end : source->size;
     return peer_fill_wait(source->fill, &source->waiter, is_suspended);
 }
 
@@ -107,6 +116,93 @@ static int wait_cold(struct cache_source *source, struct http_request *http, uin
     return ERR_AGAIN;
 }
 
+/* ---- Parts ---- */
+
+static void leave_part(struct cache_source *source)
+{
+    if (source->fill)
+        peer_fill_leave(&source->fill);
+    else
+        disk_copy_release(&source->copy);
+    source->copy = NULL;
+}
+
+/* Begin with the part after PART where the answer reaches it and goes on as it did. */
+static void begin_ahead(struct cache_source *source, const struct store_origin *part)
+{
+    uint64_t next = part->part_offset + part->part_bytes;
+    struct peer_fills *fills = store_peer_fills(source->store);
+    struct store_origin ahead;
+
+    peer_fill_leave(&source->ahead);
+    if (source->switches == 0 || source->layout.count != 1 || next > source->layout.ranges[0].last)
+        return;
+    store_origin_part(&ahead, source->origin, next / STORE_PART_BYTES);
+    /* Where it is here, or there is no room: nothing is lost. */
+    if (peer_fill_join(&source->ahead, fills, &ahead, source->token) != 0)
+        source->ahead = NULL;
+}
+
+int cache_source_part(struct store *store, const struct store_origin *part, uint64_t token,
+                      struct disk_copy **copy, struct peer_fill **fill)
+{
+    uint8_t name[SHA256_BYTES];
+
+    store_origin_name(part, name);
+    *fill = NULL;
+    *copy = disk_cache_find(store_disk_cache(store), &part->id, name, part->part_bytes);
+    if (*copy)
+        return 0;
+    int rc = peer_fill_join(fill, store_peer_fills(store), part, token);
+    if (rc != ERR_EXISTS) /* it has just come whole */
+        return rc;
+    *copy = disk_cache_find(store_disk_cache(store), &part->id, name, part->part_bytes);
+    return *copy ? 0 : ERR_FULL;
+}
+
+/* Take over the part in which source->index, a block of the body, lies. On a pool thread. */
+static int take_part(struct cache_source *source)
+{
+    struct store_origin part;
+
+    store_origin_part(&part, source->origin, source->index * BLOCK_BYTES / STORE_PART_BYTES);
+    int rc = cache_source_part(source->store, &part, source->token, &source->copy, &source->fill);
+    if (rc)
+        return rc;
+    if (source->fill)
+        source->copy = peer_fill_copy(source->fill);
+    source->base = part.part_offset;
+    source->size = part.part_bytes;
+    source->switches++;
+    begin_ahead(source, &part);
+    return 0;
+}
+
+static void run_switch(struct store_job *job, struct db_reader *reader)
+{
+    struct cache_source *source = container_of(job, struct cache_source, job);
+
+    (void)reader;
+    source->rc = take_part(source);
+    http_post(source->request, go_on);
+}
+
+static int switch_part(struct cache_source *source, struct http_request *http, uint64_t position)
+{
+    leave_part(source);
+    source->request = http;
+    source->index = position / BLOCK_BYTES;
+    source->job.run = run_switch;
+    /* Suspended first: the job may post before we are back. */
+    http_suspend(http);
+    int rc = store_submit_admitted(source->store, &source->job);
+    if (rc) {
+        source->rc = rc;
+        http_post(http, go_on);
+    }
+    return ERR_AGAIN;
+}
+
 /* ---- The loop ---- */
 
 /* A code that the core does not take for a wait. */
@@ -133,6 +229,13 @@ static int read_source(struct http_source *it, struct http_request *http, uint64
         *len = (size_t)left;
         return 0;
     }
+    if (position < source->base || position >= source->base + source->size) {
+        drop_kept(source);
+        return switch_part(source, http, position);
+    }
+    if (left > source->base + source->size - position)
+        left = source->base + source->size - position;
+    position -= source->base;
     uint64_t index = position / BLOCK_BYTES, within = position % BLOCK_BYTES;
     const uint8_t *block = scratch;
     if (source->kept && source->index == index) {
@@ -159,12 +262,11 @@ static void close_source(struct http_source *it)
 {
     struct cache_source *source = (struct cache_source *)it;
 
-    if (source->fill)
-        peer_fill_leave(&source->fill);
-    else
-        disk_copy_release(&source->copy);
+    leave_part(source);
+    peer_fill_leave(&source->ahead);
     multipart_release(&source->layout);
     drop_kept(source);
+    free(source->origin);
     free(source);
 }
 
@@ -195,11 +297,30 @@ int cache_source_create(struct http_source **out, struct store *store, struct di
     return 0;
 }
 
+void cache_source_be_patient(struct http_source *http_source)
+{
+    ((struct cache_source *)http_source)->patient = true;
+}
+
+int cache_source_in_parts(struct http_source *http_source, const struct store_origin *origin,
+                          uint64_t token)
+{
+    struct cache_source *source = (struct cache_source *)http_source;
+
+    source->origin = malloc(sizeof *origin);
+    if (!source->origin)
+        return ERR_NO_MEMORY;
+    *source->origin = *origin;
+    source->token = token;
+    source->base = source->layout.ranges[0].first / STORE_PART_BYTES * STORE_PART_BYTES;
+    return 0;
+}
+
 int cache_source_start(struct http_source *http_source, struct http_request *http,
                        void (*run)(struct http_request *http))
 {
     struct cache_source *source = (struct cache_source *)http_source;
-    uint64_t index = source->layout.ranges[0].first / BLOCK_BYTES;
+    uint64_t index = (source->layout.ranges[0].first - source->base) / BLOCK_BYTES;
     uint8_t block[BLOCK_BYTES];
     size_t len;
 

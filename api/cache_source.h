@@ -16,6 +16,21 @@
 int cache_source_create(struct http_source **out, struct store *store, struct disk_copy **copy,
                         struct peer_fill **fill, struct multipart *layout) MUST_CHECK;
 
+/* Send nothing of a fill before all of it is verified: for ranges of what is fetched whole. Before
+ * the start. */
+void cache_source_be_patient(struct http_source *http_source);
+
+/*
+ * PART's copy, or the fill that it takes part in: as disk_cache_find, peer_fill_join. Blocks.
+ */
+int cache_source_part(struct store *store, const struct store_origin *part, uint64_t token,
+                      struct disk_copy **copy, struct peer_fill **fill) MUST_CHECK;
+/* What it was created with is that part (cache_source_part) of ORIGIN, a whole body, in which the
+ * first range begins; the others come as they are read. Before the start. TOKEN: as for
+ * peer_fill_join. ERR_NO_MEMORY. */
+int cache_source_in_parts(struct http_source *http_source, const struct store_origin *origin,
+                          uint64_t token) MUST_CHECK;
+
 /*
  * Look whether the first bytes can be sent to HTTP, which is suspended: 0, or why not; ERR_AGAIN:
  * RUN is posted when that is known, and the caller touches neither any more. To be called again in

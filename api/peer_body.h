@@ -39,8 +39,8 @@ int peer_body_ask(struct peer_body **out, const struct ram_entry **entry,
 /*
  * The outcome; to be called once in WAITER's `run`. 0: the bytes are there, verified. Else as
  * cluster_reader's done, or cluster_fetch_start's refusal. The first waiter verifies, in its loop
- * (or wherever it calls this), has KEEP called where the bytes fit, and then wakes the others: who asks from then on finds what
- * KEEP put into the RAM tier.
+ * (or wherever it calls this), has KEEP called where the bytes fit, and then wakes the others: who
+ * asks from then on finds what KEEP put into the RAM tier.
  */
 int peer_body_settle(struct peer_body *body, struct peer_waiter *waiter,
                      void (*keep)(void *arg, const uint8_t *bytes), void *arg) MUST_CHECK;

@@ -6,9 +6,9 @@
  *   loops              wait until what they read next is written; read it from the cache
  *
  * The writer writes whole blocks; the last one counts as written only once the SHA-256 of all of
- * the body is right. So a reader holds nothing up: what it has not taken lies on the disk. What
- * fails ends the fill for all who take part: no byte that was not verified has the body's end in
- * it.
+ * the body is right (of a part each block counts as it comes). So a reader holds nothing up: what
+ * it has not taken lies on the disk. What fails ends the fill for all who take part: no byte that
+ * was not verified has the body's end in it.
  *
  * A fill is in the table until it is over, or everybody has left: then the fetch is cancelled, and
  * who asks next begins anew; unless the cloud has a copy and most of it has come.
@@ -41,10 +41,13 @@ struct peer_fill {
     bool listed;            /* … whether it is there, and … */
     unsigned followers;     /* … how many take part */
     struct store_origin origin;
+    uint8_t name[SHA256_BYTES]; /* for the cache */
+    uint64_t size;              /* of what is filled: the body, or a part of it */
+    bool pinned;                /* it goes on without anybody; guarded by the table's lock */
     struct disk_copy *copy;
     uint8_t *ring;
     uint64_t cap;
-    struct digest *sha; /* the writer's */
+    struct digest *sha; /* the writer's; NULL: of a part there is none to compare */
 
     pthread_mutex_t lock; /* guards what follows; taken after the table's */
     unsigned references;
@@ -183,6 +186,8 @@ static int verify(struct peer_fill *fill)
 {
     uint8_t digest[SHA256_BYTES];
 
+    if (!fill->sha)
+        return 0;
     digest_final(fill->sha, digest);
     if (memcmp(digest, fill->origin.sha256, SHA256_BYTES) == 0)
         return 0;
@@ -199,18 +204,19 @@ static size_t next_piece(const struct peer_fill *fill)
         len = fill->cap - at;
     if (len > PIECE)
         len = PIECE;
-    return fill->taken + len == fill->origin.size ? (size_t)len
-                                                  : (size_t)(len / BLOCK_BYTES * BLOCK_BYTES);
+    return fill->taken + len == fill->size ? (size_t)len
+                                           : (size_t)(len / BLOCK_BYTES * BLOCK_BYTES);
 }
 
 /* Write LEN bytes; those that may be read from then on. */
 static int write_piece(struct peer_fill *fill, size_t len)
 {
-    uint64_t size = fill->origin.size, last_block = (size - 1) / BLOCK_BYTES * BLOCK_BYTES;
+    uint64_t size = fill->size, last_block = (size - 1) / BLOCK_BYTES * BLOCK_BYTES;
     const uint8_t *bytes = fill->ring + fill->taken % fill->cap;
     uint64_t taken = fill->taken + len;
 
-    digest_update(fill->sha, bytes, len);
+    if (fill->sha)
+        digest_update(fill->sha, bytes, len);
     int rc = disk_copy_write(fill->copy, bytes, len);
     if (rc == 0 && taken == size)
         rc = verify(fill);
@@ -220,7 +226,7 @@ static int write_piece(struct peer_fill *fill, size_t len)
         disk_copy_complete(fill->copy);
     lock(fill);
     fill->taken = taken;
-    fill->readable = taken == size || taken < last_block ? taken : last_block;
+    fill->readable = taken == size || taken < last_block || !fill->sha ? taken : last_block;
     bool under_way = !fill->fetched;
     unlock(fill);
     if (under_way)
@@ -280,7 +286,8 @@ static void on_data(struct cluster_reader *reader, uint64_t offset, const void *
 
     lock(fill);
     bool wanted = fill->rc == 0;
-    assert(offset == fill->came && len <= fill->origin.size - offset);
+    offset -= fill->origin.part_offset;
+    assert(offset == fill->came && len <= fill->size - offset);
     assert(!wanted || offset + len - fill->taken <= fill->cap);
     unlock(fill);
     if (wanted) { /* the writer does not look at this part of the ring yet */
@@ -302,7 +309,7 @@ static void on_done(struct cluster_reader *reader, int rc)
     struct peer_fill *fill = container_of(reader, struct peer_fill, reader);
 
     lock(fill);
-    assert(!fill->fetched && (rc != 0 || fill->came == fill->origin.size));
+    assert(!fill->fetched && (rc != 0 || fill->came == fill->size));
     fill->fetched = true;
     fill->rc = fill->rc ? fill->rc : rc;
     wake_writer(fill); /* it has the last word */
@@ -311,22 +318,23 @@ static void on_done(struct cluster_reader *reader, int rc)
 
 /* ---- Taking part ---- */
 
-static struct peer_fill *find(struct peer_fills *fills, const struct store_origin *origin)
+static struct peer_fill *find(struct peer_fills *fills, const struct store_origin *origin,
+                              const uint8_t *name)
 {
     struct peer_fill *fill = fills->list;
 
     while (fill && (!id_equal(&fill->origin.id, &origin->id) ||
-                    memcmp(fill->origin.sha256, origin->sha256, SHA256_BYTES) != 0))
+                    memcmp(fill->name, name, SHA256_BYTES) != 0))
         fill = fill->next;
     return fill;
 }
 
 static int create(struct peer_fill **out, struct peer_fills *fills,
-                  const struct store_origin *origin)
+                  const struct store_origin *origin, const uint8_t *name)
 {
     struct store *store = fills->store;
     struct peer_fill *fill = calloc(1, sizeof *fill);
-    uint64_t whole = (origin->size + BLOCK_BYTES - 1) / BLOCK_BYTES * BLOCK_BYTES;
+    uint64_t whole = (store_origin_bytes(origin) + BLOCK_BYTES - 1) / BLOCK_BYTES * BLOCK_BYTES;
     uint64_t window = store_origin_window(origin), cap = whole < window ? whole : window;
 
     *out = NULL;
@@ -341,14 +349,17 @@ static int create(struct peer_fill **out, struct peer_fills *fills,
     fill->job.run = run_writer;
     fill->fills = fills;
     fill->origin = *origin;
+    fill->size = store_origin_bytes(origin);
+    memcpy(fill->name, name, SHA256_BYTES);
     fill->cap = cap;
     fill->references = 1;
     fills->count++; /* given back by the last reference */
     fill->ring = malloc(cap);
-    int rc = fill->ring ? digest_create(&fill->sha, DIGEST_SHA256) : ERR_NO_MEMORY;
+    int rc = fill->ring ? 0 : ERR_NO_MEMORY;
+    if (rc == 0 && origin->part_bytes == 0)
+        rc = digest_create(&fill->sha, DIGEST_SHA256);
     if (rc == 0)
-        rc = disk_cache_begin(&fill->copy, store_disk_cache(store), &origin->id, origin->sha256,
-                              origin->size);
+        rc = disk_cache_begin(&fill->copy, store_disk_cache(store), &origin->id, name, fill->size);
     *out = fill;
     return rc;
 }
@@ -366,12 +377,14 @@ int peer_fill_join(struct peer_fill **out, struct peer_fills *fills,
                    const struct store_origin *origin, uint64_t token)
 {
     struct peer_fill *fresh = NULL;
+    uint8_t name[SHA256_BYTES];
     int rc = 0;
 
+    store_origin_name(origin, name);
     (void)pthread_mutex_lock(&fills->lock);
-    *out = find(fills, origin);
+    *out = find(fills, origin, name);
     if (!*out) {
-        rc = fills->count < LIMIT_FETCHES ? create(&fresh, fills, origin) : ERR_FULL;
+        rc = fills->count < LIMIT_FETCHES ? create(&fresh, fills, origin, name) : ERR_FULL;
         if (rc == 0) {
             fresh->next = fills->list;
             fills->list = *out = fresh;
@@ -391,7 +404,7 @@ int peer_fill_join(struct peer_fill **out, struct peer_fills *fills,
     /* Whoever changes the object tells the RAM tier first, then has the copy forgotten. */
     if (ram_token(store_ram(fills->store), &origin->id) != token)
         disk_cache_forget(store_disk_cache(fills->store), &origin->id);
-    rc = store_fetch(fills->store, origin, 0, origin->size, &fresh->reader);
+    rc = store_fetch(fills->store, origin, origin->part_offset, fresh->size, &fresh->reader);
     if (rc) { /* others may take part already */
         on_done(&fresh->reader, rc);
         peer_fill_leave(out);
@@ -420,6 +433,13 @@ int peer_fill_wait(struct peer_fill *fill, struct fill_waiter *waiter, bool is_s
     return rc;
 }
 
+void peer_fill_pin(struct peer_fill *fill)
+{
+    (void)pthread_mutex_lock(&fill->fills->lock);
+    fill->pinned = true;
+    (void)pthread_mutex_unlock(&fill->fills->lock);
+}
+
 struct disk_copy *peer_fill_copy(const struct peer_fill *fill)
 {
     return fill->copy;
@@ -441,9 +461,9 @@ const struct store_origin *peer_fill_origin(const struct peer_fill *fill)
 /* With the lock held. */
 static bool is_worth_its_end(const struct peer_fill *fill)
 {
-    uint64_t left = fill->origin.size - fill->came;
+    uint64_t left = fill->size - fill->came;
 
-    return fill->origin.has_cloud && (left <= FINISH_BYTES || left <= fill->came);
+    return fill->pinned || (fill->origin.has_cloud && (left <= FINISH_BYTES || left <= fill->came));
 }
 
 void peer_fill_leave(struct peer_fill **fill_ptr)

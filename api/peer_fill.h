@@ -1,7 +1,8 @@
 /*
  * Large bodies on their way from other nodes into the disk cache: each is fetched once, however
  * many ask for it meanwhile, and they read what has arrived as fast as each of them can. What came
- * whole, and has the right SHA-256, stays in the cache.
+ * whole, and has the right SHA-256, stays in the cache. Parts of bodies stay, too, under names of
+ * their own, and never count as whole: nobody can compare their SHA-256.
  */
 #ifndef API_PEER_FILL_H
 #define API_PEER_FILL_H
@@ -30,10 +31,10 @@ int peer_fills_create(struct peer_fills **out, struct store *store) MUST_CHECK;
 void peer_fills_destroy(struct peer_fills **fills);
 
 /*
- * Take part in the fill of ORIGIN's body, which begins where none is under way. TOKEN: of the
- * look-up of its row (store_body_token): where the object has changed since, the copy is not kept.
- * ERR_FULL, ERR_NO_SPACE, ERR_TOO_BIG: the cache has no room; ERR_EXISTS: it has just come whole;
- * else as store_fetch. Blocks.
+ * Take part in the fill of ORIGIN's body, or of the part that it names, which begins where none is
+ * under way. TOKEN: of the look-up of its row (store_body_token): where the object has changed
+ * since, the copy is not kept. ERR_FULL, ERR_NO_SPACE, ERR_TOO_BIG: the cache has no room;
+ * ERR_EXISTS: it has just come whole; else as store_fetch. Blocks.
  */
 int peer_fill_join(struct peer_fill **out, struct peer_fills *fills,
                    const struct store_origin *origin, uint64_t token) MUST_CHECK;
@@ -44,6 +45,8 @@ int peer_fill_join(struct peer_fill **out, struct peer_fills *fills,
 int peer_fill_wait(struct peer_fill *fill, struct fill_waiter *waiter,
                    bool is_suspended) MUST_CHECK;
 
+/* Bring it to its end, whoever leaves. */
+void peer_fill_pin(struct peer_fill *fill);
 /* Lent until the leave. The last block is written when all of the body is verified. */
 struct disk_copy *peer_fill_copy(const struct peer_fill *fill);
 /* Whether bytes of it came from the cloud, as far as it has come. */

@@ -87,7 +87,7 @@ static void give_back(struct public_request *request)
     store_change_destroy(&request->change);
     peer_body_release(&request->peer_body);
     adoption_release(&request->adoption);
-    request->may_fetch = request->is_fetched = false;
+    request->may_fetch = request->is_fetched = request->whole_only = false;
     free(request->order);
     request->order = NULL;
     assert(!request->source);

@@ -460,6 +460,7 @@ static void submit_cold(struct public_request *request)
 
 void public_get_again(struct public_request *request)
 {
+    store_body_close(&request->body);
     http_suspend(request->http);
     submit_cold(request);
 }

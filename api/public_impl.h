@@ -83,6 +83,7 @@ struct public_request {
     bool level_sent;
     bool may_fetch;  /* an unknown id may be looked for in the cloud */
     bool is_fetched; /* the answer comes from there */
+    bool whole_only; /* no parts of it can be had, but maybe all */
     enum ack ack;
     uint32_t timeout_ms;  /* what the client is ready to wait … */
     uint64_t deadline_ms; /* … after its last byte, or the cloud's last step forward */

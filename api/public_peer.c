@@ -1,12 +1,13 @@
 /*
- * GET of an object whose body is on other nodes or in the cloud only (or damaged here), after the look-up in
- * public_get.c has rendered the header lines and made the plan:
+ * GET of an object whose body is on other nodes or in the cloud only (or damaged here), after the
+ * look-up in public_get.c has rendered the header lines and made the plan:
  *
  * - small: peer_body; out of the disk cache, or fetched whole, once for all who ask, and verified;
  * into the RAM tier and the disk cache; answered from memory, ranges too
  * - large: streamed as it arrives; the header goes out with the first bytes. Out of the disk cache
  * where it has a copy (cache_source); a whole body into it, once for all who ask (peer_fill); a
- * range, or what the cache has no room for, by itself (peer_source)
+ * range of what only the cloud has likewise, the parts of it that are needed; a range of what other
+ * nodes have, or what the cache has no room for, by itself (peer_source)
  *
  * Nobody has it or answers in time: 503 no_holder, as the object exists all the same. Nobody's copy
  * is good: 500 body_damaged. It is in the cloud, which does not answer: 503 cloud_unavailable.
@@ -183,6 +184,11 @@ static void cached_comes(struct http_request *http)
     }
     const struct store_origin origin = *cache_source_origin(request->source);
     cache_source_close(&request->source);
+    if (rc == ERR_NOT_FOUND && origin.part_bytes) { /* what the cloud has bears another ETag now */
+        request->whole_only = true;
+        public_get_again(request);
+        return;
+    }
     if (is_ours(rc)) {
         http_suspend(http);
         rc = ask_alone(request, &origin);
@@ -198,6 +204,27 @@ static void cached_comes(struct http_request *http)
 static void cached_is_here(struct http_request *http)
 {
     answer_large(http_request_data(http));
+}
+
+static bool is_whole(const struct public_request *request, uint64_t size)
+{
+    const struct get_plan *plan = &request->plan;
+
+    return plan->status == 200 ||
+           (plan->count == 1 && plan->ranges[0].first == 0 && plan->ranges[0].last == size - 1);
+}
+
+/* Begin to answer from request->source. */
+static int start_cached(struct public_request *request)
+{
+    int rc = cache_source_start(request->source, request->http, cached_comes);
+    if (rc == ERR_AGAIN)
+        return 0; /* the request is the fill's: it may have been answered already */
+    if (rc == 0)
+        http_post(request->http, cached_is_here);
+    else
+        cache_source_close(&request->source);
+    return rc;
 }
 
 /* COPY or FILL is given away. ERR_CORRUPT: the copy's first block is damaged. */
@@ -216,22 +243,67 @@ static int ask_cached(struct public_request *request, uint64_t size, struct disk
     rc = cache_source_create(&request->source, request->api->store, copy, fill, &layout);
     if (rc)
         return rc;
-    rc = cache_source_start(request->source, request->http, cached_comes);
-    if (rc == ERR_AGAIN)
-        return 0; /* the request is the fill's: it may have been answered already */
-    if (rc == 0)
-        http_post(request->http, cached_is_here);
-    else
-        cache_source_close(&request->source);
-    return rc;
+    if (!is_whole(request, size))
+        cache_source_be_patient(request->source);
+    return start_cached(request);
 }
 
-static bool is_whole(const struct public_request *request, uint64_t size)
-{
-    const struct get_plan *plan = &request->plan;
+/* ---- Ranges of what only the cloud has ---- */
 
-    return plan->status == 200 ||
-           (plan->count == 1 && plan->ranges[0].first == 0 && plan->ranges[0].last == size - 1);
+/* The parts that are asked for, each once for all who ask, and kept. */
+static int ask_parts(struct public_request *request, const struct store_origin *origin)
+{
+    uint64_t token = store_body_token(request->body);
+    struct store_origin part;
+    struct disk_copy *copy;
+    struct peer_fill *fill;
+    struct multipart layout;
+
+    store_origin_part(&part, origin, request->plan.ranges[0].first / STORE_PART_BYTES);
+    int rc = cache_source_part(request->api->store, &part, token, &copy, &fill);
+    if (rc)
+        return rc;
+    rc = public_get_lay_out(request, origin->size, &layout);
+    if (rc) {
+        disk_copy_release(&copy);
+        peer_fill_leave(&fill);
+        return rc;
+    }
+    request->source_length = layout.length;
+    rc = cache_source_create(&request->source, request->api->store, &copy, &fill, &layout);
+    if (rc == 0)
+        rc = cache_source_in_parts(request->source, origin, token);
+    if (rc) {
+        cache_source_close(&request->source);
+        return rc;
+    }
+    return start_cached(request);
+}
+
+/* All of it, verified, in the background. */
+static void bring_all(struct public_request *request, const struct store_origin *origin)
+{
+    struct peer_fills *fills = store_peer_fills(request->api->store);
+    struct peer_fill *fill;
+
+    /* Without room for it the range comes all the same. */
+    if (peer_fill_join(&fill, fills, origin, store_body_token(request->body)) != 0)
+        return;
+    peer_fill_pin(fill);
+    peer_fill_leave(&fill);
+}
+
+static int ask_range(struct public_request *request, const struct store_origin *origin)
+{
+    if (!origin->has_cloud || store_origin_is_near(request->api->store, origin))
+        return ask_alone(request, origin);
+    if (!store_keeps_parts(request->api->store)) {
+        bring_all(request, origin);
+        return ask_alone(request, origin);
+    }
+    int rc = ask_parts(request, origin);
+    /* A damaged copy is dropped; else there is no room for one: fetched by itself in both cases. */
+    return rc == 0 || rc == ERR_NOT_FOUND || rc == ERR_CLOSED ? rc : ask_alone(request, origin);
 }
 
 static int ask_large(struct public_request *request, const struct store_origin *origin)
@@ -250,8 +322,9 @@ static int ask_large(struct public_request *request, const struct store_origin *
         if (rc != ERR_CORRUPT)
             return rc;
     }
-    if (!is_whole(request, origin->size))
-        return ask_alone(request, origin);
+    bool in_parts = origin->size > STORE_PART_BYTES && !request->whole_only;
+    if (!is_whole(request, origin->size) && (in_parts || !origin->has_cloud))
+        return ask_range(request, origin);
     int rc = peer_fill_join(&fill, fills, origin, store_body_token(request->body));
     switch (rc) {
     case 0:

@@ -66,6 +66,7 @@ int store_create(struct store **out, const struct store_config *config)
     store->log = journal_log(config->journal);
     store->large = journal_large(config->journal);
     store->max_body_bytes = config->max_body_bytes;
+    store->whole_ranges = config->whole_ranges;
     (void)pthread_mutex_init(&store->lock, NULL);
 
     const struct pool_context context = {open_reader, close_reader, store};
@@ -138,6 +139,11 @@ struct hot_blocks *store_hot(struct store *store)
 struct budget *store_memory(struct store *store)
 {
     return store->memory;
+}
+
+bool store_keeps_parts(const struct store *store)
+{
+    return !store->whole_ranges;
 }
 
 uint64_t store_max_body(const struct store *store)

@@ -39,6 +39,8 @@ struct store_config {
     struct budget *memory;   /* lent: for bodies on their way from the disk to slow clients; over it
                                 an open gets ERR_FULL */
     uint64_t max_body_bytes; /* 0: unlimited */
+    bool whole_ranges; /* a range of a body that only the cloud has brings all of it here, not the
+                          parts that it needs */
 };
 
 int store_create(struct store **out, const struct store_config *config) MUST_CHECK;
@@ -209,7 +211,23 @@ struct store_origin {
     bool has_cloud;
     struct cluster_cloud cloud;
     bool delegated; /* another node has left it to us: cluster_fetch's */
+    /* What is to be kept of it by itself: STORE_PART_BYTES, fewer at the end of the body; bytes 0:
+     * the whole body. */
+    uint64_t part_offset, part_bytes;
 };
+
+/* Parts of large bodies that are fetched of the cloud, and kept, by themselves: aligned so. */
+#define STORE_PART_BYTES (8 * MIB)
+/* The part with number INDEX. */
+void store_origin_part(struct store_origin *out, const struct store_origin *origin, uint64_t index);
+/* What is kept of ORIGIN: its length, where it begins, and its name for the disk cache, which for a
+ * whole body is the SHA-256. */
+uint64_t store_origin_bytes(const struct store_origin *origin);
+void store_origin_name(const struct store_origin *origin, uint8_t name[SHA256_BYTES]);
+/* Whether a member that answers has a copy. Any thread. */
+bool store_origin_is_near(struct store *store, const struct store_origin *origin);
+/* Whether parts are kept: store_config's. */
+bool store_keeps_parts(const struct store *store);
 
 /* What a reader of it may have been given and not told as taken. */
 static inline uint64_t store_origin_window(const struct store_origin *origin)

@@ -304,7 +304,42 @@ int store_origin_of(struct store_origin *out, struct store *store, const struct 
     out->size = object->size;
     out->has_cloud = cluster_cloud_of(store->cluster, object, &out->cloud);
     out->delegated = false;
+    out->part_offset = out->part_bytes = 0;
     return db_reader_holders(reader, object, out->holders, LIMIT_FETCH_HOLDERS, &out->holder_count);
+}
+
+void store_origin_part(struct store_origin *out, const struct store_origin *origin, uint64_t index)
+{
+    uint64_t offset = index * STORE_PART_BYTES;
+
+    assert(offset < origin->size && origin->part_bytes == 0);
+    *out = *origin;
+    out->part_offset = offset;
+    out->part_bytes =
+        origin->size - offset < STORE_PART_BYTES ? origin->size - offset : STORE_PART_BYTES;
+}
+
+uint64_t store_origin_bytes(const struct store_origin *origin)
+{
+    return origin->part_bytes ? origin->part_bytes : origin->size;
+}
+
+void store_origin_name(const struct store_origin *origin, uint8_t name[SHA256_BYTES])
+{
+    uint8_t text[SHA256_BYTES + 8];
+
+    if (origin->part_bytes == 0) {
+        memcpy(name, origin->sha256, SHA256_BYTES);
+        return;
+    }
+    memcpy(text, origin->sha256, SHA256_BYTES);
+    memcpy(text + SHA256_BYTES, &origin->part_offset, 8);
+    sha256(text, sizeof text, name);
+}
+
+bool store_origin_is_near(struct store *store, const struct store_origin *origin)
+{
+    return cluster_is_near(store->cluster, origin->holders, origin->holder_count);
 }
 
 int store_fetch(struct store *store, const struct store_origin *origin, uint64_t offset,

@@ -26,6 +26,7 @@ struct store {
     struct log *log;
     struct large_store *large;
     uint64_t max_body_bytes;
+    bool whole_ranges;
     struct pool *readers, *writers;
     atomic_uint waiting;        /* jobs in the readers' queue */
     atomic_ullong upload_bytes; /* see STORE_UPLOAD_BYTES */

@@ -140,7 +140,9 @@ void cluster_fetch_cancel(struct cluster *cluster, struct cluster_reader *reader
 /* Whether the cloud that this node reads has OBJECT's bytes, as its row says; and where. */
 bool cluster_cloud_of(const struct cluster *cluster, const struct object *object,
                       struct cluster_cloud *out);
-/* The cloud behind this node's breaker, for whatever else is asked of it until cluster_stop, and
+/* Whether one of these nodes, other than this one, answers. Any thread. */
+bool cluster_is_near(struct cluster *cluster, const struct id128 *nodes, size_t count);
+/* The cloud behind cluster_cloud_gate, for whatever else is asked of it until cluster_stop, and
  * what the keys begin with that are made there. NULL: there is none. */
 struct cloud *cluster_cloud(const struct cluster *cluster);
 const char *cluster_cloud_prefix(const struct cluster *cluster);

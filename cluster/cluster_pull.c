@@ -489,6 +489,21 @@ static bool copy_text(char *out, size_t cap, struct text text)
     return true;
 }
 
+bool cluster_is_near(struct cluster *cluster, const struct id128 *nodes, size_t count)
+{
+    bool near = false;
+
+    pthread_mutex_lock(&cluster->lock);
+    for (size_t i = 0; i < cluster->view_count; i++) {
+        const struct cluster_member *member = &cluster->view[i];
+
+        for (size_t k = 0; k < count && !member->self && member->state == PROBE_ALIVE; k++)
+            near |= id_equal(&nodes[k], &member->node);
+    }
+    pthread_mutex_unlock(&cluster->lock);
+    return near;
+}
+
 struct cloud *cluster_cloud(const struct cluster *cluster)
 {
     return cluster->cloud;

@@ -54,7 +54,7 @@ bool copies_enough(enum copies_need need, const struct db_copies *found,
         return found->held >= 1;
     case COPIES_SECOND:
     case COPIES_CLOUD:
-        return found->held >= chance->outbox_copies || !chance->others_answer;
+        return found->uploaded || found->held >= chance->outbox_copies || !chance->others_answer;
     case COPIES_QUORUM:
         return 2 * found->held > found->members;
     case COPIES_ALL:

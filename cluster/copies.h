@@ -27,7 +27,7 @@ enum copies_need {
     COPIES_LOOK,   /* none: to be counted once */
     COPIES_ONE,    /* one member's */
     COPIES_SECOND, /* as many as a body has while it is owed to the cloud: two, or one where no
-                      other member answers that could make the second */
+                      other member answers that could make the second, or it is there already */
     COPIES_CLOUD,  /* the cloud's; while that cannot be reached, as COPIES_SECOND */
     COPIES_QUORUM, /* more than half of the members' */
     COPIES_ALL,    /* every member's */

@@ -70,9 +70,10 @@ struct owed {
     size_t next, count;
     uint64_t began_ms, sweep_min_ms, sweep_max_ms;
 
-    uint64_t pause_ms;   /* nothing starts before */
-    uint64_t reached_ms; /* the cloud can be reached since */
-    uint64_t due_ms;     /* no rest is over before */
+    uint64_t released_ms; /* when the first of those that the sweep waits for has lost his turn */
+    uint64_t pause_ms;    /* nothing starts before */
+    uint64_t reached_ms;  /* the cloud can be reached since */
+    uint64_t due_ms;      /* no rest is over before */
     struct item flights[FLIGHTS];
     size_t flight_count, large_count;
     struct rest rests[LIMIT_OWED_RESTS];
@@ -221,8 +222,12 @@ bool owed_turn(struct owed *o, const struct id128 *candidates, size_t count,
         if (id_equal(&candidates[i], self))
             return true;
         struct node *node = node_of(o, &candidates[i]);
-        if (node && release_ms(o, node, size) > now_ms) {
+        uint64_t until_ms = node ? release_ms(o, node, size) : 0;
+
+        if (node && until_ms > now_ms) {
             node->waits = true;
+            if (until_ms < o->released_ms)
+                o->released_ms = until_ms;
             return false;
         }
     }
@@ -459,6 +464,7 @@ static void set_out(struct owed *o, uint64_t now_ms)
     o->again = false;
     o->began_ms = now_ms;
     o->kind = 0;
+    o->released_ms = UINT64_MAX;
     for (size_t i = 0; i < o->node_count; i++)
         o->nodes[i].waits = false;
     begin_list(o);
@@ -475,6 +481,8 @@ static void sweep_ended(struct owed *o, uint64_t now_ms)
     o->sweeping = false;
     o->sweep_min_ms = now_ms + pause;
     o->sweep_max_ms = now_ms + OWED_SWEEP_MAX_MS;
+    if (o->released_ms < o->sweep_max_ms)
+        o->sweep_max_ms = later(o->released_ms, o->sweep_min_ms);
     /* Who was not waited for owed nothing, at least when it began. */
     for (size_t i = 0; i < o->node_count; i++)
         if (!o->nodes[i].waits)

@@ -482,7 +482,8 @@ static int open_doors(struct node *node, unsigned loops, uint64_t started_ms,
                                        .disk_cache = node->disk_cache,
                                        .env = node->env,
                                        .memory = &node->memory,
-                                       .max_body_bytes = options->max_body_bytes};
+                                       .max_body_bytes = options->max_body_bytes,
+                                       .whole_ranges = options->range_cache == RANGE_CACHE_OFF};
 
     int rc = store_create(&node->store, &store);
     if (rc) {

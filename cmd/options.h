@@ -30,6 +30,7 @@ enum exit_code {
 
 enum options_action { OPTIONS_RUN, OPTIONS_SHOW_HELP, OPTIONS_SHOW_VERSION };
 enum options_commit { COMMIT_WRITETHROUGH, COMMIT_WRITEBACK };
+enum options_range_cache { RANGE_CACHE_ON, RANGE_CACHE_OFF };
 enum options_isolated { ISOLATED_SERVE, ISOLATED_REFUSE };
 enum options_durability { DURABILITY_FULL, DURABILITY_ASYNC };
 
@@ -55,6 +56,7 @@ struct options {
     char *config;                          /* the file read, "" = none */
     uint64_t memory_bytes, max_body_bytes; /* max_body_bytes: 0 = unlimited */
     uint64_t disk_cache_bytes;             /* 0: none */
+    uint64_t range_cache;                  /* enum options_range_cache */
     uint64_t durability;                   /* enum options_durability */
     uint64_t anonymous;                    /* enum anonymous of api/guard.h */
     uint64_t isolated;                     /* enum options_isolated */

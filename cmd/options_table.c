@@ -223,6 +223,10 @@ const struct option_spec option_specs[OPTION_COUNT] = {
     {.name = "disk-cache", .argument = "SIZE", .standard = "1GiB", .kind = KIND_SIZE,
      .max = UINT64_C(1) << 46, AT(disk_cache_bytes),
      .help = "Disk for copies of bodies that clients asked for and other nodes have; 0: none"},
+    {.name = "range-cache", .argument = "on|off", .standard = "on", .kind = KIND_WORD,
+     .words = "on|off", AT(range_cache),
+     .help = "What a range of a large body that only the cloud has brings into the disk cache: the "
+             "parts of 8 MiB that it needs, or (off) all of the body, in the background"},
     {.name = "durability", .argument = "full|async", .standard = "full", .kind = KIND_WORD,
      .words = "full|async", AT(durability),
      .help = "full: an answer follows the disk's sync; async: it does not wait, and a crash of the "

@@ -34,7 +34,7 @@ struct option_spec {
     bool hidden;
 };
 
-#define OPTION_COUNT 36
+#define OPTION_COUNT 37
 extern const struct option_spec option_specs[OPTION_COUNT];
 
 /* NULL where there is none. */

@@ -31,7 +31,7 @@ def test_version_and_help():
     shown = run([OBJSTORE, "--help"])
     assert shown.returncode == 0 and shown.stderr == ""
     for option in ("-d", "-N", "-T", "-R", "-B", "--private-addr", "--debug-addr", "--public-addr",
-                   "--state-dir", "--files-dir", "--memory", "--disk-cache", "--durability", "--max-body", "--anonymous",
+                   "--state-dir", "--files-dir", "--memory", "--disk-cache", "--range-cache", "--durability", "--max-body", "--anonymous",
                    "--isolated", "--cloud", "--cloud-prefix", "--s3-endpoint", "--s3-path-style", "--s3-ca-file",
                    "--s3-download-concurrency", "--egress-price",
                    "--config", "--log-format", "--scrub-interval", "--version", "--help"):

@@ -51,7 +51,7 @@ static int setup(void **state)
         nodes[i]->joins = true;
         nodes[i]->cloud = cloud;
         nodes[i]->memory_bytes = 32 * MIB;
-        nodes[i]->disk_cache_bytes = 64 * MIB;
+        nodes[i]->disk_cache_bytes = 192 * MIB;
         nodes[i]->drain_ms = 100;
         if (i > 0)
             (void)snprintf(nodes[i]->seed, sizeof nodes[i]->seed, "%s", nodes[0]->address);
@@ -109,6 +109,7 @@ static void adopt(const uint8_t *body, size_t len, char path[64])
                                 .fields = EVENT_HAS_SHA256 | EVENT_HAS_SIZE | EVENT_HAS_LEVEL |
                                           EVENT_HAS_NAME | EVENT_HAS_CLOUD,
                                 .size = len,
+                                .stamp = (hlc_time)(env_wall_ms(env_system()) - 1000) << 16,
                                 .level = 1,
                                 .name = {"a.bin", 5},
                                 .backend = {"memory", 6},
@@ -556,6 +557,146 @@ static void a_cloud_that_stays_away_is_not_asked_for_each(void **state)
     free(body);
 }
 
+/* ---- Ranges ---- */
+
+/* Bytes FROM to TO - 1 of the object at PATH, which has BODY. */
+static void expect_range(int node, const char *path, const uint8_t *body, size_t from, size_t to)
+{
+    struct client client;
+    char head[96];
+
+    (void)snprintf(head, sizeof head, "Range: bytes=%zu-%zu\r\n", from, to - 1);
+    start(&client, node, path, head);
+    expect(&client, 206, body + from, to - from);
+}
+
+#define HUGE ((size_t)(44 * MIB + 777))
+#define PART ((size_t)(8 * MIB))
+
+/* Until the cloud has given so much in all. */
+static void await_bytes(uint64_t bytes)
+{
+    time_t until = time(NULL) + WAIT_S;
+
+    while (cloud_memory_bytes_down(cloud) < bytes) {
+        assert_true(time(NULL) <= until);
+        (void)poll(NULL, 0, 1);
+    }
+    assert_int_equal(cloud_memory_bytes_down(cloud), bytes);
+}
+
+static void a_range_brings_the_parts_that_it_needs(void **state)
+{
+    uint8_t *body = make_body(HUGE, 1);
+    char path[64];
+
+    (void)state;
+    adopt(body, HUGE, path);
+    await(path);
+    expect_range(1, path, body, 3 * PART + 1000, 3 * PART + 1100);
+    assert_int_equal(gets(), 1);
+    await_bytes(PART);
+    /* Over a border: two. Then all is here. */
+    expect_range(1, path, body, 2 * PART - 50, 2 * PART + 50);
+    assert_int_equal(gets(), 3);
+    await_bytes(3 * PART);
+    expect_range(1, path, body, PART + 7, 4 * PART - 9);
+    expect_range(1, path, body, 2 * PART - 50, 2 * PART + 50);
+    assert_int_equal(gets(), 3);
+    /* The end, which is no whole part. */
+    expect_range(1, path, body, HUGE - 100, HUGE);
+    assert_int_equal(gets(), 4);
+    await_bytes(3 * PART + HUGE % PART);
+    /* Parts never count as whole, though all but two are here. */
+    struct client client;
+    start(&client, 1, path, NULL);
+    expect(&client, 200, body, HUGE);
+    assert_true(cloud_memory_bytes_down(cloud) >= HUGE);
+    free(body);
+}
+
+static void a_reader_that_goes_on_finds_the_next_part_coming(void **state)
+{
+    static struct client clients[NODES];
+    uint8_t *body = make_body(HUGE, 1);
+    char path[64], head[96];
+
+    (void)state;
+    adopt(body, HUGE, path);
+    await(path);
+    /* All but a byte: in parts, each once for all readers of a node. */
+    (void)snprintf(head, sizeof head, "Range: bytes=1-%zu\r\n", HUGE - 1);
+    for (int i = 0; i < NODES; i++)
+        start(&clients[i], 2, path, head);
+    for (int i = 0; i < NODES; i++)
+        expect(&clients[i], 206, body + 1, HUGE - 1);
+    assert_int_equal(gets(), 6);
+    await_bytes(HUGE);
+    /* Several ranges in one answer. */
+    struct reply reply;
+    (void)snprintf(head, sizeof head, "Range: bytes=0-9,%zu-%zu\r\n", 3 * PART - 5, 3 * PART + 4);
+    request(nodes[0], &reply, "GET", path, head, NULL, 0);
+    assert_int_equal(reply.status, 206);
+    assert_true(reply.complete);
+    assert_non_null(memmem(reply.body, reply.len, body, 10));
+    assert_non_null(memmem(reply.body, reply.len, body + 3 * PART - 5, 10));
+    reply_free(&reply);
+    assert_int_equal(gets(), 9);
+    free(body);
+}
+
+static void a_part_is_of_the_body_that_the_row_names(void **state)
+{
+    uint8_t *body = make_body(HUGE, 1);
+    const char *key;
+    char path[64];
+
+    (void)state;
+    adopt(body, HUGE, path);
+    await(path);
+    key = path + strlen("/api/v1/get/");
+    expect_range(1, path, body, 0, 100);
+    /* Somebody has replaced it: no byte of the new one is sent, as a part cannot be verified. */
+    uint8_t *other = make_body(HUGE, 2);
+    cloud_memory_set(cloud, key, other, HUGE, NULL, NULL, 0, NULL, 0);
+    struct client client;
+    start(&client, 1, path, "Range: bytes=30000000-30000099\r\n");
+    assert_int_equal(pthread_join(client.thread, NULL), 0);
+    assert_false(client.reply.status == 206 && client.reply.complete &&
+                 memcmp(client.reply.body, other + 30000000, 100) == 0 &&
+                 memcmp(client.reply.body, body + 30000000, 100) != 0);
+    reply_free(&client.reply);
+    free(other);
+    free(body);
+}
+
+static void ranges_may_bring_all_of_it_instead(void **state)
+{
+    uint8_t *body = make_body(HUGE, 1);
+    char path[64];
+
+    (void)state;
+    nodes[1]->whole_ranges = true;
+    node_stop(nodes[1]);
+    node_start(nodes[1]);
+    await_views();
+    adopt(body, HUGE, path);
+    await(path);
+    expect_range(1, path, body, 30000000, 30000100);
+    /* By itself, and whole, which goes on without a client. */
+    time_t until = time(NULL) + WAIT_S;
+    struct disk_cache_stats stats = {0};
+    while (stats.copies == 0) {
+        disk_cache_stats(nodes[1]->disk_cache, &stats);
+        assert_true(time(NULL) <= until);
+        (void)poll(NULL, 0, 5);
+    }
+    unsigned before = gets();
+    expect_range(1, path, body, 100, HUGE);
+    assert_int_equal(gets(), before);
+    free(body);
+}
+
 #define CLOUD_TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -571,6 +712,10 @@ int main(void)
         CLOUD_TEST(what_was_deleted_stays_deleted),
         CLOUD_TEST(what_cannot_be_had_of_an_unknown_id_is_said),
         CLOUD_TEST(a_cloud_that_stays_away_is_not_asked_for_each),
+        CLOUD_TEST(a_range_brings_the_parts_that_it_needs),
+        CLOUD_TEST(a_reader_that_goes_on_finds_the_next_part_coming),
+        CLOUD_TEST(a_part_is_of_the_body_that_the_row_names),
+        CLOUD_TEST(ranges_may_bring_all_of_it_instead),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -45,6 +45,7 @@ struct node {
     struct ram *ram;
     struct budget memory;
     uint64_t memory_bytes; /* its limit; set before node_start; 0: 2 MiB */
+    bool whole_ranges;     /* set before node_start: store_config's */
     struct cloud *cloud;   /* set before node_start, for one that joins; lent; NULL: none */
     struct journal *journal;
     struct store *store;
@@ -116,7 +117,8 @@ static void node_start(struct node *node)
                                        .disk_cache = node->disk_cache,
                                        .env = node->env,
                                        .memory = &node->memory,
-                                       .max_body_bytes = node->max_body_bytes};
+                                       .max_body_bytes = node->max_body_bytes,
+                                       .whole_ranges = node->whole_ranges};
     assert_int_equal(store_create(&node->store, &store), 0);
     assert_int_equal(http_server_create(&node->server, &http), 0);
     const struct public_config api = {

@@ -228,6 +228,7 @@ static void enough_is_as_documented(void **state)
             assert_false(copies_enough(COPIES_CLOUD, &found, &all));
             assert_int_equal(copies_enough(COPIES_CLOUD, &found, &cut_off), held >= 2);
             assert_true(copies_enough(COPIES_CLOUD, &found, &alone));
+            assert_true(copies_enough(COPIES_SECOND, &uploaded, &all));
             assert_true(copies_enough(COPIES_CLOUD, &uploaded, &all));
             assert_true(copies_enough(COPIES_CLOUD, &uploaded, &cut_off));
         }

@@ -362,6 +362,26 @@ static bool my_turn(struct fixture *f, unsigned first, unsigned second, uint64_t
     return owed_turn(f->owed, candidates, 3, &self, size, f->now_ms);
 }
 
+/* Goal: a sweep that met something of a node that is away is followed by another one as soon as
+ * that has lost its turn. */
+static void test_sweep_at_takeover(void **state)
+{
+    struct fixture *f = *state;
+    struct owed_step step;
+
+    see(f, true, true);
+    see(f, false, true);
+    add(f, OUTBOX_UPLOAD, 1, 1);
+    uint64_t from_ms = f->now_ms;
+    for (bool mine = false; !mine;) {
+        while (!next(f, &step))
+            f->now_ms = step.until_ms;
+        mine = my_turn(f, 1, 1, 1);
+        ended(f, OUTBOX_UPLOAD, 1, OWED_GONE);
+    }
+    assert_in_range(f->now_ms - from_ms, OWED_AWAY_MS, OWED_AWAY_MS + OWED_SWEEP_MIN_MS);
+}
+
 static void sweep(struct fixture *f, bool waits_for_one)
 {
     struct owed_step step;
@@ -467,6 +487,7 @@ int main(void)
         TEST(test_one_at_a_time),
         TEST(test_takeover_of_absent),
         TEST(test_takeover_of_idle),
+        TEST(test_sweep_at_takeover),
         TEST(test_idle_owes_nothing),
         TEST(test_outage_is_nobodys),
     };
