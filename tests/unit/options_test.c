@@ -137,6 +137,7 @@ static void every_option_takes_its_value_from_every_source(void **state)
         "0.023",
         "3MiB",
         "16MiB",
+        "off",
         "async",
         "5MiB",
         "read",
