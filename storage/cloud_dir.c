@@ -166,10 +166,11 @@ int cloud_dir_there(struct cloud_dir *cloud)
     return *cloud->id && read_id(cloud, id) == 0 && strcmp(id, cloud->id) == 0 ? 0 : ERR_AGAIN;
 }
 
-/* RC of an operation on a key's file, which may mean that the whole directory is gone. */
+/* RC of an operation on a key's file, which may mean that the whole directory is gone, or another
+ * one. */
 static int judge(struct dir_work *work, int rc)
 {
-    if (rc == ERR_NOT_FOUND && cloud_dir_there(work->cloud)) {
+    if ((rc == 0 || rc == ERR_NOT_FOUND) && cloud_dir_there(work->cloud)) {
         say(work->request, "directory %s is not there, or is another one", work->cloud->root);
         return ERR_AGAIN;
     }
@@ -277,9 +278,9 @@ static int open_object(struct dir_work *work, struct dir_object *object)
         work->fd = -1;
         return judge(work, failed);
     }
-    int rc = cloud_dir_look(work->cloud, work->fd, object);
+    int rc = judge(work, cloud_dir_look(work->cloud, work->fd, object));
     if (rc)
-        return judge(work, rc);
+        return rc;
     if (request->if_match.len &&
         (request->if_match.len != strlen(object->etag) ||
          memcmp(request->if_match.ptr, object->etag, request->if_match.len) != 0)) {
@@ -379,14 +380,11 @@ static int do_delete(struct dir_work *work)
     int rc = io->stat(io, work->path, &stat);
     if (rc == 0 && stat.is_dir)
         rc = ERR_NOT_FOUND;
+    rc = judge(work, rc);
     if (rc == 0)
         rc = io->unlink(io, work->path);
-    if (rc == ERR_NOT_FOUND) {
-        rc = judge(work, rc);
-        return rc == ERR_NOT_FOUND ? 0 : rc;
-    }
     if (rc)
-        return rc;
+        return rc == ERR_NOT_FOUND ? 0 : rc; /* somebody else has removed it */
     memcpy(parent, work->path, sizeof parent);
     cut_name(parent);
     rc = io->sync_dir(io, parent);

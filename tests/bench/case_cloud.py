@@ -2,6 +2,7 @@
 machine and its disk."""
 
 import contextlib
+import hashlib
 import http.client
 import json
 import subprocess
@@ -142,6 +143,13 @@ def cold(ctx):
             ctx.report.note("  peak RssAnon", MiB=node.memory()["RssAnon"] / MIB)
 
 
+def _sha256_of_zeros(size):
+    digest, zeros = hashlib.sha256(), bytes(MIB)
+    for at in range(0, size, MIB):
+        digest.update(zeros[:min(MIB, size - at)])
+    return digest.hexdigest()
+
+
 def range_of_huge(ctx):
     """100 bytes of an object of 10 GB that the node never had."""
     ctx.report.heading("100 bytes of a cold object of 10 GB")
@@ -149,8 +157,9 @@ def range_of_huge(ctx):
         found = {"node": [], "server": []}
         with ctx.node("range", *node_options(server)) as node:
             ids = [fresh_id(node) for _ in range(ctx.pick(3, 7))]
+            sha256 = _sha256_of_zeros(10 * GB)
             for object_id in ids:
-                server.sparse(BUCKET, object_id, 10 * GB)
+                server.sparse(BUCKET, object_id, 10 * GB, {"sha256": sha256})
             imported(node)
             direct(server, ids[0], [("Range", "bytes=0-99")])
             for i, object_id in enumerate(ids):

@@ -12,7 +12,6 @@ import time
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
 OBJSTORE = os.environ.get("OBJSTORE_BIN", str(TOP / "build/objstore"))
-VERSITYGW = os.environ.get("VERSITYGW", str(TOP / "build/tools/versitygw"))
 PATIENCE_S = 60
 
 
@@ -226,7 +225,7 @@ class Versitygw(Server):
         os.environ.update(AWS_ACCESS_KEY_ID=self.KEY, AWS_SECRET_ACCESS_KEY=self.SECRET)
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
-                [VERSITYGW, "--access", self.KEY, "--secret", self.SECRET, "--port", f"127.0.0.1:{self.port}",
+                [self.program(), "--access", self.KEY, "--secret", self.SECRET, "--port", f"127.0.0.1:{self.port}",
                  "--access-log", str(self.access_path), "--keep-alive", "--quiet", "posix",
                  "--default-etag", "0123456789abcdef0123456789abcdef", str(self.base / "buckets")],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log)
@@ -236,6 +235,14 @@ class Versitygw(Server):
                 raise RuntimeError(f"{self.name} does not answer:\n{self.log()}")
             time.sleep(0.01)
 
+    @staticmethod
+    def program():
+        found = os.environ.get("VERSITYGW_BIN") or subprocess.run(
+            [TOP / "scripts/versitygw.sh"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True).stdout.strip()
+        if not found:
+            raise RuntimeError("no versitygw")
+        return found
+
     def client(self):
         import boto3
         from botocore.config import Config
@@ -243,10 +250,13 @@ class Versitygw(Server):
                             config=Config(s3={"addressing_style": "path"}, signature_version="s3v4",
                                           request_checksum_calculation="when_required"))
 
-    def sparse(self, bucket, key, size):
+    def sparse(self, bucket, key, size, meta):
         """An object of SIZE zeros that takes no room."""
         with open(self.base / "buckets" / bucket / key, "wb") as out:
             out.truncate(size)
+        # What a node would have said of it; else an import reads all of it.
+        for name, value in meta.items():
+            os.setxattr(out.name, f"user.X-Amz-Meta.{name}", value.encode())
 
     def count(self, operation, key):
         """Requests for KEY that it has answered."""

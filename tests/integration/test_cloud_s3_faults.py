@@ -119,6 +119,13 @@ def test_an_answer_to_another_question_is_refused(proxy, drive, change):
     assert got["rc"] == "invalid" and got["got"] == 0, got
 
 
+def test_a_length_below_that_of_the_range_is_no_end(proxy, drive):
+    proxy.fault("rewrite", method="GET", change=lambda head: head.replace(b"Length: 1000", b"Length: 10"))
+    got = drive.do("get", "there", offset=7, length=1000)
+    assert got["rc"] == "ok" and got["sha256"] == harness.sha256(DATA[7:1007]), got
+    assert len(proxy.requests) == 2
+
+
 # ---- Errors of the server ----
 
 

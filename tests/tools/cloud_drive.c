@@ -31,7 +31,8 @@ struct drive {
     struct cloud_pair pairs[LIMIT_CLOUD_PAIRS], tags[LIMIT_CLOUD_TAGS + 1];
     int fd;
     int id;
-    uint64_t got, hold_after, fail_read_at, cancel_after;
+    _Atomic uint64_t got; /* read while it grows */
+    uint64_t hold_after, fail_read_at, cancel_after;
     int head_rc;
     bool garble_read;
     struct digest *digest;
@@ -255,7 +256,7 @@ static void begin(json_t *said, const char *op)
     if (!drive || digest_create(&drive->digest, DIGEST_SHA256))
         die("no memory");
     struct cloud_request *request = &drive->request;
-    drive->said = json_incref(said);
+    said = drive->said = json_deep_copy(said); /* its own: it ends on another thread */
     drive->reply = json_object();
     drive->id = (int)number_of(said, "id");
     (void)json_object_set_new(drive->reply, "id", json_integer(drive->id));

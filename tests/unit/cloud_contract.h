@@ -16,7 +16,7 @@ struct cloud_contract {
 };
 
 /* Run the tests; the count of those that failed. */
-int cloud_contract_run(const struct cloud_contract *contract);
+int cloud_contract_run(const struct cloud_contract *asked);
 
 /* ---- For further tests of a backend: one request, and what came of it. ---- */
 
@@ -41,7 +41,7 @@ struct cloud_call {
 };
 
 /* A call of OP on PREFIX + KEY, not begun yet. PREFIX is lent. */
-void cloud_call_init(struct cloud_call *call, struct cloud *cloud, enum cloud_op op,
+void cloud_call_init(struct cloud_call *call, struct cloud *of, enum cloud_op op,
                      const char *prefix, const char *key);
 /* Give a PUT its bytes and their SHA-256. */
 void cloud_call_body(struct cloud_call *call, const void *body, size_t len);

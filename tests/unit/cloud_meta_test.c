@@ -271,7 +271,7 @@ static char *with_value(const char *key, size_t len)
     assert_non_null(text);
     (void)sprintf(text, "{\"%s\":\"", key);
     memset(text + strlen(text), 'v', len);
-    strcat(text, "\"}");
+    memcpy(text + strlen(text), "\"}", 3);
     return text;
 }
 
