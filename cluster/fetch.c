@@ -55,9 +55,9 @@ struct fetch {
     uint64_t deadline_ms;  /* WAITING: 0 unless all places are taken */
     /* The try; ASKED only. */
     uint64_t transfer;
-    uint64_t began;  /* its first byte */
-    uint64_t credit; /* granted, and not yet arrived */
-    uint64_t share;  /* of the holder's windows */
+    uint64_t began;    /* its first byte */
+    uint64_t credit;   /* granted, and not yet arrived */
+    uint64_t share;    /* of the holder's windows */
     uint64_t moved_ms; /* since when nothing came */
     size_t current;    /* of holders */
     size_t holder_count;

@@ -86,8 +86,8 @@ void fetch_destroy(struct fetches **fetches);
 int fetch_start(struct fetches *fetches, const struct fetch_request *request,
                 uint64_t now_ms) MUST_CHECK;
 
-/* A WIRE_BODY_DATA, WIRE_BODY_COMING or WIRE_BODY_END; others are not looked at. MESSAGE->from is whom it came from,
- * as the transport knows it. */
+/* A WIRE_BODY_DATA, WIRE_BODY_COMING or WIRE_BODY_END; others are not looked at. MESSAGE->from is
+ * whom it came from, as the transport knows it. */
 void fetch_message(struct fetches *fetches, const struct wire_message *message, uint64_t now_ms);
 
 /* NODE failed: nobody waits for it any longer. Or it is back. */

@@ -47,7 +47,7 @@ struct transfer {
 };
 
 /* Who takes turns with whom. */
-enum class { CLIENTS, BACKGROUND, DELEGATED, CLASSES };
+enum rank { CLIENTS, BACKGROUND, DELEGATED, CLASSES };
 
 struct serve {
     struct serve_sink sink;
@@ -119,31 +119,31 @@ static uint32_t next_len(const struct transfer *t)
     return (uint32_t)smaller(smaller(t->credit, t->end - t->at), LIMIT_WIRE_CHUNK_BYTES);
 }
 
-static enum class class_of(const struct transfer *t)
+static enum rank rank_of(const struct transfer *t)
 {
     if (t->delegated)
         return DELEGATED;
     return t->background ? BACKGROUND : CLIENTS;
 }
 
-static bool can_be_read(const struct transfer *t, enum class class)
+static bool can_be_read(const struct transfer *t, enum rank rank)
 {
-    return t->used && !t->gone && class_of(t) == class && t->reading == 0 && t->credit > 0;
+    return t->used && !t->gone && rank_of(t) == rank && t->reading == 0 && t->credit > 0;
 }
 
-/* The next of the class that can pay, or NULL where none can be read. */
-static struct transfer *next_to_read(struct serve *serve, enum class class)
+/* The next of the rank that can pay, or NULL where none can be read. */
+static struct transfer *next_to_read(struct serve *serve, enum rank rank)
 {
     bool any = false;
     size_t slots = serve->top;
 
     for (size_t seen = 0; seen < slots * (LIMIT_TURNS + 1); seen++) {
-        struct transfer *t = &serve->transfers[serve->hand[class] % slots];
+        struct transfer *t = &serve->transfers[serve->hand[rank] % slots];
 
-        serve->hand[class] = (serve->hand[class] + 1) % slots;
+        serve->hand[rank] = (serve->hand[rank] + 1) % slots;
         if (seen == slots && !any)
             break;
-        if (!can_be_read(t, class))
+        if (!can_be_read(t, rank))
             continue;
         any = true;
         uint32_t len = next_len(t);

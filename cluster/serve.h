@@ -46,8 +46,8 @@ struct serve_sink {
 
 struct serve_stats {
     uint64_t begun, done, busy, absent, damaged, cancelled, dropped;
-    uint64_t bytes;   /* sent */
-    uint64_t unknown; /* credits for transfers that were over, or never were */
+    uint64_t bytes;           /* sent */
+    uint64_t unknown;         /* credits for transfers that were over, or never were */
     uint32_t active, reading; /* reading: without delegated ones */
 };
 

@@ -158,8 +158,8 @@ enum wire_end {
     WIRE_END_CANCEL = 6,  /* body, from the asker */
 };
 
-/* WIRE_SYNC_MORE, WIRE_SYNC_CREDIT, WIRE_SYNC_END; WIRE_BODY_CREDIT, WIRE_BODY_END, WIRE_BODY_COMING;
- * WIRE_MERGE_CREDIT, WIRE_MERGE_END. */
+/* WIRE_SYNC_MORE, WIRE_SYNC_CREDIT, WIRE_SYNC_END; WIRE_BODY_CREDIT, WIRE_BODY_END,
+ * WIRE_BODY_COMING; WIRE_MERGE_CREDIT, WIRE_MERGE_END. */
 struct wire_flow {
     uint64_t session; /* or transfer; 0 in SYNC_CREDIT and SYNC_END: about pushes */
     uint64_t bytes;   /* CREDIT only */

@@ -821,6 +821,55 @@ static void waiting_for_a_place_has_an_end(void **state)
 
 /* Peers that know our numbers say whatever they like, in any order, while nodes come and go: bytes
  * stay right, and when silence falls, everything ends. */
+static void coming(struct rig *rig)
+{
+    const struct sent *ask = last(rig, WIRE_BODY_ASK);
+    const struct wire_message message = {.type = WIRE_BODY_COMING,
+                                         .from = ask->to,
+                                         .flow = {.session = ask->message.body_ask.transfer}};
+
+    hand(rig, &message);
+}
+
+/* Whoever fetches for us may be slow, as long as it says that it is about it; if it says nothing it
+ * is left soon, and not asked again. */
+static void a_delegate_is_waited_for_while_it_says_so(void **state)
+{
+    struct rig *rig = *state;
+    struct id128 holder = node(1);
+    struct fetch_request request = {.number = 1,
+                                    .size = BODY_BYTES,
+                                    .length = BODY_BYTES,
+                                    .delegated = true,
+                                    .rounds = 1,
+                                    .first_byte_ms = 500,
+                                    .holders = &holder,
+                                    .holder_count = 1};
+
+    assert_int_equal(fetch_start(rig->fetches, &request, rig->now_ms), 0);
+    assert_int_equal(asked(rig, 1, 0)->delegated, 1);
+    for (int i = 0; i < 50; i++) {
+        pass(rig, 400);
+        coming(rig);
+    }
+    assert_int_equal(rig->done_count, 0);
+    pass(rig, 450);
+    assert_int_equal(rig->done_count, 0);
+    pass(rig, 100);
+    assert_done(rig, 1, ERR_TIMEOUT);
+    /* Nor for ever. */
+    rig->done_count = 0;
+    request.number = 2;
+    assert_int_equal(fetch_start(rig->fetches, &request, rig->now_ms), 0);
+    uint64_t begun = rig->now_ms;
+    while (rig->done_count == 0 && rig->now_ms < begun + 2 * FETCH_COMING_MS) {
+        pass(rig, 400);
+        coming(rig);
+    }
+    assert_done(rig, 2, ERR_TIMEOUT);
+    assert_true(rig->now_ms - begun >= FETCH_COMING_MS);
+}
+
 static void survives_hostile_sequences(void **state)
 {
     enum { SEEDS = 40, STEPS = 4000, FETCHES = 12 };
@@ -918,6 +967,7 @@ int main(void)
         TEST(a_small_body_does_not_wait_behind_large_ones),
         TEST(waiting_for_a_place_has_an_end),
         TEST(a_node_is_asked_for_no_more_bytes_than_fit_on_the_way),
+        TEST(a_delegate_is_waited_for_while_it_says_so),
         TEST(survives_hostile_sequences),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -50,16 +50,20 @@ static void on_read(void *arg, const struct serve_read *read)
     assert_true(rig->read_count < KEPT);
     assert_in_range(read->len, 1, CHUNK);
     rig->reads[rig->read_count++] = *read;
-    assert_true(rig->read_count - rig->reads_done <= LIMIT_SERVE_READS);
-    unsigned background = 0;
+    unsigned background = 0, delegated = 0;
     uint64_t under_way = 0, in_background = 0;
     for (size_t i = rig->reads_done; i < rig->read_count; i++) {
+        for (size_t j = rig->reads_done; j < i; j++)
+            assert_true(rig->reads[i].key != rig->reads[j].key); /* one at a time */
+        delegated += rig->reads[i].delegated;
+        if (rig->reads[i].delegated)
+            continue;
         under_way += rig->reads[i].len;
         in_background += rig->reads[i].background ? rig->reads[i].len : 0;
         background += rig->reads[i].background;
-        for (size_t j = rig->reads_done; j < i; j++)
-            assert_true(rig->reads[i].key != rig->reads[j].key); /* one at a time */
     }
+    assert_true(delegated <= LIMIT_SERVE_READS_DELEGATED);
+    assert_true(rig->read_count - rig->reads_done - delegated <= LIMIT_SERVE_READS);
     assert_true(background <= LIMIT_SERVE_READS_BACKGROUND);
     assert_true(under_way <= LIMIT_SERVE_READ_BYTES);
     assert_true(in_background <= LIMIT_SERVE_READ_BYTES_BACKGROUND);
@@ -162,6 +166,20 @@ static struct serve_read answer(struct rig *rig, uint64_t size)
     serve_read_done(rig->serve, read.key, 0, bytes, left < read.len ? left : read.len, size,
                     rig->now_ms);
     return read;
+}
+
+static void delegate(struct rig *rig, unsigned from, uint64_t transfer)
+{
+    const struct wire_message message = {.type = WIRE_BODY_ASK,
+                                         .from = node(from),
+                                         .body_ask = {.transfer = transfer,
+                                                      .id = {{9, 8}},
+                                                      .sha256 = {7, 6},
+                                                      .length = CHUNK,
+                                                      .credit_bytes = CHUNK,
+                                                      .delegated = 1}};
+
+    serve_message(rig->serve, &message, rig->now_ms);
 }
 
 static void answer_failed(struct rig *rig, int rc)
@@ -588,6 +606,44 @@ static void turns_are_by_bytes(void **state)
 }
 
 /* Peers ask, grant, cancel and fail as they like, the disk answers in any order and way. */
+/* A body that is still on its way here may take long: nobody else waits for it, and its asker hears
+ * that it comes. */
+static void delegated_transfers_are_read_besides_all_others(void **state)
+{
+    struct rig *rig = *state;
+
+    for (unsigned i = 0; i < LIMIT_SERVE_READS_DELEGATED + 8; i++)
+        delegate(rig, 1 + i / 8, i);
+    assert_int_equal(rig->read_count, LIMIT_SERVE_READS_DELEGATED);
+    assert_int_equal(stats(rig).reading, 0);
+    assert_true(rig->reads[0].delegated);
+    /* What others ask is read at once. */
+    ask_for(rig, 100, 1, 0, CHUNK, CHUNK, false);
+    assert_int_equal(rig->read_count, LIMIT_SERVE_READS_DELEGATED + 1);
+    assert_false(rig->reads[LIMIT_SERVE_READS_DELEGATED].delegated);
+    /* All that wait are told so, for as long as it takes. */
+    for (unsigned round = 1; round < 200; round++) {
+        rig->sent_count = 0;
+        rig->now_ms += SERVE_COMING_MS;
+        serve_tick(rig->serve, rig->now_ms);
+        assert_int_equal(rig->sent_count, LIMIT_SERVE_READS_DELEGATED + 8);
+        assert_int_equal(last(rig)->type, WIRE_BODY_COMING);
+        serve_tick(rig->serve, rig->now_ms + 1);
+        assert_int_equal(rig->sent_count, LIMIT_SERVE_READS_DELEGATED + 8);
+    }
+    /* The end of each is told to whoever keeps its loan, whichever way it ends. */
+    (void)answer(rig, CHUNK);
+    assert_int_equal(rig->over_count, 1);
+    assert_true(rig->overs[0] == rig->reads[0].key);
+    cancel(rig, 1, 1);
+    assert_int_equal(rig->over_count, 1); /* its read is not done */
+    (void)answer(rig, CHUNK);
+    assert_int_equal(rig->over_count, 2);
+    answer_all(rig);
+    assert_int_equal(rig->over_count, LIMIT_SERVE_READS_DELEGATED + 8);
+    assert_int_equal(stats(rig).active, 0);
+}
+
 static void survives_hostile_sequences(void **state)
 {
     enum { SEEDS = 60, STEPS = 3000 };
@@ -680,6 +736,7 @@ int main(void)
         TEST(a_small_one_passes_large_background_ones),
         TEST(a_small_one_waits_for_one_turn_of_its_equals),
         TEST(turns_are_by_bytes),
+        TEST(delegated_transfers_are_read_besides_all_others),
         TEST(survives_hostile_sequences),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
