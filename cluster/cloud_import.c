@@ -239,7 +239,10 @@ static int list(struct cloud_import *import, struct page *page, struct cloud_tex
             rc = ERR_NO_MEMORY;
         if (rc == 0 || stopping(import))
             return rc ? ERR_CLOSED : 0;
-        if (!may_pass(rc) || tries == CLOUD_IMPORT_TRIES || !rest(import, tries)) {
+        if (may_pass(rc) && tries < CLOUD_IMPORT_TRIES) {
+            if (!rest(import, tries))
+                return ERR_CLOSED;
+        } else {
             const char *said = page->wait.request.message;
 
             give_up(import, *said ? said : err_text(rc));

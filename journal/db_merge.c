@@ -319,7 +319,7 @@ int db_merge_events(struct db_reader *reader, const struct id128 *after, struct 
 
     if (rc)
         return rc;
-    int code = sqlite3_bind_int64(select, 1, (sqlite3_int64)(get_u64(after->bytes) + 1));
+    int code = sqlite3_bind_int64(select, 1, (sqlite3_int64)get_u64(after->bytes) + 1);
     code |= sqlite3_bind_int64(select, 2, INT64_MAX);
     if (code != SQLITE_OK)
         return ERR_NO_MEMORY;

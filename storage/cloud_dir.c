@@ -924,6 +924,8 @@ int cloud_dir_create(struct cloud **out, const struct cloud_dir_config *config, 
         rc = pool_start(&cloud->pool, "cloud-dir", CLOUD_DIR_THREADS, LIMIT_CLOUD_REQUESTS,
                         &context);
 out:
+    if (rc && !*message)
+        (void)snprintf(message, cap, "cannot use directory %s: %s", config->path, err_text(rc));
     if (rc)
         dir_destroy(&cloud->cloud);
     else

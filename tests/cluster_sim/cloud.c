@@ -518,6 +518,12 @@ static bool is_right(const struct stored *object, const struct object *row)
            strcmp(object->says, hex) == 0 && strcmp(object->id, id) == 0;
 }
 
+/* Who put it, and alone knew why, has lost its disk: then nobody can know. */
+static bool knew_it_is_gone(const struct stored *object)
+{
+    return world.nodes[object->node].disks != object->disk;
+}
+
 void cloud_has(const struct node *node, const struct object *row)
 {
     char id[ULID_TEXT_BYTES + 1];
@@ -526,7 +532,7 @@ void cloud_has(const struct node *node, const struct object *row)
     const struct stored *object = find(id);
     if (!object)
         fail("node %u says that the cloud has %s, and it has not", node->index, id);
-    if (!is_right(object, row))
+    if (!is_right(object, row) && !knew_it_is_gone(object))
         fail("node %u says that the cloud has %s, and it has other bytes", node->index, id);
 }
 
@@ -542,12 +548,6 @@ static int check_live(void *arg, const struct object *row)
     if (row->level >= 1 && row->flags & OBJECT_UPLOADED)
         cloud_has(rows->node, row);
     return 0;
-}
-
-/* Who put it, and alone knew why, has lost its disk: then nobody can know. */
-static bool knew_it_is_gone(const struct stored *object)
-{
-    return world.nodes[object->node].disks != object->disk;
 }
 
 /* What lies in the bucket belongs there. */

@@ -151,13 +151,10 @@ MUTANTS = [
     ("cloud-doubt-forgotten", "what a crash left in doubt is never looked at", "cluster/owed.c",
      "OUTBOX_PURGE, OUTBOX_MARK, OUTBOX_BEGUN};",
      "OUTBOX_PURGE, OUTBOX_MARK};"),
-    ("cloud-breaker-stuck", "a trial that ends in nothing is waited for for ever",
+    ("cloud-breaker-stuck", "a cloud that was given up once is never asked again",
      "cluster/breaker.c",
-     "        breaker->until_ms = now_ms + BREAKER_TRIAL_MS;\n",
-     "        breaker->until_ms = UINT64_MAX;\n",
-     "cluster/cloud_guard.c",
-     "flight->cancelled ? BREAKER_UNKNOWN : breaker_outcome(rc)",
-     "BREAKER_UNKNOWN"),
+     "    breaker->until_ms = now_ms + told + breaker_backoff_ms(breaker->delays, dice);",
+     "    breaker->until_ms = UINT64_MAX;"),
 ]
 
 

@@ -610,7 +610,7 @@ static void answer_sum(struct feed *feed, const struct owed *owed, int rc)
             break;
     }
     if (owed->fence_count && what & 128)
-        count = 1 + what % count;
+        count = 1 + what % owed->fence_count;
     input.summed.peer = sum->peer;
     input.summed.session = sum->session;
     input.summed.fences = fences;
