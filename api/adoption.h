@@ -27,7 +27,7 @@ void adoptions_destroy(struct adoptions **adoptions);
 /* Wait until ID was looked for. On 0 WAITER's request is not touched by the caller any more, and
  * *OUT (set before `run` can be called) is its reference. ERR_FULL, ERR_NO_MEMORY. Any thread; does
  * not block. */
-int adoption_ask(struct adoption **out, struct adoptions *adoptions, const struct id128 *id,
+int adoption_ask(struct adoption **out, struct adoptions *table, const struct id128 *id,
                  struct adoption_waiter *waiter) MUST_CHECK;
 
 /*

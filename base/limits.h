@@ -129,10 +129,10 @@
 #define REPLICA_SWEEP_MAX_MS   60000 /* … and without */
 
 /* What is owed to the cloud. Times in milliseconds. */
-#define OUTBOX_COPIES       2         /* of a body while it is owed, unless --outbox-copies says so */
-#define LIMIT_OWED_SMALL    64        /* under way at once, of which … */
-#define LIMIT_OWED_REQUESTS 16        /* … ask the cloud, */
-#define LIMIT_OWED_LARGE    4         /* and bodies over … */
+#define OUTBOX_COPIES       2  /* of a body while it is owed, unless --outbox-copies says so */
+#define LIMIT_OWED_SMALL    64 /* under way at once, of which … */
+#define LIMIT_OWED_REQUESTS 16 /* … ask the cloud, */
+#define LIMIT_OWED_LARGE    4  /* and bodies over … */
 #define OWED_LARGE_BYTES    (4 * MIB) /* … so much besides */
 #define LIMIT_OWED_PAGE     64        /* rows read from the outbox at once */
 #define LIMIT_OWED_NEW      1024 /* that this node has just brought about; of more the sweep … */

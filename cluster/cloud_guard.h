@@ -15,7 +15,7 @@
 int cloud_guard_create(struct cloud **out, struct cloud *inner, struct env *env) MUST_CHECK;
 /* Refuse whatever comes (ERR_CLOSED), cancel what is under way, and wait until every `done` was
  * called. Before cloud_destroy. Any thread but the cloud's. */
-void cloud_guard_close(struct cloud *guard);
+void cloud_guard_close(struct cloud *cloud);
 
 struct cloud_guard_stats {
     enum breaker_state state;
@@ -23,6 +23,6 @@ struct cloud_guard_stats {
     uint64_t wait_ms;         /* until the next request may go; 0: now */
 };
 /* Any thread. */
-void cloud_guard_stats(struct cloud *guard, struct cloud_guard_stats *out);
+void cloud_guard_stats(struct cloud *cloud, struct cloud_guard_stats *out);
 
 #endif

@@ -73,7 +73,8 @@ static size_t order_holders(struct cluster *cluster, const struct cluster_ask *a
     size_t count = 0, others = 0;
 
     /* Where the cloud has it, the dead are not waited for. */
-    for (int answering = 1; answering >= (ask->fetch.cloud != NULL); answering--)
+    const int least = ask->fetch.cloud ? 1 : 0;
+    for (int answering = 1; answering >= least; answering--)
         for (size_t i = 0; i < ask->fetch.holder_count; i++) {
             const struct peer *peer = peer_find(cluster, &ask->holders[i]);
 

@@ -38,7 +38,7 @@ struct owed_node {
  * is his, and who does not answer for a while loses it. */
 void owed_members(struct owed *owed, const struct owed_node *nodes, size_t count, uint64_t now_ms);
 /* NODE has done something of what it owes. */
-void owed_moved(struct owed *owed, const struct id128 *node, uint64_t now_ms);
+void owed_moved(struct owed *owed, const struct id128 *id, uint64_t now_ms);
 /* From here the cloud can be reached since now; until a moment ago it could not. */
 void owed_reached(struct owed *owed, uint64_t now_ms);
 

@@ -140,8 +140,9 @@ void s3_farewell_end(struct s3_farewell *farewell, bool completed)
 
 void s3_farewells_drop(struct s3 *s3)
 {
-    while (s3->farewell) {
-        log_warn("cloud: an upload of %s was not aborted, its parts stay", s3->farewell->key);
-        farewell_free(s3->farewell);
+    for (struct s3_farewell *next, *farewell = s3->farewell; farewell; farewell = next) {
+        next = farewell->next;
+        log_warn("cloud: an upload of %s was not aborted, its parts stay", farewell->key);
+        farewell_free(farewell);
     }
 }

@@ -14,6 +14,7 @@
 #include "journal/ulid.h"
 #include "tests/cluster_sim/world.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -150,9 +151,10 @@ void cloud_step(void)
     struct deed **at = &bucket.deeds;
     uint64_t next = cloud_next();
 
-    while ((*at)->at != next)
+    while (*at && (*at)->at != next)
         at = &(*at)->next;
     struct deed *deed = *at;
+    assert(deed); /* it was due */
     *at = deed->next;
     carry_out(deed);
     if (deed->removes)

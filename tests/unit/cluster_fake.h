@@ -247,8 +247,8 @@ int cluster_tell(struct cluster *cluster, const struct id128 *node, struct wire_
     return ERR_UNSUPPORTED;
 }
 
-int cluster_adopt(struct cluster *cluster, const struct id128 *node,
-                  const struct event_item *items, size_t count)
+int cluster_adopt(struct cluster *cluster, const struct id128 *node, const struct event_item *items,
+                  size_t count)
 {
     (void)cluster;
     (void)node;
@@ -365,7 +365,7 @@ static inline unsigned fake_count(struct cluster *cluster)
 /* Give it LEN more bytes of BODY, which is whole, as the reader takes them; false: it was cancelled
  * meanwhile. */
 static inline bool fake_give(struct cluster *cluster, struct fake_fetch *fetch, const uint8_t *body,
-                      uint64_t len)
+                             uint64_t len)
 {
     while (len > 0) {
         uint64_t piece = 1 + (uint64_t)(rand() % LIMIT_WIRE_CHUNK_BYTES);
@@ -389,7 +389,8 @@ static inline bool fake_give(struct cluster *cluster, struct fake_fetch *fetch, 
 }
 
 /* All that it asked for, and its end. */
-static inline void fake_serve(struct cluster *cluster, struct fake_fetch *fetch, const uint8_t *body)
+static inline void fake_serve(struct cluster *cluster, struct fake_fetch *fetch,
+                              const uint8_t *body)
 {
     bool all = fake_give(cluster, fetch, body, fetch->asked.length - fetch->given);
 

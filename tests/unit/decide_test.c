@@ -690,8 +690,8 @@ static void what_became_of_a_copy_is_journaled_as_it_was(void **state)
     const struct object *const rows[] = {live, dead, partial};
 
     (void)state;
-    for (uint8_t say = CLOUD_STARTED; say <= CLOUD_MARKED; say++) {
-        struct request request = cloud_request(CHANGE_CLOUD, say);
+    for (int say = CLOUD_STARTED; say <= CLOUD_MARKED; say++) {
+        struct request request = cloud_request(CHANGE_CLOUD, (uint8_t)say);
 
         refused(NULL, &request, ERR_NOT_FOUND);
         for (int i = 0; i < 3; i++) {

@@ -159,7 +159,8 @@ static const struct wire_body_ask *asked(const struct rig *rig, unsigned n, uint
     const struct sent *sent = last(rig, WIRE_BODY_ASK);
     struct id128 to = node(n);
 
-    assert_true(id_equal(&sent->to, &to));
+    assert_non_null(sent);
+    assert_memory_equal(sent->to.bytes, to.bytes, sizeof to.bytes);
     assert_int_equal(sent->message.body_ask.offset, offset);
     return &sent->message.body_ask;
 }

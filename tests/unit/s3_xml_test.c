@@ -94,8 +94,8 @@ static void refuses_what_s3_would_not_send(void **state)
         "<ListBucketResult><Contents><Size>1</Size></Contents></ListBucketResult>",
         "<ListBucketResult><Contents><Key></Key><Size>1</Size></Contents></ListBucketResult>",
         "<ListBucketResult><Contents><Key>a</Key><Size>-1</Size></Contents></ListBucketResult>",
-        "<ListBucketResult><EncodingType>url</EncodingType><Contents><Key>%zz</Key><Size>1</Size>"
-        "</Contents></ListBucketResult>",
+        ("<ListBucketResult><EncodingType>url</EncodingType>"
+         "<Contents><Key>%zz</Key><Size>1</Size></Contents></ListBucketResult>"),
         "<!DOCTYPE x><ListBucketResult/>",
         "<!DOCTYPE x [<!ENTITY e \"v\">]><ListBucketResult>&e;</ListBucketResult>",
         "<ListBucketResult>&e;</ListBucketResult>",
