@@ -319,15 +319,14 @@ static bool is_own(struct journal *journal, const struct id128 *origin)
     return false;
 }
 
-/* Another node has uploaded other bytes to where this one has, and neither may have known of it:
- * what is there by now is looked at as after a crash. */
+/* Different bytes were uploaded to one place, and neither node may have known of the other: which
+ * of them are there by now is looked at as after a crash, by every node, as each of the two may be
+ * gone. What is said then is believed where it agrees with what was said last. */
 static int put_doubt(struct journal *journal, const struct entry *entry)
 {
     const struct object *object = entry->object;
 
-    if (!entry->doubt.stamp || !is_own(journal, &entry->doubt.origin) ||
-        (entry->is_merge ? is_own(journal, &object->uploaded_at.origin)
-                         : id_equal(&entry->node, &journal->node)))
+    if (!entry->doubt.stamp)
         return 0;
     return db_outbox_set(journal->applier.db, OUTBOX_BEGUN, &object->id, object->size,
                          hlc_wall_ms(entry->stamp), true);

@@ -102,8 +102,8 @@ enum outbox_kind {
     OUTBOX_PURGE = 11,  /* object_owes_purge */
     OUTBOX_BEGUN = 12,  /* this node journaled that it begins to upload the object, and since then
                            neither that it has done so nor that it was removed: bytes of it may lie
-                           in  the cloud. So too where another node's upload of other bytes
-                           may not have known of this one's. Not a function of the row. */
+                           in the cloud. So too on every node that hears of uploads of different
+                           bytes under one id. Not a function of the row. */
 };
 int db_outbox_set(struct db *db, enum outbox_kind kind, const struct id128 *id, uint64_t size,
                   uint64_t since_ms, bool owed) MUST_CHECK;

@@ -269,6 +269,7 @@ static void same_body(const struct wire_message *a, const struct wire_message *b
         CHECK(memcmp(x->sha256, y->sha256, sizeof x->sha256) == 0);
         CHECK(x->offset == y->offset && x->length == y->length);
         CHECK(x->credit_bytes == y->credit_bytes && x->background == y->background);
+        CHECK(x->delegated == y->delegated);
     } else {
         const struct wire_body_data *x = &a->body_data, *y = &b->body_data;
 
@@ -391,8 +392,10 @@ static void check_round_trip(const struct wire_message *message, size_t len)
     struct buf first = {0}, second = {0};
     struct wire_message again;
 
-    /* What was appended to probes since is written in any case. */
-    size_t more = message->type == WIRE_PROBE || message->type == WIRE_PROBE_ACK ? 3 : 0;
+    /* What was appended since to probes, and to questions for a body, is written in any case. */
+    size_t more = message->type == WIRE_PROBE || message->type == WIRE_PROBE_ACK ? 3
+                  : message->type == WIRE_BODY_ASK                               ? 1
+                                                                                 : 0;
 
     wire_encode(&first, message);
     CHECK(buf_check(&first) == 0 && first.len <= len + more);
