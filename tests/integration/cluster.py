@@ -35,7 +35,7 @@ def stable_port():
     """A free port that no outgoing connection is given by the kernel, so that a node finds its own
     again after a restart."""
     while True:
-        port = random.SystemRandom().randrange(12000, 32000)
+        port = random.SystemRandom().randrange(harness.FIRST_PORT + 4500, harness.FIRST_PORT + 9000)
         with socket.socket() as sock:
             try:
                 sock.bind(("127.0.0.1", port))

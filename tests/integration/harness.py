@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import itertools
 import os
 import pathlib
 import random
@@ -64,10 +65,18 @@ def wait_for(condition, what, timeout_s=PATIENCE_S):
         pause = min(pause * 2, 0.1)
 
 
+# So that two runs at once never want the same ports, each has 9,000 from TEST_PORTS on; connections
+# are given higher ones by the kernel. The second half is cluster.stable_port's.
+FIRST_PORT = int(os.environ.get("TEST_PORTS", "13000"))
+_ports = itertools.cycle(range(FIRST_PORT, FIRST_PORT + 4500))
+
+
 def free_port():
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
+    for port in itertools.islice(_ports, 4500):
+        with socket.socket() as sock, contextlib.suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            return port
+    raise OSError("no free port")
 
 
 def clean_environment(extra=None):
