@@ -319,15 +319,18 @@ static bool is_own(struct journal *journal, const struct id128 *origin)
     return false;
 }
 
-/* Different bytes were uploaded to one place, and neither node may have known of the other: which
- * of them are there by now is looked at as after a crash, by every node, as each of the two may be
- * gone. What is said then is believed where it agrees with what was said last. */
+/* Two nodes have uploaded different bytes to one place, and neither may have known of the other:
+ * which of them are there by now is looked at as after a crash, by every node, as each of the two
+ * may be gone. What is said then is believed where it agrees with what was said last. */
 static int put_doubt(struct journal *journal, const struct entry *entry)
 {
     const struct object *object = entry->object;
 
     if (!entry->doubt.stamp)
         return 0;
+    if (is_own(journal, &entry->doubt.origin) && is_own(journal, &object->uploaded_at.origin) &&
+        (entry->is_merge || id_equal(&entry->node, &journal->node)))
+        return 0; /* one after the other */
     return db_outbox_set(journal->applier.db, OUTBOX_BEGUN, &object->id, object->size,
                          hlc_wall_ms(entry->stamp), true);
 }
