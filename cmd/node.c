@@ -409,7 +409,11 @@ static int open_store(struct node *node, struct refusal_line *line)
         return exit_code_of(rc, EXIT_CANNOT_CREATE);
     node->dirs_open = true;
 
-    rc = ram_create(&node->ram, options->memory_bytes - options->memory_bytes / IN_FLIGHT_SHARE);
+    /* With very little of it what is in flight takes more than its share, and the sum is more. */
+    uint64_t in_flight = options->memory_bytes / IN_FLIGHT_SHARE;
+    if (options->memory_bytes > 2 * node->memory.limit)
+        in_flight = node->memory.limit;
+    rc = ram_create(&node->ram, options->memory_bytes - in_flight);
     if (rc) {
         (void)snprintf(line->text, line->cap, "cannot make the memory tier: %s", err_text(rc));
         return EXIT_IO;
