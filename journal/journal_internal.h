@@ -236,25 +236,43 @@ void delta_add(struct delta *a, const struct delta *b);
 /* Add D to the counters of STATE. */
 void state_add(struct db_state *state, const struct delta *d);
 
-/* ---- apply.c ---- */
+/* ---- apply.c: the applier's transactions ---- */
 
 int applier_open(struct journal *journal) MUST_CHECK;
 void applier_close(struct journal *journal);
-/* The row of ORIGIN, a run of NODE, made where it is missing. Lent until the next call. */
-int applier_origin(struct applier *a, const struct id128 *origin, const struct id128 *node,
-                   struct db_origin **out) MUST_CHECK;
-/* Tell who listens what has become of the runs since the last call. */
-void applier_tell(struct journal *journal);
-/* Bring the figure up to date with `origins`. */
-void applier_count_frozen(struct journal *journal);
-/* Put one entry into the open transaction. */
-int applier_put(struct journal *journal, const struct entry *entry) MUST_CHECK;
 /* Settle large files, write counters and POSITION, commit. On an error nothing happened. */
 int applier_commit(struct journal *journal, lsn_t position) MUST_CHECK;
 int applier_begin(struct journal *journal) MUST_CHECK;
 void applier_rollback(struct journal *journal);
 /* Checkpoint now; moves the durable position where it was complete. */
 int applier_checkpoint(struct journal *journal);
+
+/* ---- apply_entry.c: what one entry changes in the open transaction ---- */
+
+/* Put one entry into it. */
+int applier_put(struct journal *journal, const struct entry *entry) MUST_CHECK;
+/* The row of ORIGIN, a run of NODE, made where it is missing. Lent until the next call. */
+int applier_origin(struct applier *a, const struct id128 *origin, const struct id128 *node,
+                   struct db_origin **out) MUST_CHECK;
+/* Nothing points to the bytes at PLACE any more since the record at LSN. */
+int applier_free(struct journal *journal, const struct place *place, uint64_t size,
+                 uint32_t record_bytes, lsn_t lsn) MUST_CHECK;
+/* A record of this transaction names this large file. */
+int applier_remember_large(struct applier *applier, uint64_t file) MUST_CHECK;
+
+/* ---- apply_sums.c: what each segment still holds ---- */
+
+/* Read the sums at the start. */
+int applier_open_sums(struct applier *a) MUST_CHECK;
+/* Make the sums what the COUNT rows at SEGMENTS say: after a rollback. ERR_NO_MEMORY. */
+int applier_reset_sums(struct applier *a, const struct db_segment *segments,
+                       size_t count) MUST_CHECK;
+/* Add to the sums of VOLUME, made where they are missing. ERR_NO_MEMORY. */
+int applier_add_sums(struct applier *a, uint32_t volume, int64_t body, int64_t live,
+                     int64_t live_record) MUST_CHECK;
+/* Write, in the open transaction, the rows of the segments that changed, or that the log has sealed
+ * or opened meanwhile. */
+int applier_write_sums(struct journal *journal) MUST_CHECK;
 /* Dead bytes of all sealed segments, and the best one to clean (0: none worth it). */
 uint64_t applier_dead_bytes(struct journal *journal, uint32_t *best);
 /* The janitor has unlinked segment VOLUME (0: none) and the large files freed at LSNs up to
@@ -262,6 +280,9 @@ uint64_t applier_dead_bytes(struct journal *journal, uint32_t *best);
 bool applier_forget(struct journal *journal, uint32_t volume, lsn_t files_through);
 /* The same for VOLUME, which an earlier run has unlinked; at once, before the threads start. */
 int applier_forget_now(struct journal *journal, uint32_t volume) MUST_CHECK;
+/* Outside a transaction: what applier_forget was told leaves the database. Tried again with the
+ * next call where it fails. */
+void applier_forget_removed(struct journal *journal);
 /* From which position on, once durable, the database knows that VOLUME is sealed; LSN_LIMIT: it
  * does not yet. */
 lsn_t applier_segment_settled(struct journal *journal, uint32_t volume);
@@ -270,9 +291,16 @@ bool applier_segment_empty(struct journal *journal, uint32_t volume);
 /* Do not propose VOLUME for cleaning for a while. */
 void applier_shun(struct journal *journal, uint32_t volume, uint64_t ms);
 
-/* Add to the sums of VOLUME. */
-int applier_add_sums(struct applier *applier, uint32_t volume, int64_t body, int64_t live,
-                     int64_t live_record) MUST_CHECK;
+/* ---- apply_news.c: who hears of what is in SQLite ---- */
+
+/* Tell who listens what has become of the runs since the last call. */
+void applier_tell(struct journal *journal);
+/* … and what the entries from FIRST on say of copies. */
+void applier_tell_copies(struct journal *journal, const struct entry *first);
+/* Wake the janitor where there is something to journal again. */
+void applier_tell_janitor(struct journal *journal);
+/* Bring the figure up to date with `origins`. */
+void applier_count_frozen(struct journal *journal);
 
 /* ---- apply_merge.c ---- */
 
@@ -289,11 +317,6 @@ int applier_load_loser(struct journal *journal, const struct object *loser) MUST
 int applier_forget_loser(struct journal *journal, const struct object *loser) MUST_CHECK;
 /* Read how many there are. */
 int applier_count_losers(struct journal *journal) MUST_CHECK;
-/* Nothing points to the bytes at PLACE any more since the record at LSN. */
-int applier_free(struct journal *journal, const struct place *place, uint64_t size,
-                 uint32_t record_bytes, lsn_t lsn) MUST_CHECK;
-/* A record of this transaction names this large file. */
-int applier_remember_large(struct applier *applier, uint64_t file) MUST_CHECK;
 
 /* ---- trim.c: the applier's side of snapshots ---- */
 

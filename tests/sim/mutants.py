@@ -153,7 +153,7 @@ MUTANTS = [
     ("cloud-begun-compacted", "a snapshot leaves out what was begun", "journal/compact.c",
      "        c->phase = COMPACT_BEGUN;\n",
      "        c->phase = COMPACT_GARBAGE;\n"),
-    ("cloud-begun-unended", "an upload that ended stays listed as begun", "journal/apply.c",
+    ("cloud-begun-unended", "an upload that ended stays listed as begun", "journal/apply_entry.c",
      "    bool begins = entry->cloud_state == CLOUD_STARTED;\n",
      "    bool begins = entry->cloud_state != CLOUD_PURGED;\n"),
     ("cloud-marks-lost", "a rebuild does not list the marks that a snapshot's rows owe",
