@@ -391,10 +391,39 @@ int committer_row(void *arg, const struct id128 *id, struct object **out) MUST_C
 /* ENTRY, whose LSN is known, is part of this batch. */
 void committer_add(struct journal *journal, struct entry *entry);
 
+/* ---- commit_own.c: what this node says itself. ERR_FULL here and below: for the next batch ----
+ */
+
 /* Write what was decided of CHANGE as the next event of this run into this batch. BEFORE: the row.
  * A stamp in D stays; else it gets one. ERR_FULL: the batch is full; nothing happened. */
 int committer_event(struct journal *journal, struct change *change, struct decision *d,
                     const struct object *before) MUST_CHECK;
+/* Decide what a client, or a thread of this node, asks for. change->object: the row then. */
+int commit_client_change(struct journal *journal, struct change *change) MUST_CHECK;
+/* Bytes that lost under change->lost get an id of their own, unless that one is deleted: then they
+ * are, too. */
+int commit_reput(struct journal *journal, struct change *change) MUST_CHECK;
+/* An event of ours about no object: a member, what is held. */
+int commit_fact(struct journal *journal, struct change *change) MUST_CHECK;
+/* An own event of a frozen run once more, under the run of now: as it was, its stamp included. */
+int commit_restated(struct journal *journal, struct change *change) MUST_CHECK;
+
+/* ---- commit_peer.c: what other nodes say ---- */
+
+/* As many of CHANGE's events as the batch has room for; ERR_FULL where some are left. */
+int commit_peer_events(struct journal *journal, struct change *change) MUST_CHECK;
+/* One event of another node, or of an earlier run of ours that came back. */
+int commit_peer_event(struct journal *journal, struct change *change, const uint8_t *raw,
+                      size_t len) MUST_CHECK;
+
+/* ---- commit_move.c: records that go to the end of the log ---- */
+
+/* Cleaning: the record at move_from; its body too, if it still counts. ERR_CORRUPT: it counts and
+ * is not readable; ERR_AGAIN: it is to be put again first. */
+int commit_move(struct journal *journal, struct change *change) MUST_CHECK;
+/* A chunk of a snapshot is a record like any other; what it says is the applier's business. So is
+ * one of a merge that cleaning moves. */
+int commit_chunk(struct journal *journal, struct change *change) MUST_CHECK;
 
 /* ---- freeze.c: runs that contradict themselves; the committer's ---- */
 
@@ -428,9 +457,6 @@ void restate_release(struct restate *restate);
 
 /* As many of CHANGE's chunks as the batch has room for; ERR_FULL where some are left. */
 int commit_merge(struct journal *journal, struct change *change) MUST_CHECK;
-/* Take one event of another node into the batch (commit.c). */
-int commit_peer_event(struct journal *journal, struct change *change, const uint8_t *raw,
-                      size_t len) MUST_CHECK;
 
 /* ---- reconcile.c ---- */
 

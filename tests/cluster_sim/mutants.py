@@ -28,7 +28,7 @@ MUTANTS = [
      "        memcpy(out->item.sha256, request->sha256, SHA256_BYTES);\n"
      "        out->store_body = true;\n        return 0;\n    }\n"
      "    if (memcmp(row->sha256, request->sha256"),
-    ("drift-refusal", "events from a clock too far ahead are refused", "journal/commit.c",
+    ("drift-refusal", "events from a clock too far ahead are refused", "journal/commit_peer.c",
      "    struct head *head = heads_get(&c->heads, &event.origin);\n",
      "    if (hlc_wall_ms(event.stamp) > env_wall_ms(journal->env) + 60000)\n"
      "        return ERR_AGAIN;\n"
@@ -98,7 +98,8 @@ MUTANTS = [
      "    if (head->frozen)\n        return refuse(journal, head);\n    if (own) {",
      "    if (own) {"),
     # Cleaning itself looks whether the segment is empty before it is removed; so that goes, too.
-    ("clean-on-a-hold", "cleaning leaves behind what every node should have", "journal/commit.c",
+    ("clean-on-a-hold", "cleaning leaves behind what every node should have",
+     "journal/commit_move.c",
      "                         : place_equal(&before->place, &change->move_from));",
      "                         : place_equal(&before->place, &change->move_from) &&\n"
      "                               before->level < 2);",
