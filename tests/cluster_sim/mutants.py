@@ -63,7 +63,7 @@ MUTANTS = [
     ("answer-before-sync", "what is synced is found out only when idle", "journal/commit.c",
      "    rc = log_sync(journal->log);\n    if (rc)\n        stop_writing",
      "    rc = c->decided_count ? 0 : log_sync(journal->log);\n    if (rc)\n        stop_writing"),
-    ("copy-before-sync", "a large copy is announced before its file is synced", "storage/large.c",
+    ("copy-before-sync", "a large copy is announced before its file is synced", "storage/large_write.c",
      "        rc = io->fdatasync(io, writer->fd);",
      "        rc = 0;"),
     ("unverified-copy", "a copy's bytes are not compared with the hash they were asked by",
