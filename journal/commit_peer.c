@@ -13,7 +13,7 @@
 #include <string.h>
 
 int commit_peer_event(struct journal *journal, struct change *change, const uint8_t *raw,
-                      size_t len)
+                      uint32_t len)
 {
     struct committer *c = &journal->committer;
     struct record_header header = {.type = RECORD_EVENT, .event_bytes = (uint32_t)len};
@@ -54,12 +54,10 @@ int commit_peer_event(struct journal *journal, struct change *change, const uint
     return 0;
 }
 
-int commit_peer_events(struct journal *journal, struct change *change)
+int commit_items(struct journal *journal, struct change *change,
+                 int (*commit)(struct journal *journal, struct change *change, const uint8_t *item,
+                               uint32_t len))
 {
-    int rc = absent_drop(journal, change);
-
-    if (rc)
-        return rc;
     while (change->events_done < change->events_bytes) {
         const uint8_t *at = change->events + change->events_done;
         size_t left = change->events_bytes - change->events_done;
@@ -70,10 +68,17 @@ int commit_peer_events(struct journal *journal, struct change *change)
         memcpy(&len, at, sizeof len);
         if (len == 0 || len > LIMIT_EVENT_BYTES || len > left - sizeof len)
             return ERR_INVALID;
-        rc = commit_peer_event(journal, change, at + sizeof len, len);
+        int rc = commit(journal, change, at + sizeof len, len);
         if (rc)
             return rc;
         change->events_done += sizeof len + len;
     }
     return 0;
+}
+
+int commit_peer_events(struct journal *journal, struct change *change)
+{
+    int rc = absent_drop(journal, change);
+
+    return rc ? rc : commit_items(journal, change, commit_peer_event);
 }

@@ -414,7 +414,12 @@ int commit_restated(struct journal *journal, struct change *change) MUST_CHECK;
 int commit_peer_events(struct journal *journal, struct change *change) MUST_CHECK;
 /* One event of another node, or of an earlier run of ours that came back. */
 int commit_peer_event(struct journal *journal, struct change *change, const uint8_t *raw,
-                      size_t len) MUST_CHECK;
+                      uint32_t len) MUST_CHECK;
+/* Give COMMIT one after the other of the items that came with CHANGE and are not done yet; the
+ * first error, or ERR_INVALID where the lengths do not fit, ends it. */
+int commit_items(struct journal *journal, struct change *change,
+                 int (*commit)(struct journal *journal, struct change *change, const uint8_t *item,
+                               uint32_t len)) MUST_CHECK;
 
 /* ---- commit_move.c: records that go to the end of the log ---- */
 
