@@ -1,12 +1,13 @@
 /* Goal: a machine that is copied while it runs, over real sockets: its run is frozen everywhere,
  * each half goes on under a run of its own, exactly one of them has to stop, and nothing that
  * either has taken is lost once that one is a node of its own. */
-enum { ORIGINAL, OTHER, COPY, NODES };
-
+#define NODES       3
 #define PATIENCE_MS 30000
 #include "tests/unit/cluster_fixture.h"
 
 #include "cluster/cluster_internal.h"
+
+enum { ORIGINAL, OTHER, COPY };
 
 static void on_displaced(void *arg)
 {

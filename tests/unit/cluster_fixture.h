@@ -1,5 +1,5 @@
-/* Nodes that are clusters over real sockets of loopback, each with its journal and its threads. To
- * be included once in a test, after NODES and PATIENCE_MS are defined. */
+/* Nodes that are a cluster over real sockets of loopback, each with its journal and its threads. A
+ * test may say before how many NODES it has, and for how long it waits at most. */
 #ifndef TESTS_UNIT_CLUSTER_FIXTURE_H
 #define TESTS_UNIT_CLUSTER_FIXTURE_H
 
@@ -8,6 +8,13 @@
 #include "cluster/cluster.h"
 
 #include <time.h>
+
+#ifndef NODES
+#define NODES 3
+#endif
+#ifndef PATIENCE_MS
+#define PATIENCE_MS 15000
+#endif
 
 struct member_node {
     struct node *node;
