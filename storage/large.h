@@ -34,7 +34,15 @@ uint64_t large_size(const struct large_writer *writer);
 /* So much was written since the last large_write_back that it is time for one: a writer that runs
  * ahead of the disk makes every other sync on it wait. */
 bool large_due(const struct large_writer *writer);
-/* Have the disk take what was written so far, and wait for it. Blocks; promises no durability. */
+/* What was written since then: it is not due again. */
+struct large_span {
+    uint64_t offset, len; /* bytes of the file */
+};
+struct large_span large_take_due(struct large_writer *writer);
+/* Have the disk take SPAN, and wait for it; on any thread, while more is written. Blocks; promises
+ * no durability. */
+int large_hand_over(const struct large_writer *writer, struct large_span span) MUST_CHECK;
+/* Both, of what was written so far. */
 int large_write_back(struct large_writer *writer) MUST_CHECK;
 /* Write the trailer, make file and directory entry durable. Blocks on the disk. */
 int large_finish(struct large_writer *writer, uint64_t *number, uint64_t *size,

@@ -187,13 +187,26 @@ bool large_due(const struct large_writer *writer)
     return large_body_end(writer->size) - writer->flushed >= SYNC_STEP;
 }
 
-int large_write_back(struct large_writer *writer)
+struct large_span large_take_due(struct large_writer *writer)
+{
+    uint64_t end = large_body_end(writer->size);
+    const struct large_span span = {.offset = writer->flushed, .len = end - writer->flushed};
+
+    writer->flushed = end;
+    return span;
+}
+
+int large_hand_over(const struct large_writer *writer, struct large_span span)
 {
     struct io *io = writer->store->env->io;
-    uint64_t due = large_body_end(writer->size);
-    int rc = io->sync_range(io, writer->fd, writer->flushed, due - writer->flushed);
 
-    writer->flushed = due;
+    return io->sync_range(io, writer->fd, span.offset, span.len);
+}
+
+int large_write_back(struct large_writer *writer)
+{
+    int rc = large_hand_over(writer, large_take_due(writer));
+
     if (rc)
         writer->rc = rc;
     return rc;
