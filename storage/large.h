@@ -2,8 +2,7 @@
  * Large bodies: one file each, under a number that is never used again.
  *
  *   file = header (4096 bytes: magic, version, features, store UUID, number, checksum) | body |
- *          pad to 8 | trailer: one checksum (8 bytes) per 64 KiB block | size, count, magic (24
- * bytes)
+ *          pad to 8 | trailer: one checksum (8 bytes) per 64 KiB block | size, count, magic (24 B)
  *
  * A file is written as FILES/tmp/NUMBER and becomes FILES/large/XX/NUMBER (XX: its lowest byte in
  * hex) when its record has been applied; readers try the final name, then the first. The log record
@@ -28,8 +27,8 @@ void large_close(struct large_store **store);
 /* ---- Writing: one thread at a time per writer ---- */
 
 int large_create(struct large_writer **out, struct large_store *store) MUST_CHECK;
-/* Append, to the page cache. Copies DATA only as far as
- * it must to fill blocks for their checksum. ERR_NO_SPACE, ERR_IO. */
+/* Append, to the page cache. Copies DATA only as far as it must to fill blocks for their checksum.
+ * ERR_NO_SPACE, ERR_IO. */
 int large_write(struct large_writer *writer, const void *data, size_t len) MUST_CHECK;
 uint64_t large_size(const struct large_writer *writer);
 /* So much was written since the last large_write_back that it is time for one: a writer that runs
