@@ -395,7 +395,7 @@ static int from_instance(struct search *search)
     }
     out->source = CREDENTIALS_INSTANCE;
     int len = snprintf(out->url, sizeof out->url, "%s", host ? host : INSTANCE_HOST);
-    if (len > 0 && out->url[len - 1] == '/')
+    if (len > 0 && len < (int)sizeof out->url && out->url[len - 1] == '/')
         out->url[--len] = '\0';
     if (len <= 7 || len >= (int)sizeof out->url || !is_printable(out->url) ||
         (strncmp(out->url, "http://", 7) != 0 && strncmp(out->url, "https://", 8) != 0)) {
