@@ -143,20 +143,22 @@ static void begin_ahead(struct cache_source *source, const struct store_origin *
         source->ahead = NULL;
 }
 
-int cache_source_part(struct store *store, const struct store_origin *part, uint64_t token,
+int cache_source_join(struct store *store, const struct store_origin *origin, uint64_t token,
                       struct disk_copy **copy, struct peer_fill **fill)
 {
+    struct disk_cache *cache = store_disk_cache(store);
+    uint64_t size = store_origin_bytes(origin);
     uint8_t name[SHA256_BYTES];
 
-    store_origin_name(part, name);
+    store_origin_name(origin, name);
     *fill = NULL;
-    *copy = disk_cache_find(store_disk_cache(store), &part->id, name, part->part_bytes);
+    *copy = disk_cache_find(cache, &origin->id, name, size);
     if (*copy)
         return 0;
-    int rc = peer_fill_join(fill, store_peer_fills(store), part, token);
+    int rc = peer_fill_join(fill, store_peer_fills(store), origin, token);
     if (rc != ERR_EXISTS) /* it has just come whole */
         return rc;
-    *copy = disk_cache_find(store_disk_cache(store), &part->id, name, part->part_bytes);
+    *copy = disk_cache_find(cache, &origin->id, name, size);
     return *copy ? 0 : ERR_FULL;
 }
 
@@ -166,7 +168,7 @@ static int take_part(struct cache_source *source)
     struct store_origin part;
 
     store_origin_part(&part, source->origin, source->index * BLOCK_BYTES / STORE_PART_BYTES);
-    int rc = cache_source_part(source->store, &part, source->token, &source->copy, &source->fill);
+    int rc = cache_source_join(source->store, &part, source->token, &source->copy, &source->fill);
     if (rc)
         return rc;
     if (source->fill)
