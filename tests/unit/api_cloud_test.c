@@ -270,7 +270,7 @@ static void all_nodes_ask_the_cloud_once(void **state)
 static void await_copies(const char *path)
 {
     time_t until = time(NULL) + WAIT_S;
-    char meta[64];
+    char meta[96];
 
     (void)snprintf(meta, sizeof meta, "/api/v1/meta/%s", path + strlen("/api/v1/get/"));
     for (int i = 0; i < NODES;) {
@@ -518,7 +518,7 @@ static void an_unknown_id_is_looked_for_where_the_client_says_so(void **state)
         }
         assert_int_equal(heads(), 2 * (k + 1));
         /* Once, though whose turn it was may have heard of the object after it was asked. */
-        assert_int_equal(gets(), before + (len > 0));
+        assert_int_equal(gets(), before + (len > 0 || k >= 3));
         free(body);
     }
 }
@@ -632,8 +632,8 @@ static void expect_range(int node, const char *path, const uint8_t *body, size_t
     expect(&client, 206, body + from, to - from);
 }
 
-#define HUGE ((size_t)(44 * MIB + 777))
-#define PART ((size_t)(8 * MIB))
+#define HUGE     ((size_t)(44 * MIB + 777))
+#define PART     ((size_t)(8 * MIB))
 #define TOO_LONG ((size_t)(65 * MIB))
 
 /* Until the cloud has given so much in all. */

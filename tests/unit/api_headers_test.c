@@ -587,8 +587,8 @@ static void a_document_says_whether_the_cloud_alone_has_it(void **state)
     assert_true(is_fetched(object, (struct db_copies){.members = 3, .uploaded = true}));
     assert_false(is_fetched(object, (struct db_copies){.members = 3}));
     assert_false(is_fetched(object, (struct db_copies){.members = 3, .held = 1, .uploaded = true}));
-    assert_false(is_fetched(
-        object, (struct db_copies){.members = 3, .uploaded = true, .own_alone = true}));
+    assert_false(
+        is_fetched(object, (struct db_copies){.members = 3, .uploaded = true, .own_alone = true}));
     object->place = here;
     assert_false(is_fetched(object, (struct db_copies){.members = 3, .uploaded = true}));
     object->place = none;
