@@ -3,7 +3,11 @@
  *
  *   read ─► not written yet: suspend ─► the fill posts ─► read again
  *        └► the page cache has the block ───────────────────────────► verified, sent
- *        └► ERR_AGAIN: suspend ─► pool reads it, and ahead ─► post ──► sent from our own memory
+ *        └► ERR_AGAIN: suspend ─► pool reads it, and ahead ─► post ──► read again
+ *
+ * Where that is ERR_AGAIN once more (a file system that cannot tell, or the page was taken away),
+ * what the pool reads is kept in memory of our own, as long as there is any; else the loop reads
+ * what the pool has read a moment ago. So no answer ends for want of memory.
  *
  * A body in parts has one of them at a time; the pool looks for the next one, or begins to fetch
  * it, when the reader gets there; and once it has come to a second part, also for the one after it.
@@ -40,6 +44,8 @@ struct cache_source {
     struct http_request *request; /* that waits for the job */
     uint64_t index, last;         /* what the job reads, and how far it may look ahead */
     int rc;                       /* what the job found */
+    bool warm;                    /* the job has read block INDEX */
+    bool keeps;                   /* … which is not enough: it is kept, too */
     uint8_t *kept;                /* block INDEX, or NULL */
     size_t kept_len;
 };
@@ -80,10 +86,13 @@ static void read_cold(struct store_job *job, struct db_reader *reader)
     size_t len;
 
     (void)reader;
-    source->rc =
-        disk_copy_read(source->copy, source->index, source->kept, &source->kept_len, false);
-    /* Ahead only of what is complete: of a fill the page cache still has the rest. */
-    for (unsigned i = 1; !source->fill && source->rc == 0 && i < READ_AHEAD; i++) {
+    source->rc = disk_copy_read(source->copy, source->index, source->kept ? source->kept : block,
+                                &source->kept_len, false);
+    source->warm = true;
+    /* Ahead only of what is complete: of a fill the page cache still has the rest. And where that is
+     * of no use each block would be read as often as there are blocks ahead. */
+    bool ahead = !source->fill && !source->keeps;
+    for (unsigned i = 1; ahead && source->rc == 0 && i < READ_AHEAD; i++) {
         if (source->index + i > source->last ||
             disk_copy_read(source->copy, source->index + i, block, &len, false) != 0)
             break;
@@ -94,13 +103,14 @@ static void read_cold(struct store_job *job, struct db_reader *reader)
 static int wait_cold(struct cache_source *source, struct http_request *http, uint64_t index,
                      uint64_t last)
 {
+    struct budget *memory = store_memory(source->store);
+
     assert(!source->kept);
-    if (!budget_take(store_memory(source->store), BLOCK_BYTES))
-        return ERR_FULL;
-    source->kept = malloc(BLOCK_BYTES);
-    if (!source->kept) {
-        budget_give(store_memory(source->store), BLOCK_BYTES);
-        return ERR_NO_MEMORY;
+    /* A block is a comfort: half of the memory is for those who cannot do without. */
+    if (source->keeps && budget_take_below(memory, BLOCK_BYTES, memory->limit / 2)) {
+        source->kept = malloc(BLOCK_BYTES);
+        if (!source->kept)
+            budget_give(memory, BLOCK_BYTES);
     }
     source->request = http;
     source->index = index;
@@ -192,6 +202,7 @@ static void run_switch(struct store_job *job, struct db_reader *reader)
 static int switch_part(struct cache_source *source, struct http_request *http, uint64_t position)
 {
     leave_part(source);
+    source->warm = false;
     source->request = http;
     source->index = position / BLOCK_BYTES;
     source->job.run = run_switch;
@@ -212,6 +223,23 @@ static int cut(int rc)
 {
     log_warn("disk cache: an answer ends too early: %s", err_text(rc));
     return ERR_CLOSED;
+}
+
+/* Block INDEX of the copy into BUF; ERR_AGAIN: HTTP is suspended. LAST: what is read next. */
+static int read_block(struct cache_source *source, struct http_request *http, uint64_t index,
+                      uint64_t last, uint8_t *buf, size_t *len)
+{
+    int rc = wait_written(source, http, index, go_on, false);
+
+    if (rc)
+        return rc;
+    rc = disk_copy_read(source->copy, index, buf, len, true);
+    if (rc != ERR_AGAIN)
+        return rc;
+    if (!source->warm || source->index != index)
+        return wait_cold(source, http, index, last);
+    source->keeps = true;
+    return disk_copy_read(source->copy, index, buf, len, false);
 }
 
 static int read_source(struct http_source *it, struct http_request *http, uint64_t offset,
@@ -245,12 +273,8 @@ static int read_source(struct http_source *it, struct http_request *http, uint64
         block_len = source->kept_len;
     } else {
         drop_kept(source);
-        int rc = wait_written(source, http, index, go_on, false);
-        if (rc)
-            return rc == ERR_AGAIN ? rc : cut(rc);
-        rc = disk_copy_read(source->copy, index, scratch, &block_len, true);
-        if (rc == ERR_AGAIN)
-            rc = wait_cold(source, http, index, (position + left - 1) / BLOCK_BYTES);
+        int rc = read_block(source, http, index, (position + left - 1) / BLOCK_BYTES, scratch,
+                            &block_len);
         if (rc)
             return rc == ERR_AGAIN ? rc : cut(rc);
     }
