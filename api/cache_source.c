@@ -3,7 +3,11 @@
  *
  *   read ─► not written yet: suspend ─► the fill posts ─► read again
  *        └► the page cache has the block ───────────────────────────► verified, sent
- *        └► ERR_AGAIN: suspend ─► pool reads it, and ahead ─► post ──► sent from our own memory
+ *        └► ERR_AGAIN: suspend ─► pool reads it, and ahead ─► post ──► read again
+ *
+ * Where that is ERR_AGAIN once more (a file system that cannot tell, or the page was taken away),
+ * what the pool reads is kept in memory of our own, as long as there is any; else the loop reads
+ * what the pool has read a moment ago. So no answer ends for want of memory.
  *
  * A body in parts has one of them at a time; the pool looks for the next one, or begins to fetch
  * it, when the reader gets there; and once it has come to a second part, also for the one after it.
@@ -40,6 +44,8 @@ struct cache_source {
     struct http_request *request; /* that waits for the job */
     uint64_t index, last;         /* what the job reads, and how far it may look ahead */
     int rc;                       /* what the job found */
+    bool warm;                    /* the job has read block INDEX */
+    bool keeps;                   /* … which is not enough: it is kept, too */
     uint8_t *kept;                /* block INDEX, or NULL */
     size_t kept_len;
 };
@@ -63,7 +69,7 @@ static int wait_written(struct cache_source *source, struct http_request *http, 
     return peer_fill_wait(source->fill, &source->waiter, is_suspended);
 }
 
-static int read_block(struct cache_source *source, uint64_t index, uint8_t *block, size_t *len,
+static int take_block(struct cache_source *source, uint64_t index, uint8_t *block, size_t *len,
                       bool nowait)
 {
     if (source->fill)
@@ -88,9 +94,13 @@ static void read_cold(struct store_job *job, struct db_reader *reader)
     size_t len;
 
     (void)reader;
-    source->rc = read_block(source, source->index, source->kept, &source->kept_len, false);
-    /* Ahead only of what is complete: of a fill the page cache still has the rest. */
-    for (unsigned i = 1; !source->fill && source->rc == 0 && i < READ_AHEAD; i++) {
+    source->rc = take_block(source, source->index, source->kept ? source->kept : block,
+                            &source->kept_len, false);
+    source->warm = true;
+    /* Ahead only of what is complete: of a fill the page cache still has the rest. And where that
+     * is of no use each block would be read as often as there are blocks ahead. */
+    bool ahead = !source->fill && !source->keeps;
+    for (unsigned i = 1; ahead && source->rc == 0 && i < READ_AHEAD; i++) {
         if (source->index + i > source->last ||
             disk_copy_read(source->copy, source->index + i, block, &len, false) != 0)
             break;
@@ -101,13 +111,14 @@ static void read_cold(struct store_job *job, struct db_reader *reader)
 static int wait_cold(struct cache_source *source, struct http_request *http, uint64_t index,
                      uint64_t last)
 {
+    struct budget *memory = store_memory(source->store);
+
     assert(!source->kept);
-    if (!budget_take(store_memory(source->store), BLOCK_BYTES))
-        return ERR_FULL;
-    source->kept = malloc(BLOCK_BYTES);
-    if (!source->kept) {
-        budget_give(store_memory(source->store), BLOCK_BYTES);
-        return ERR_NO_MEMORY;
+    /* A block is a comfort: half of the memory is for those who cannot do without. */
+    if (source->keeps && budget_take_below(memory, BLOCK_BYTES, memory->limit / 2)) {
+        source->kept = malloc(BLOCK_BYTES);
+        if (!source->kept)
+            budget_give(memory, BLOCK_BYTES);
     }
     source->request = http;
     source->index = index;
@@ -150,20 +161,22 @@ static void begin_ahead(struct cache_source *source, const struct store_origin *
         source->ahead = NULL;
 }
 
-int cache_source_part(struct store *store, const struct store_origin *part, uint64_t token,
+int cache_source_join(struct store *store, const struct store_origin *origin, uint64_t token,
                       struct disk_copy **copy, struct peer_fill **fill)
 {
+    struct disk_cache *cache = store_disk_cache(store);
+    uint64_t size = store_origin_bytes(origin);
     uint8_t name[SHA256_BYTES];
 
-    store_origin_name(part, name);
+    store_origin_name(origin, name);
     *fill = NULL;
-    *copy = disk_cache_find(store_disk_cache(store), &part->id, name, part->part_bytes);
+    *copy = disk_cache_find(cache, &origin->id, name, size);
     if (*copy)
         return 0;
-    int rc = peer_fill_join(fill, store_peer_fills(store), part, token);
+    int rc = peer_fill_join(fill, store_peer_fills(store), origin, token);
     if (rc != ERR_EXISTS) /* it has just come whole */
         return rc;
-    *copy = disk_cache_find(store_disk_cache(store), &part->id, name, part->part_bytes);
+    *copy = disk_cache_find(cache, &origin->id, name, size);
     return *copy ? 0 : ERR_FULL;
 }
 
@@ -173,7 +186,7 @@ static int take_part(struct cache_source *source)
     struct store_origin part;
 
     store_origin_part(&part, source->origin, source->index * BLOCK_BYTES / STORE_PART_BYTES);
-    int rc = cache_source_part(source->store, &part, source->token, &source->copy, &source->fill);
+    int rc = cache_source_join(source->store, &part, source->token, &source->copy, &source->fill);
     if (rc)
         return rc;
     source->base = part.part_offset;
@@ -195,6 +208,7 @@ static void run_switch(struct store_job *job, struct db_reader *reader)
 static int switch_part(struct cache_source *source, struct http_request *http, uint64_t position)
 {
     leave_part(source);
+    source->warm = false;
     source->request = http;
     source->index = position / BLOCK_BYTES;
     source->job.run = run_switch;
@@ -215,6 +229,23 @@ static int cut(int rc)
 {
     log_warn("disk cache: an answer ends too early: %s", err_text(rc));
     return ERR_CLOSED;
+}
+
+/* Block INDEX of the copy into BUF; ERR_AGAIN: HTTP is suspended. LAST: what is read next. */
+static int read_block(struct cache_source *source, struct http_request *http, uint64_t index,
+                      uint64_t last, uint8_t *buf, size_t *len)
+{
+    int rc = wait_written(source, http, index, go_on, false);
+
+    if (rc)
+        return rc;
+    rc = take_block(source, index, buf, len, true);
+    if (rc != ERR_AGAIN)
+        return rc;
+    if (!source->warm || source->index != index)
+        return wait_cold(source, http, index, last);
+    source->keeps = true;
+    return take_block(source, index, buf, len, false);
 }
 
 static int read_source(struct http_source *it, struct http_request *http, uint64_t offset,
@@ -248,12 +279,8 @@ static int read_source(struct http_source *it, struct http_request *http, uint64
         block_len = source->kept_len;
     } else {
         drop_kept(source);
-        int rc = wait_written(source, http, index, go_on, false);
-        if (rc)
-            return rc == ERR_AGAIN ? rc : cut(rc);
-        rc = read_block(source, index, scratch, &block_len, true);
-        if (rc == ERR_AGAIN)
-            rc = wait_cold(source, http, index, (position + left - 1) / BLOCK_BYTES);
+        int rc = read_block(source, http, index, (position + left - 1) / BLOCK_BYTES, scratch,
+                            &block_len);
         if (rc)
             return rc == ERR_AGAIN ? rc : cut(rc);
     }

@@ -410,8 +410,8 @@ int peer_fill_join(struct peer_fill **out, struct peer_fills *fills,
     }
     if (!fresh)
         return 0;
-    /* Whoever changes the object tells the RAM tier first, then has the copy forgotten. */
-    if (ram_token(store_ram(fills->store), &origin->id) != token)
+    /* Whoever deletes the object tells the RAM tier first, then has the copy forgotten. */
+    if (!ram_same_body(ram_token(store_ram(fills->store), &origin->id), token))
         disk_cache_forget(store_disk_cache(fills->store), &origin->id);
     rc = store_fetch(fills->store, origin, origin->part_offset, fresh->size, &fresh->reader);
     if (rc) { /* others may take part already */

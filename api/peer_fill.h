@@ -32,7 +32,7 @@ void peer_fills_destroy(struct peer_fills **fills);
 
 /*
  * Take part in the fill of ORIGIN's body, or of the part that it names, which begins where none is
- * under way. TOKEN: of the look-up of its row (store_body_token): where the object has changed
+ * under way. TOKEN: of the look-up of its row (store_body_token): where the object was deleted
  * since, the copy is not kept. ERR_FULL, ERR_NO_SPACE, ERR_TOO_BIG: the cache has no room;
  * ERR_EXISTS: it has just come whole; else as store_fetch. Blocks.
  */

@@ -219,7 +219,7 @@ struct store_origin {
 };
 
 /* Parts of large bodies that are fetched of the cloud, and kept, by themselves: aligned so. */
-#define STORE_PART_BYTES (8 * MIB)
+#define STORE_PART_BYTES CLUSTER_PART_BYTES
 /* The part with number INDEX. */
 void store_origin_part(struct store_origin *out, const struct store_origin *origin, uint64_t index);
 /* What is kept of ORIGIN: its length, where it begins, and its name for the disk cache, which for a

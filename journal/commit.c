@@ -191,7 +191,11 @@ static void refresh_ram(struct ram *ram, const struct entry *entry)
 
     if (!object)
         return;
-    ram_invalidate(ram, &object->id);
+    /* Copies that were fetched from elsewhere serve until the object is deleted or is here. */
+    if (object->flags & OBJECT_DELETED || !place_is_none(&object->place))
+        ram_invalidate(ram, &object->id);
+    else
+        ram_renew(ram, &object->id);
     if (object->flags & OBJECT_PLAIN && !place_is_none(&object->place)) {
         struct ram_location location = {object->place, object->record_bytes};
 
