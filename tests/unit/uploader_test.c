@@ -382,6 +382,31 @@ static void test_missing_bucket(void **state)
     refused(*state, ERR_NOT_FOUND);
 }
 
+static void asked_done(struct cloud_request *request, int rc)
+{
+    (void)request;
+    assert_int_equal(rc, ERR_AGAIN);
+    sem_post(&put_sem);
+}
+
+/* Goal: a cloud that asks to be left alone for a day is believed for a while only, by the breaker
+ * and by whoever asked. */
+static void test_long_retry_after(void **state)
+{
+    struct fixture *f = *state;
+    struct cloud_request request = {.op = CLOUD_HEAD, .key = {"k", 1}, .done = asked_done};
+    struct cloud_guard_stats guard;
+
+    cloud_memory_retry_after(f->cloud, 86400 * 1000);
+    cloud_memory_fail(f->cloud, CLOUD_HEAD, ERR_AGAIN, 1, false);
+    assert_int_equal(sem_init(&put_sem, 0, 0), 0);
+    assert_int_equal(cloud_start(f->guard, &request), 0);
+    assert_int_equal(sem_wait(&put_sem), 0);
+    assert_int_equal(request.retry_after_ms, BREAKER_MAX_TOLD_MS);
+    cloud_guard_stats(f->guard, &guard);
+    assert_in_range(guard.wait_ms, 1, BREAKER_MAX_TOLD_MS + BREAKER_DELAY_MS);
+}
+
 /* Goal: what another run of this node began, and maybe brought there, is looked for before it is
  * sent again; what is not there is sent. */
 static void test_restart(void **state)
@@ -551,12 +576,10 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
     const struct CMUnitTest tests[] = {
-        TEST(test_once),           TEST(test_lost_answer),
-        TEST(test_outage),         TEST(test_refused_key),
-        TEST(test_missing_bucket), TEST(test_restart),
-        TEST(test_deletes),        TEST(test_purged_on_its_way),
-        TEST(test_other_bytes),    TEST(test_damaged),
-        TEST(test_stop),
+        TEST(test_once),        TEST(test_lost_answer),    TEST(test_outage),
+        TEST(test_refused_key), TEST(test_missing_bucket), TEST(test_long_retry_after),
+        TEST(test_restart),     TEST(test_deletes),        TEST(test_purged_on_its_way),
+        TEST(test_other_bytes), TEST(test_damaged),        TEST(test_stop),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
