@@ -309,15 +309,9 @@ static int write_pieces(struct adoption *adoption, struct piece *pieces, int fai
     return rc;
 }
 
-static void on_written_back(void *arg, int rc)
+static void on_written(void *arg)
 {
-    struct adoption *adoption = arg;
-
-    (void)pthread_mutex_lock(&adoption->lock);
-    if (rc && !adoption->failure)
-        adoption->failure = rc;
-    (void)pthread_mutex_unlock(&adoption->lock);
-    submit_job(adoption);
+    submit_job(arg);
 }
 
 static void run_write(struct store_job *job, struct db_reader *reader)
@@ -343,8 +337,10 @@ static void run_write(struct store_job *job, struct db_reader *reader)
             return;
         }
         failure = write_pieces(adoption, pieces, failure);
+        /* What the disk could not take, the finish says. */
         if (!failure && store_put_due(adoption->put) &&
-            store_put_write_back(adoption->put, on_written_back, adoption) == 0)
+            store_put_write_back(adoption->put) == ERR_AGAIN &&
+            store_put_wait_written(adoption->put, on_written, adoption))
             return; /* it comes back here */
     }
 }

@@ -29,14 +29,14 @@
 struct cache_source {
     struct http_source http; /* first: the core hands it back */
     struct store *store;
-    struct disk_copy *copy; /* our own reference, or FILL's */
-    struct peer_fill *fill; /* NULL: the copy is complete */
+    struct disk_copy *copy; /* one of these two: a copy that is complete, … */
+    struct peer_fill *fill; /* … or one that comes */
     struct multipart layout;
     struct fill_waiter waiter;
-    uint64_t base, size; /* of the body, what COPY has */
+    uint64_t base, size; /* of the body, what COPY or FILL has */
     bool patient;        /* nothing is sent before all of it is here, and verified */
     /* In parts. */
-    struct store_origin *origin; /* of the whole body; NULL: COPY is all of it */
+    struct store_origin *origin; /* of the whole body; NULL: that is all of it */
     uint64_t token;
     struct peer_fill *ahead; /* of the next part; NULL: none is fetched ahead */
     unsigned switches;       /* parts after the first one */
@@ -69,6 +69,14 @@ static int wait_written(struct cache_source *source, struct http_request *http, 
     return peer_fill_wait(source->fill, &source->waiter, is_suspended);
 }
 
+static int take_block(struct cache_source *source, uint64_t index, uint8_t *block, size_t *len,
+                      bool nowait)
+{
+    if (source->fill)
+        return peer_fill_read(source->fill, index, block, len, nowait);
+    return disk_copy_read(source->copy, index, block, len, nowait);
+}
+
 static void drop_kept(struct cache_source *source)
 {
     if (source->kept)
@@ -86,11 +94,11 @@ static void read_cold(struct store_job *job, struct db_reader *reader)
     size_t len;
 
     (void)reader;
-    source->rc = disk_copy_read(source->copy, source->index, source->kept ? source->kept : block,
-                                &source->kept_len, false);
+    source->rc = take_block(source, source->index, source->kept ? source->kept : block,
+                            &source->kept_len, false);
     source->warm = true;
-    /* Ahead only of what is complete: of a fill the page cache still has the rest. And where that is
-     * of no use each block would be read as often as there are blocks ahead. */
+    /* Ahead only of what is complete: of a fill the page cache still has the rest. And where that
+     * is of no use each block would be read as often as there are blocks ahead. */
     bool ahead = !source->fill && !source->keeps;
     for (unsigned i = 1; ahead && source->rc == 0 && i < READ_AHEAD; i++) {
         if (source->index + i > source->last ||
@@ -181,8 +189,6 @@ static int take_part(struct cache_source *source)
     int rc = cache_source_join(source->store, &part, source->token, &source->copy, &source->fill);
     if (rc)
         return rc;
-    if (source->fill)
-        source->copy = peer_fill_copy(source->fill);
     source->base = part.part_offset;
     source->size = part.part_bytes;
     source->switches++;
@@ -233,13 +239,13 @@ static int read_block(struct cache_source *source, struct http_request *http, ui
 
     if (rc)
         return rc;
-    rc = disk_copy_read(source->copy, index, buf, len, true);
+    rc = take_block(source, index, buf, len, true);
     if (rc != ERR_AGAIN)
         return rc;
     if (!source->warm || source->index != index)
         return wait_cold(source, http, index, last);
     source->keeps = true;
-    return disk_copy_read(source->copy, index, buf, len, false);
+    return take_block(source, index, buf, len, false);
 }
 
 static int read_source(struct http_source *it, struct http_request *http, uint64_t offset,
@@ -314,8 +320,8 @@ int cache_source_create(struct http_source **out, struct store *store, struct di
     source->http = (struct http_source){.read = read_source, .close = close_source};
     source->store = store;
     source->fill = *fill;
-    source->copy = *fill ? peer_fill_copy(*fill) : *copy;
-    source->size = disk_copy_size(source->copy);
+    source->copy = *copy;
+    source->size = *fill ? store_origin_bytes(peer_fill_origin(*fill)) : disk_copy_size(*copy);
     source->layout = *layout;
     *fill = NULL;
     *copy = NULL;

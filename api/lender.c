@@ -85,13 +85,14 @@ static void answer(struct loan *loan, int rc, uint8_t *bytes)
 
 static int copy_large(struct loan *loan, const struct cluster_loan_read *read, uint8_t *out)
 {
-    struct disk_copy *copy = loan->fill ? peer_fill_copy(loan->fill) : loan->copy;
     uint8_t block[BLOCK_BYTES];
 
     for (size_t done = 0; done < read->len;) {
         uint64_t at = read->offset - loan->base + done;
         size_t within = at % BLOCK_BYTES, len;
-        int rc = disk_copy_read(copy, at / BLOCK_BYTES, block, &len, false);
+        uint64_t index = at / BLOCK_BYTES;
+        int rc = loan->fill ? peer_fill_read(loan->fill, index, block, &len, false)
+                            : disk_copy_read(loan->copy, index, block, &len, false);
 
         if (rc)
             return ERR_AGAIN; /* our disk's matter, not the body's */

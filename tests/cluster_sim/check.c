@@ -61,7 +61,8 @@ static bool nodes_agree(const char **why)
     return true;
 }
 
-/* Whether every node has the bytes of what is for every node, as far as anybody has them. */
+/* Whether every node has the bytes of what is for every node, as far as anybody has them, or the
+ * cloud. */
 static bool copies_are_made(void)
 {
     uint64_t wanted = 0;
@@ -86,6 +87,7 @@ static bool copies_are_made(void)
             if (row && row->level == 2 &&
                 (row->flags & (OBJECT_PUT | OBJECT_DELETED)) == OBJECT_PUT) {
                 have += !place_is_none(&row->place);
+                have += !cloud_is_away() && row->flags & OBJECT_UPLOADED && cloud_is_right(row);
                 want += place_is_none(&row->place);
             }
             object_destroy(&row);
@@ -381,8 +383,15 @@ void check_cluster(void)
     pass(world.now + 3 * SECOND, NULL);
     check_views();
     check_reads();
-    for (unsigned i = 0; i < NODES; i++)
+    doors_check();
+    for (unsigned i = 0; i < NODES; i++) {
+        struct journal_stats stats;
+
+        /* Bodies that came altered from the cloud count as bad blocks, too. */
+        journal_stats(world.nodes[i].sim.journal, &stats);
+        world.nodes[i].sim.misfits = cloud_alters() ? stats.bad_blocks : 0;
         check_journal(&world.nodes[i].sim);
+    }
     if (world.now >= world.until)
         for (unsigned i = 0; i < NODES; i++)
             restart(&world.nodes[i]);

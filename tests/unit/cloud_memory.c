@@ -523,6 +523,17 @@ bool cloud_memory_find(struct cloud *cloud, const char *key, struct cloud_memory
     return object;
 }
 
+bool cloud_memory_first(struct cloud *cloud, char *key, size_t cap)
+{
+    struct memory *m = memory_of(cloud);
+
+    (void)pthread_mutex_lock(&m->lock);
+    bool any = m->count > 0;
+    (void)snprintf(key, cap, "%s", any ? m->objects[0].key : "");
+    (void)pthread_mutex_unlock(&m->lock);
+    return any;
+}
+
 size_t cloud_memory_count(struct cloud *cloud)
 {
     struct memory *m = memory_of(cloud);

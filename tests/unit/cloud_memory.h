@@ -24,6 +24,8 @@ struct cloud_memory_object {
 /* False: no such key. */
 bool cloud_memory_find(struct cloud *cloud, const char *key, struct cloud_memory_object *out);
 size_t cloud_memory_count(struct cloud *cloud);
+/* The first key of all into KEY, terminated. False: there is none. */
+bool cloud_memory_first(struct cloud *cloud, char *key, size_t cap);
 /* As somebody else would: TYPE, PAIRS and TAGS may be NULL. */
 void cloud_memory_set(struct cloud *cloud, const char *key, const void *body, uint64_t size,
                       const char *type, const struct cloud_pair *pairs, size_t pair_count,
