@@ -15,6 +15,7 @@
 #include "api/public_impl.h"
 
 #include "api/cache_source.h"
+#include "api/peer_copy.h"
 #include "api/peer_source.h"
 
 /* Where all of a body comes for the sake of a range, the range waits for it; not for more than so
@@ -273,7 +274,7 @@ static int ask_parts(struct public_request *request, const struct store_origin *
     struct multipart layout;
 
     store_origin_part(&part, origin, request->plan.ranges[0].first / STORE_PART_BYTES);
-    int rc = cache_source_join(request->api->store, &part, token, &copy, &fill);
+    int rc = peer_copy_find(&copy, &fill, request->api->store, &part, token);
     if (rc)
         return rc;
     rc = public_get_lay_out(request, origin->size, &layout);
@@ -311,8 +312,8 @@ static int ask_whole(struct public_request *request, const struct store_origin *
 {
     struct disk_copy *copy;
     struct peer_fill *fill;
-    int rc = cache_source_join(request->api->store, origin, store_body_token(request->body), &copy,
-                               &fill);
+    int rc =
+        peer_copy_find(&copy, &fill, request->api->store, origin, store_body_token(request->body));
 
     if (rc == ERR_NOT_FOUND || rc == ERR_CLOSED)
         return rc; /* nobody could give it to us alone either */
