@@ -18,6 +18,7 @@
  */
 #include "api/cache_source.h"
 
+#include "api/peer_copy.h"
 #include "base/container.h"
 #include "base/log.h"
 
@@ -161,32 +162,13 @@ static void begin_ahead(struct cache_source *source, const struct store_origin *
         source->ahead = NULL;
 }
 
-int cache_source_join(struct store *store, const struct store_origin *origin, uint64_t token,
-                      struct disk_copy **copy, struct peer_fill **fill)
-{
-    struct disk_cache *cache = store_disk_cache(store);
-    uint64_t size = store_origin_bytes(origin);
-    uint8_t name[SHA256_BYTES];
-
-    store_origin_name(origin, name);
-    *fill = NULL;
-    *copy = disk_cache_find(cache, &origin->id, name, size);
-    if (*copy)
-        return 0;
-    int rc = peer_fill_join(fill, store_peer_fills(store), origin, token);
-    if (rc != ERR_EXISTS) /* it has just come whole */
-        return rc;
-    *copy = disk_cache_find(cache, &origin->id, name, size);
-    return *copy ? 0 : ERR_FULL;
-}
-
 /* Take over the part in which source->index, a block of the body, lies. On a pool thread. */
 static int take_part(struct cache_source *source)
 {
     struct store_origin part;
 
     store_origin_part(&part, source->origin, source->index * BLOCK_BYTES / STORE_PART_BYTES);
-    int rc = cache_source_join(source->store, &part, source->token, &source->copy, &source->fill);
+    int rc = peer_copy_find(&source->copy, &source->fill, source->store, &part, source->token);
     if (rc)
         return rc;
     source->base = part.part_offset;

@@ -20,13 +20,7 @@ int cache_source_create(struct http_source **out, struct store *store, struct di
  * the start. */
 void cache_source_be_patient(struct http_source *http_source);
 
-/*
- * The complete copy of what ORIGIN names, a body or a part of one, or the fill that brings it: as
- * disk_cache_find, peer_fill_join, but never ERR_EXISTS. Blocks.
- */
-int cache_source_join(struct store *store, const struct store_origin *origin, uint64_t token,
-                      struct disk_copy **copy, struct peer_fill **fill) MUST_CHECK;
-/* What it was created with is that part (cache_source_join) of ORIGIN, a whole body, in which the
+/* What it was created with is that part (api/peer_copy.h) of ORIGIN, a whole body, in which the
  * first range begins; the others come as they are read. Before the start. TOKEN: as for
  * peer_fill_join. ERR_NO_MEMORY. */
 int cache_source_in_parts(struct http_source *http_source, const struct store_origin *origin,

@@ -15,9 +15,9 @@
  */
 #include "api/lender.h"
 
-#include "api/cache_source.h"
 #include "api/headers.h"
 #include "api/peer_body.h"
+#include "api/peer_copy.h"
 #include "api/peer_fill.h"
 #include "base/container.h"
 
@@ -242,7 +242,7 @@ static int open_large(struct loan *loan, const struct store_origin *origin, uint
         return ERR_UNSUPPORTED;
     loan->size = origin->size;
     if (origin->size <= STORE_PART_BYTES || index != (end - 1) / STORE_PART_BYTES)
-        return cache_source_join(loan->store, origin, loan->token, &loan->copy, &loan->fill);
+        return peer_copy_find(&loan->copy, &loan->fill, loan->store, origin, loan->token);
     loan->copy =
         disk_cache_find(store_disk_cache(loan->store), &origin->id, origin->sha256, origin->size);
     if (loan->copy)
@@ -250,7 +250,7 @@ static int open_large(struct loan *loan, const struct store_origin *origin, uint
     store_origin_part(&part, origin, index);
     loan->base = part.part_offset;
     loan->size = part.part_bytes;
-    return cache_source_join(loan->store, &part, loan->token, &loan->copy, &loan->fill);
+    return peer_copy_find(&loan->copy, &loan->fill, loan->store, &part, loan->token);
 }
 
 /* ---- What the cluster calls ---- */

@@ -171,7 +171,10 @@ MUTANTS = [
     ("cloud-lent-and-lost", "what was fetched for others is not kept for the next of them",
      "api/lender.c",
      "    if (buf_check(&head) == 0)\n        ram_fill(",
-     "    if (buf_check(&head) != 0)\n        ram_fill("),
+     "    if (buf_check(&head) != 0)\n        ram_fill(",
+     "api/peer_body.c",
+     "    if (body->rc || !body->reader.from_cloud",
+     "    if (body->rc <= 0 || !body->reader.from_cloud"),
     ("cloud-small-each", "each client of a small body has it fetched", "api/peer_body.c",
      "    struct peer_body **link = link_of(bodies, &origin->id, origin->sha256);\n"
      "    *out = *link;\n    if (!*link) {",

@@ -55,7 +55,7 @@ def ask(members, count, object_id, body, headers=None, status=200, bytes_range=N
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard == resource.RLIM_INFINITY or hard > soft:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    end = time.monotonic() + 2 * harness.PATIENCE_S
+    end = time.monotonic() + 5 * harness.PATIENCE_S
     with selectors.DefaultSelector() as waiting, contextlib.ExitStack() as stack:
         readers = []
         for i in range(count):

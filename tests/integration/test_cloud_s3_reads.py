@@ -11,7 +11,7 @@ import fault_proxy
 import harness
 import pytest
 import s3
-from cluster import WHERE, Cluster  # noqa: F401
+from cluster import Cluster
 from harness import noise, sha256, wait_for
 
 MIB = 1 << 20
