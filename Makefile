@@ -24,7 +24,7 @@ CTL_SRC  := $(wildcard cmd/objctl*.c)
 BOTH_SRC := $(wildcard cmd/common_*.c)
 NODE_SRC := $(filter-out $(CTL_SRC) $(BOTH_SRC),$(wildcard cmd/*.c))
 UNIT_SRC := $(wildcard tests/unit/*$(ONE)*_test.c)
-HELP_SRC := $(filter-out %_test.c,$(wildcard tests/unit/*.c))
+HELP_SRC := $(filter-out %_test.c,$(wildcard tests/unit/*.c)) tests/sim/sim_disk.c tests/sim/sim_inode.c
 SIM_SRC  := $(wildcard tests/sim/*.c)
 # The simulator of clusters: its disks and what it asks of a store are the other one's. It has the
 # link and the pool of its own, which the linker therefore does not take from the library.
@@ -165,8 +165,15 @@ $(DRIVE): $(call OBJ,tests/tools/cloud_drive.c) $(LIB)
 	@echo '  LINK  $@'
 	@$(CC) $(LINK) $(LDFLAGS) -o $@ $(filter %.o,$^) $(LIB) $(LIBS)
 
+# … and puts one of them to the test of what all promise (tests/unit/cloud_contract.c).
+CONTRACT := $(BUILD)/cloud_contract
+
+$(CONTRACT): $(call OBJ,tests/tools/cloud_contract_s3.c tests/unit/cloud_contract.c) $(LIB)
+	@echo '  LINK  $@'
+	@$(CC) $(LINK) $(LDFLAGS) -o $@ $(filter %.o,$^) $(LIB) -lcmocka $(LIBS)
+
 .PHONY: cloud-drive
-cloud-drive: $(DRIVE)
+cloud-drive: $(DRIVE) $(CONTRACT)
 
 .PHONY: feature-build
 feature-build: $(FEATURE) ## build build/feature/objstore: this node with an event kind more
@@ -236,7 +243,7 @@ build/mutants/ready: tests/requirements-mutants.txt
 	@$(PYTHON) -m venv build/mutants && build/mutants/bin/pip -q install -r $<
 	@touch $@
 
-integration: build feature-build $(DRIVE) $(VENV)/ready ## run the integration tests; ONE=expression picks some
+integration: build feature-build $(DRIVE) $(CONTRACT) $(VENV)/ready ## run the integration tests; ONE=expression picks some
 	@scripts/run-integration.sh $(BUILD) $(VENV) $(if $(ONE),-k '$(ONE)')
 
 test: ## set up, build, run every test
@@ -289,7 +296,7 @@ $(BUILD)/fuzz/%: $(BUILD)/obj/tests/fuzz/%_fuzz.o $(call OBJ,$(FUZZ_PARTS) $(FUZ
 	@echo '  LINK  $@'
 	@$(CC) $(LINK) $(FUZZ_LINK) $(LDFLAGS) -o $@ $(filter %.o,$^) $(LIB) $(LIBS)
 
-$(BUILD)/fuzz-seeds: $(BUILD)/obj/tests/fuzz/fuzz_seeds.o $(call OBJ,tests/fuzz/fuzz_quiet_log.c) $(LIB)
+$(BUILD)/fuzz-seeds: $(call OBJ,$(wildcard tests/fuzz/fuzz_seeds*.c) tests/fuzz/fuzz_quiet_log.c) $(LIB)
 	@echo '  LINK  $@'
 	@$(CC) $(LINK) $(LDFLAGS) -o $@ $(filter %.o,$^) $(LIB) $(LIBS)
 

@@ -567,7 +567,7 @@ static hlc_time stamp_of(uint64_t time_ns, int64_t modified_s)
     uint64_t ms = time_ns / 1000000;
 
     if (ms == 0)
-        ms = modified_s > 0 ? (uint64_t)modified_s * 1000 : 1;
+        ms = modified_s > 0 && modified_s < INT64_MAX / 1000 ? (uint64_t)modified_s * 1000 : 1;
     return ms < HLC_LIMIT >> 16 ? ms << 16 : UINT64_C(1) << 16;
 }
 

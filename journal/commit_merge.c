@@ -175,20 +175,5 @@ static int commit_item(struct journal *journal, struct change *change, const uin
 
 int commit_merge(struct journal *journal, struct change *change)
 {
-    while (change->events_done < change->events_bytes) {
-        const uint8_t *at = change->events + change->events_done;
-        size_t left = change->events_bytes - change->events_done;
-        uint32_t len;
-
-        if (left < sizeof len)
-            return ERR_INVALID;
-        memcpy(&len, at, sizeof len);
-        if (len == 0 || len > LIMIT_EVENT_BYTES || len > left - sizeof len)
-            return ERR_INVALID;
-        int rc = commit_item(journal, change, at + sizeof len, len);
-        if (rc)
-            return rc;
-        change->events_done += sizeof len + len;
-    }
-    return 0;
+    return commit_items(journal, change, commit_item);
 }

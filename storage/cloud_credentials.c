@@ -311,6 +311,24 @@ static int from_files(struct search *search)
     return ERR_NOT_FOUND;
 }
 
+/* These become a line of a request. */
+static bool is_printable(const char *url)
+{
+    for (const char *c = url; *c; c++) {
+        if (*c <= 0x20 || *c > 0x7e)
+            return false;
+    }
+    return true;
+}
+
+/* What stands behind a host: nothing, a path, or a port and then that. */
+static bool ends_host(const char *rest)
+{
+    if (*rest == ':')
+        rest += 1 + strspn(rest + 1, "0123456789");
+    return *rest == '\0' || *rest == '/' || *rest == '?';
+}
+
 /* Plain http may go to this machine and to AWS's agents. */
 static bool container_host_fine(const char *url)
 {
@@ -325,8 +343,7 @@ static bool container_host_fine(const char *url)
     for (size_t i = 0; i < sizeof hosts / sizeof *hosts; i++) {
         size_t len = strlen(hosts[i]);
 
-        if (strncmp(host, hosts[i], len) == 0 && (host[len] == '\0' || strchr("/:?", host[len])) &&
-            !strchr(host, '@'))
+        if (strncmp(host, hosts[i], len) == 0 && ends_host(host + len))
             return true;
     }
     return false;
@@ -346,7 +363,7 @@ static int from_container(struct search *search)
     int len = relative ? snprintf(out->url, sizeof out->url, CONTAINER_HOST "%s%s",
                                   relative[0] == '/' ? "" : "/", relative)
                        : snprintf(out->url, sizeof out->url, "%s", full);
-    if (len >= (int)sizeof out->url || !container_host_fine(out->url) ||
+    if (len >= (int)sizeof out->url || !container_host_fine(out->url) || !is_printable(out->url) ||
         strlen(file ? file : "") >= sizeof out->authorization_file) {
         (void)snprintf(
             search->message, search->cap,
@@ -378,9 +395,9 @@ static int from_instance(struct search *search)
     }
     out->source = CREDENTIALS_INSTANCE;
     int len = snprintf(out->url, sizeof out->url, "%s", host ? host : INSTANCE_HOST);
-    if (len > 0 && out->url[len - 1] == '/')
+    if (len > 0 && len < (int)sizeof out->url && out->url[len - 1] == '/')
         out->url[--len] = '\0';
-    if (len <= 7 || len >= (int)sizeof out->url ||
+    if (len <= 7 || len >= (int)sizeof out->url || !is_printable(out->url) ||
         (strncmp(out->url, "http://", 7) != 0 && strncmp(out->url, "https://", 8) != 0)) {
         (void)snprintf(search->message, search->cap,
                        "AWS_EC2_METADATA_SERVICE_ENDPOINT has to be http://host[:port]");

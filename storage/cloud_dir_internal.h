@@ -39,11 +39,12 @@ struct cloud_dir {
     struct env *env;
     char *root, *own, *temporary_dir; /* own: ROOT/.objstore-cloud; its tmp */
     struct pool *pool;
-    atomic_bool prepared;            /* `own` was made, or was there */
-    char id[CLOUD_DIR_ID_BYTES + 1]; /* what `own` says in its file ID; "": not known yet */
+    atomic_bool prepared;   /* `own` was made, or was there, and is durable */
+    pthread_mutex_t making; /* held by who makes it; before `lock` */
 
     pthread_mutex_t lock; /* guards what follows, and what dir_work says */
     pthread_cond_t empty;
+    char id[CLOUD_DIR_ID_BYTES + 1]; /* what `own` says in its file ID; "": not known yet */
     bool closing;
     unsigned active;     /* started, and `done` not called yet */
     unsigned unfinished; /* … or not come back from */
@@ -61,13 +62,46 @@ struct dir_object {
     char text[TRAILER_LINE_BYTES];
 };
 
-/* Of the open file FD. ERR_NOT_FOUND: it is a directory. */
-int cloud_dir_look(struct cloud_dir *cloud, int fd, struct dir_object *out) MUST_CHECK;
+static inline struct io *dir_io(const struct dir_work *work)
+{
+    return work->cloud->env->io;
+}
+
+/* The request's message. */
+void cloud_dir_say(struct cloud_request *request, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+/* RC of an operation on a key's file, which may mean that the whole directory is gone, or another
+ * one: that is ERR_AGAIN. Says why. */
+int cloud_dir_judge(struct dir_work *work, int rc) MUST_CHECK;
+
+/* ---- The directory itself (cloud_dir_root.c) ---- */
+
+/* Make it, or find the one that the file MEMORY (NULL: none) tells of. As cloud_dir_create. */
+int cloud_dir_find(struct cloud_dir *cloud, const char *memory, char *message,
+                   size_t cap) MUST_CHECK;
+
+/* Before something is written: it is there, and was made durable. */
+int cloud_dir_prepare(struct cloud_dir *cloud) MUST_CHECK;
 
 /* Whether the directory itself is there: 0, or ERR_AGAIN. */
 int cloud_dir_there(struct cloud_dir *cloud) MUST_CHECK;
 
-/* A CLOUD_LIST, whole. */
+/* ---- Requests ---- */
+
+/* Of the open file FD. ERR_NOT_FOUND: it is a directory. */
+int cloud_dir_look(struct cloud_dir *cloud, int fd, struct dir_object *out) MUST_CHECK;
+
+/* Each to its end, or ERR_AGAIN with *TURN: it is not over, but others have their turn; GET is
+ * parked then. BUFFER has CLOUD_DIR_CHUNK_BYTES. */
+int cloud_dir_get(struct dir_work *work, uint8_t *buffer, bool *turn) MUST_CHECK;
+int cloud_dir_put(struct dir_work *work, uint8_t *buffer, bool *turn) MUST_CHECK;
+/* Whole: HEAD and TAGS, DELETE, LIST. */
+int cloud_dir_head(struct dir_work *work) MUST_CHECK;
+int cloud_dir_delete(struct dir_work *work) MUST_CHECK;
 int cloud_dir_list(struct dir_work *work) MUST_CHECK;
+
+/* Sync the names of the key's file and of each directory that it lies in, up to the root. */
+int cloud_dir_sync_names(struct dir_work *work) MUST_CHECK;
 
 #endif

@@ -196,9 +196,11 @@ static int gather(void *arg, const char *file)
     sort[len] = '/';
     bool file_wanted = wanted(level, sort, len, false) && !is_full_below(level, sort, len);
     bool dir_wanted = wanted(level, sort, len + 1, true) && !is_full_below(level, sort, len + 1);
-    if ((!file_wanted && !dir_wanted) || !full_path(level, path, file) ||
-        io->stat(io, path, &stat) != 0)
+    if ((!file_wanted && !dir_wanted) || !full_path(level, path, file))
         return 0;
+    int rc = io->stat(io, path, &stat);
+    if (rc) /* a list that lacks what could not be looked at would not be complete */
+        return rc == ERR_NOT_FOUND ? 0 : rc;
     if (stat.is_dir)
         return dir_wanted ? insert(level, sort, len + 1, true, file) : 0;
     return file_wanted ? insert(level, sort, len, false, file) : 0;
@@ -322,15 +324,15 @@ int cloud_dir_list(struct dir_work *work)
         walk->key_len--;
     if (walk->key_len)
         memcpy(walk->key, request->key.ptr, walk->key_len);
-    int rc = cloud_dir_there(work->cloud);
-    if (rc)
-        (void)snprintf(request->message, sizeof request->message,
-                       "directory %s is not there, or is another one", work->cloud->root);
+    int rc = cloud_dir_judge(work, 0);
     /* Below what is all above `after`, and not where that is not. */
     if (rc == 0 &&
         !(compare(walk->key, walk->key_len, request->after.ptr, request->after.len) < 0 &&
           !begins(request->after.ptr, request->after.len, walk->key, walk->key_len)))
         rc = walk_level(walk);
     free(walk);
-    return rc == END_OF_PAGE ? 0 : rc;
+    /* What went away in the middle looks empty from there on. */
+    if (rc == 0 || rc == END_OF_PAGE)
+        rc = cloud_dir_judge(work, 0);
+    return rc;
 }

@@ -17,10 +17,13 @@
 #include "base/container.h"
 
 #include <assert.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define REST_MS 50
 
 struct cloud_text s3_bucket(const struct s3_work *work)
 {
@@ -389,7 +392,8 @@ static void *run(void *arg)
             next_ms = s3->farewell_ms;
         /* What was just started moves in the next turn; curl's own timers are in its poll. */
         uint64_t wait_ms = next_ms > s3->now_ms ? next_ms - s3->now_ms : 0;
-        (void)curl_multi_poll(s3->multi, NULL, 0, (int)wait_ms, NULL);
+        if (curl_multi_poll(s3->multi, NULL, 0, (int)wait_ms, NULL) != CURLM_OK && wait_ms > 0)
+            (void)poll(NULL, 0, REST_MS); /* no memory for it: not again at once */
     }
     return NULL;
 }

@@ -46,8 +46,10 @@ static void take_pair(struct s3_answer *answer, struct cloud_text name, struct c
     if (answer->pair_count == LIMIT_CLOUD_PAIRS || need > S3_PAIRS_BYTES - answer->text.len)
         return;
     /* All of the room at once: pointers into it stay good. */
-    if (answer->text.cap < S3_PAIRS_BYTES && !buf_reserve(&answer->text, S3_PAIRS_BYTES))
+    if (answer->text.cap < S3_PAIRS_BYTES && !buf_reserve(&answer->text, S3_PAIRS_BYTES)) {
+        answer->incomplete = true;
         return;
+    }
     char *at = answer->text.data + answer->text.len;
     for (uint32_t i = 0; i < name.len; i++)
         at[i] = (char)(name.ptr[i] >= 'A' && name.ptr[i] <= 'Z' ? name.ptr[i] + 32 : name.ptr[i]);

@@ -72,6 +72,7 @@ struct s3_answer {
     size_t pair_count;
     struct buf body; /* what is not given to `data`: errors, lists */
     bool complete;   /* its header is */
+    bool incomplete; /* … but for some of its pairs, for which there was no memory */
 };
 
 /* Whether an exchange that failed may be tried again, and what is known of it. */

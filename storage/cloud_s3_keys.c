@@ -223,8 +223,11 @@ static void step_done(struct s3_call *call, int rc)
             ask(s3, STEP_CREDENTIALS);
         else
             give_up(s3, ERR_PERMISSION, "the instance has no role");
-    } else if (take_credentials(s3, body)) {
-        give_up(s3, ERR_PERMISSION, "the endpoint's answer makes no sense");
+    } else {
+        rc = take_credentials(s3, body);
+        if (rc)
+            give_up(s3, rc == ERR_NO_MEMORY ? ERR_AGAIN : ERR_PERMISSION,
+                    rc == ERR_NO_MEMORY ? "no memory" : "the endpoint's answer makes no sense");
     }
     if (keys->step == STEP_CREDENTIALS && body->data)
         OPENSSL_cleanse(body->data, body->len);

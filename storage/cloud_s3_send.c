@@ -32,6 +32,10 @@ static size_t on_header(char *line, size_t size, size_t count, void *arg)
 
     call->progress_ms = call->s3->now_ms;
     s3_answer_line(&call->answer, line, len);
+    if (call->answer.incomplete) {
+        call->refused = ERR_NO_MEMORY;
+        return 0;
+    }
     if (call->answer.complete && !call->given && call->head && call->answer.status / 100 == 2) {
         call->given = true;
         call->refused = call->head(call);
@@ -58,7 +62,8 @@ static size_t on_data(char *bytes, size_t size, size_t count, void *arg)
         return rc ? 0 : len;
     }
     buf_add(&call->answer.body, bytes, len);
-    call->refused = buf_check(&call->answer.body) ? ERR_INVALID : 0;
+    int rc = buf_check(&call->answer.body);
+    call->refused = rc == ERR_TOO_BIG ? ERR_INVALID : rc;
     return call->refused ? 0 : len;
 }
 
@@ -310,56 +315,63 @@ out:
 
 /* ---- All together ---- */
 
-static void set_method(const struct s3_call *call)
+static int set_method(const struct s3_call *call)
 {
     CURL *easy = call->easy;
+    bool good = true;
 
     if (strcmp(call->method, "HEAD") == 0) {
-        (void)curl_easy_setopt(easy, CURLOPT_NOBODY, 1L);
+        good &= curl_easy_setopt(easy, CURLOPT_NOBODY, 1L) == CURLE_OK;
     } else if (strcmp(call->method, "PUT") == 0) {
         uint64_t size = call->feed ? call->feed->end - call->feed->first : 0;
 
-        (void)curl_easy_setopt(easy, CURLOPT_UPLOAD, 1L);
-        (void)curl_easy_setopt(easy, CURLOPT_INFILESIZE_LARGE, (curl_off_t)size);
+        good &= curl_easy_setopt(easy, CURLOPT_UPLOAD, 1L) == CURLE_OK;
+        good &= curl_easy_setopt(easy, CURLOPT_INFILESIZE_LARGE, (curl_off_t)size) == CURLE_OK;
         if (size >= (uint64_t)READ_BYTES)
-            (void)curl_easy_setopt(easy, CURLOPT_UPLOAD_BUFFERSIZE, READ_BYTES);
+            good &= curl_easy_setopt(easy, CURLOPT_UPLOAD_BUFFERSIZE, READ_BYTES) == CURLE_OK;
     } else if (strcmp(call->method, "POST") == 0) {
-        (void)curl_easy_setopt(easy, CURLOPT_POST, 1L);
-        (void)curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)call->body.len);
-        (void)curl_easy_setopt(easy, CURLOPT_POSTFIELDS, call->body.len ? call->body.ptr : "");
+        good &= curl_easy_setopt(easy, CURLOPT_POST, 1L) == CURLE_OK;
+        good &= curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)call->body.len) ==
+                CURLE_OK;
+        good &= curl_easy_setopt(easy, CURLOPT_POSTFIELDS, call->body.len ? call->body.ptr : "") ==
+                CURLE_OK;
     } else if (strcmp(call->method, "DELETE") == 0) {
-        (void)curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, "DELETE");
+        good &= curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, "DELETE") == CURLE_OK;
     }
+    return good ? 0 : ERR_NO_MEMORY;
 }
 
-static void set_options(struct s3_call *call)
+/* Those that are texts are copied. One that is not set would make another request of it. */
+static int set_options(struct s3_call *call)
 {
     struct s3 *s3 = call->s3;
     CURL *easy = call->easy;
+    bool good = true;
 
-    (void)curl_easy_setopt(easy, CURLOPT_PRIVATE, call);
-    (void)curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
-    (void)curl_easy_setopt(easy, CURLOPT_PATH_AS_IS, 1L);
-    (void)curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
-    (void)curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
-    (void)curl_easy_setopt(easy, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
-    (void)curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)s3->connect_ms);
-    (void)curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);
-    (void)curl_easy_setopt(easy, CURLOPT_MAXAGE_CONN, IDLE_S);
-    (void)curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, READ_BYTES);
-    (void)curl_easy_setopt(easy, CURLOPT_USERAGENT, "objstore/" OBJSTORE_VERSION);
-    (void)curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, call->curl_message);
-    (void)curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_header);
-    (void)curl_easy_setopt(easy, CURLOPT_HEADERDATA, call);
-    (void)curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_data);
-    (void)curl_easy_setopt(easy, CURLOPT_WRITEDATA, call);
-    (void)curl_easy_setopt(easy, CURLOPT_READFUNCTION, on_send);
-    (void)curl_easy_setopt(easy, CURLOPT_READDATA, call);
-    (void)curl_easy_setopt(easy, CURLOPT_HTTPHEADER, call->headers);
+    good &= curl_easy_setopt(easy, CURLOPT_PRIVATE, call) == CURLE_OK;
+    good &= curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L) == CURLE_OK;
+    good &= curl_easy_setopt(easy, CURLOPT_PATH_AS_IS, 1L) == CURLE_OK;
+    good &= curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https") == CURLE_OK;
+    good &= curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1) == CURLE_OK;
+    good &= curl_easy_setopt(easy, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L) == CURLE_OK;
+    good &= curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)s3->connect_ms) == CURLE_OK;
+    good &= curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L) == CURLE_OK;
+    good &= curl_easy_setopt(easy, CURLOPT_MAXAGE_CONN, IDLE_S) == CURLE_OK;
+    good &= curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, READ_BYTES) == CURLE_OK;
+    good &= curl_easy_setopt(easy, CURLOPT_USERAGENT, "objstore/" OBJSTORE_VERSION) == CURLE_OK;
+    good &= curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, call->curl_message) == CURLE_OK;
+    good &= curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_header) == CURLE_OK;
+    good &= curl_easy_setopt(easy, CURLOPT_HEADERDATA, call) == CURLE_OK;
+    good &= curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_data) == CURLE_OK;
+    good &= curl_easy_setopt(easy, CURLOPT_WRITEDATA, call) == CURLE_OK;
+    good &= curl_easy_setopt(easy, CURLOPT_READFUNCTION, on_send) == CURLE_OK;
+    good &= curl_easy_setopt(easy, CURLOPT_READDATA, call) == CURLE_OK;
+    good &= curl_easy_setopt(easy, CURLOPT_HTTPHEADER, call->headers) == CURLE_OK;
     if (s3->ca_file)
-        (void)curl_easy_setopt(easy, CURLOPT_CAINFO, s3->ca_file);
+        good &= curl_easy_setopt(easy, CURLOPT_CAINFO, s3->ca_file) == CURLE_OK;
     if (call->url) /* those endpoints are next door; nobody in between may see what they say */
-        (void)curl_easy_setopt(easy, CURLOPT_NOPROXY, "*");
+        good &= curl_easy_setopt(easy, CURLOPT_NOPROXY, "*") == CURLE_OK;
+    return good ? 0 : ERR_NO_MEMORY;
 }
 
 int s3_send_prepare(struct s3_call *call)
@@ -399,8 +411,10 @@ int s3_send_prepare(struct s3_call *call)
         goto out;
     if (curl_easy_setopt(call->easy, CURLOPT_URL, url.data) != CURLE_OK)
         rc = ERR_NO_MEMORY;
-    set_options(call);
-    set_method(call);
+    if (rc == 0)
+        rc = set_options(call);
+    if (rc == 0)
+        rc = set_method(call);
 out:
     buf_release(&url);
     buf_release(&path);

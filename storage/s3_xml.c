@@ -292,10 +292,13 @@ int s3_xml_list(const char *text, size_t len,
     struct list list = {.each = each, .arg = arg};
     char encoding[8];
 
+    *more = false;
     /* It may stand behind the keys. */
-    list.encoded = s3_xml_value(encoding, sizeof encoding, LIST "EncodingType", text, len) == 0 &&
-                   strcmp(encoding, "url") == 0;
-    int rc = parse(text, len, list_ended, &list);
+    int rc = s3_xml_value(encoding, sizeof encoding, LIST "EncodingType", text, len);
+    if (rc == ERR_NO_MEMORY)
+        return rc;
+    list.encoded = rc == 0 && strcmp(encoding, "url") == 0;
+    rc = parse(text, len, list_ended, &list);
     *more = list.truncated;
     return rc ? rc : list.ended ? 0 : ERR_INVALID;
 }

@@ -229,34 +229,38 @@ void sigv4_to_sign(struct buf *out, const struct sigv4_key *key, struct cloud_te
     buf_format(out, "\n%s", hex);
 }
 
-static void hmac(uint8_t out[SHA256_BYTES], const void *key, size_t key_len, const void *text,
+/* OpenSSL has it in every provider: if it fails, then for want of memory. */
+static bool hmac(uint8_t out[SHA256_BYTES], const void *key, size_t key_len, const void *text,
                  size_t len)
 {
     unsigned out_len = 0;
 
-    if (!HMAC(EVP_sha256(), key, (int)key_len, text, len, out, &out_len) || out_len != SHA256_BYTES)
-        abort();
+    return HMAC(EVP_sha256(), key, (int)key_len, text, len, out, &out_len) != NULL &&
+           out_len == SHA256_BYTES;
 }
 
-void sigv4_signature(char out[SIGV4_HEX_BYTES], const struct sigv4_key *key,
-                     struct cloud_text to_sign)
+int sigv4_signature(char out[SIGV4_HEX_BYTES], const struct sigv4_key *key,
+                    struct cloud_text to_sign)
 {
     uint8_t step[2][SHA256_BYTES];
     size_t secret_len = strlen(key->secret_key);
-    char *first = OPENSSL_malloc(secret_len + 5);
+    char *first = malloc(secret_len + 5);
 
     if (!first)
-        abort();
+        return ERR_NO_MEMORY;
     memcpy(first, "AWS4", 4);
     memcpy(first + 4, key->secret_key, secret_len + 1);
-    hmac(step[0], first, secret_len + 4, key->date, DAY_BYTES);
-    OPENSSL_clear_free(first, secret_len + 5);
-    hmac(step[1], step[0], SHA256_BYTES, key->region, strlen(key->region));
-    hmac(step[0], step[1], SHA256_BYTES, key->service, strlen(key->service));
-    hmac(step[1], step[0], SHA256_BYTES, LAST_SCOPE, strlen(LAST_SCOPE));
-    hmac(step[0], step[1], SHA256_BYTES, to_sign.ptr, to_sign.len);
-    hex_encode(out, step[0], SHA256_BYTES);
+    bool good = hmac(step[0], first, secret_len + 4, key->date, DAY_BYTES) &&
+                hmac(step[1], step[0], SHA256_BYTES, key->region, strlen(key->region)) &&
+                hmac(step[0], step[1], SHA256_BYTES, key->service, strlen(key->service)) &&
+                hmac(step[1], step[0], SHA256_BYTES, LAST_SCOPE, strlen(LAST_SCOPE)) &&
+                hmac(step[0], step[1], SHA256_BYTES, to_sign.ptr, to_sign.len);
+    OPENSSL_cleanse(first, secret_len + 5);
+    free(first);
+    if (good)
+        hex_encode(out, step[0], SHA256_BYTES);
     OPENSSL_cleanse(step, sizeof step);
+    return good ? 0 : ERR_NO_MEMORY;
 }
 
 int sigv4_authorize(struct buf *out, const struct sigv4_key *key,
@@ -276,7 +280,9 @@ int sigv4_authorize(struct buf *out, const struct sigv4_key *key,
     rc = buf_check(&to_sign);
     if (rc)
         goto out;
-    sigv4_signature(signature, key, (struct cloud_text){to_sign.data, (uint32_t)to_sign.len});
+    rc = sigv4_signature(signature, key, (struct cloud_text){to_sign.data, (uint32_t)to_sign.len});
+    if (rc)
+        goto out;
     buf_format(out, ALGORITHM " Credential=%s/", key->access_key);
     add_scope(out, key);
     buf_text(out, ", SignedHeaders=");

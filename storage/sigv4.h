@@ -47,9 +47,9 @@ void sigv4_query(struct buf *out, const struct cloud_pair *query, size_t count);
 /* The steps one by one; errors stick to OUT (ERR_TOO_BIG: too many headers or queries). */
 void sigv4_canonical(struct buf *out, const struct sigv4_request *request);
 void sigv4_to_sign(struct buf *out, const struct sigv4_key *key, struct cloud_text canonical);
-/* Ends the process where OpenSSL has no HMAC-SHA-256. Leaves no copy of the secret behind. */
-void sigv4_signature(char out[SIGV4_HEX_BYTES], const struct sigv4_key *key,
-                     struct cloud_text to_sign);
+/* ERR_NO_MEMORY. Leaves no copy of the secret behind. */
+int sigv4_signature(char out[SIGV4_HEX_BYTES], const struct sigv4_key *key,
+                    struct cloud_text to_sign) MUST_CHECK;
 
 /* All of them: the value of the header Authorization. ERR_NO_MEMORY, ERR_TOO_BIG. */
 int sigv4_authorize(struct buf *out, const struct sigv4_key *key,

@@ -207,6 +207,7 @@ static int ask_small(struct get *get, const struct store_origin *origin)
     return 0;
 }
 
+/* Of what the cache has (COPY), or of what get->fill brings. */
 static int read_copy(const struct get *get, struct disk_copy *copy)
 {
     uint8_t block[BLOCK_BYTES];
@@ -214,7 +215,8 @@ static int read_copy(const struct get *get, struct disk_copy *copy)
     int rc = 0;
 
     for (uint64_t at = 0; rc == 0 && at < get->row->size; at += len) {
-        rc = disk_copy_read(copy, at / BLOCK_BYTES, block, &len, false);
+        rc = copy ? disk_copy_read(copy, at / BLOCK_BYTES, block, &len, false)
+                  : peer_fill_read(get->fill, at / BLOCK_BYTES, block, &len, false);
         if (rc == 0)
             compare(get, at, block, len);
     }
@@ -233,7 +235,7 @@ static void take_large(struct store_job *job, struct db_reader *reader)
     int rc = peer_fill_wait(get->fill, &get->large, true);
     if (rc == ERR_AGAIN)
         return;
-    end(get, rc ? rc : read_copy(get, peer_fill_copy(get->fill)));
+    end(get, rc ? rc : read_copy(get, NULL));
 }
 
 static void large_wakes(struct fill_waiter *waiter)

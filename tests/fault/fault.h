@@ -116,4 +116,25 @@ void node_stats(struct world *world);
 void node_backup(struct world *world);
 void node_stopping(struct world *world);
 
+/* The cloud's backends, one request after the other. */
+void cloud_dir_requests(struct world *world);
+void cloud_s3_requests(struct world *world);
+
+/* ---- A bucket of S3 in this process (fault_bucket.c); none of its calls fail ---- */
+
+struct bucket_object {
+    char key[64];
+    uint8_t *body;
+    size_t size;
+    char meta[512]; /* lines of the header */
+    char tags[256];
+};
+
+/* Listen on loopback, on the port returned. */
+unsigned bucket_start(void);
+void bucket_stop(void);
+/* Lent until it is changed; NULL: there is none. */
+const struct bucket_object *bucket_find(const char *key);
+unsigned bucket_uploads(void); /* begun in parts, and neither completed nor aborted */
+
 #endif

@@ -2,12 +2,15 @@
  * its turn has come. */
 #include "tests/fault/fault.h"
 
+#include <curl/curl.h>
 #include <dirent.h>
 #include <errno.h>
 #include <execinfo.h>
+#include <expat.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <openssl/evp.h>
+#include <openssl/hmac.h>
 #include <pthread.h>
 #include <sanitizer/common_interface_defs.h>
 #include <sqlite3.h>
@@ -148,6 +151,12 @@ WRAP(int, EVP_DigestInit_ex2, (EVP_MD_CTX * c, const EVP_MD *md, const OSSL_PARA
      if (!EVP_MD_CTX_get0_md(c)) /* the first start of a context alone allocates */
      FAIL(FAULT_ALLOC, 0, ENOMEM))
 
+WRAP(unsigned char *, HMAC,
+     (const EVP_MD *md, const void *key, int key_len, const unsigned char *data, size_t len,
+      unsigned char *out, unsigned *out_len),
+     (md, key, key_len, data, len, out, out_len), NO_MEMORY)
+WRAP(XML_Parser, XML_ParserCreate, (const XML_Char *encoding), (encoding), NO_MEMORY)
+
 int __wrap_asprintf(char **out, const char *format, ...) __attribute__((format(printf, 2, 3)));
 int __wrap_asprintf(char **out, const char *format, ...)
 {
@@ -158,6 +167,28 @@ int __wrap_asprintf(char **out, const char *format, ...)
     int len = vasprintf(out, format, args);
     va_end(args);
     return len;
+}
+
+/* libcurl's own, which it asks us for. */
+
+static void *curl_malloc(size_t size)
+{
+    return hits(FAULT_ALLOC) ? NULL : __real_malloc(size);
+}
+
+static void *curl_calloc(size_t n, size_t size)
+{
+    return hits(FAULT_ALLOC) ? NULL : __real_calloc(n, size);
+}
+
+static void *curl_realloc(void *p, size_t size)
+{
+    return hits(FAULT_ALLOC) ? NULL : __real_realloc(p, size);
+}
+
+static char *curl_strdup(const char *s)
+{
+    return hits(FAULT_ALLOC) ? NULL : __real_strdup(s);
 }
 
 /* ---- SQLite ---- */
@@ -359,4 +390,7 @@ void fault_init(struct fault_shared *shared)
     ours.xMalloc = sqlite_malloc;
     ours.xRealloc = sqlite_realloc;
     (void)sqlite3_config(SQLITE_CONFIG_MALLOC, &ours);
+    if (curl_global_init_mem(CURL_GLOBAL_DEFAULT, curl_malloc, free, curl_realloc, curl_strdup,
+                             curl_calloc) != CURLE_OK)
+        fault_fail("libcurl does not begin");
 }

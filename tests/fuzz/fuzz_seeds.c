@@ -12,6 +12,7 @@
 #include "journal/usermeta.h"
 #include "storage/log.h"
 #include "tests/fuzz/fuzz.h"
+#include "tests/fuzz/fuzz_seeds.h"
 #include "tests/fuzz/memory_io.h"
 
 #include <errno.h>
@@ -22,7 +23,7 @@
 
 static const char *root;
 
-static void seed(const char *target, const char *name, const void *data, size_t len)
+void seed(const char *target, const char *name, const void *data, size_t len)
 {
     char path[512];
 
@@ -33,9 +34,8 @@ static void seed(const char *target, const char *name, const void *data, size_t 
     CHECK(file && fwrite(data, 1, len, file) == len && fclose(file) == 0);
 }
 
-/* HEAD's bytes, then TEXT's. */
-static void seed_text(const char *target, const char *name, const char *head, size_t head_len,
-                      const char *text)
+void seed_text(const char *target, const char *name, const char *head, size_t head_len,
+               const char *text)
 {
     struct buf out = {0};
 
@@ -836,6 +836,7 @@ int main(int argc, char **argv)
     seed_store_dirs();
     seed_cores();
     seed_merges();
+    seed_cloud();
     seed_probe("two", 2, 30, false);
     seed_probe("many", 14, 20, true);
     seed_probe("silent", 5, 4, true);

@@ -13,6 +13,8 @@ struct cloud_contract {
     struct cloud *(*create)(void *arg);
     void *arg;
     const char *prefix; /* of all keys that the tests make; ends in '/' */
+    /* Behind it is a server that keeps keys as files: no part of one may be over 255 bytes. */
+    bool short_parts;
 };
 
 /* Run the tests; the count of those that failed. */

@@ -51,6 +51,7 @@ struct memory {
     bool fail_done;
     uint64_t cut_at, damage_at; /* UINT64_MAX: not */
     int cut_rc;
+    uint32_t retry_after_ms;
 };
 
 static struct memory *memory_of(struct cloud *cloud)
@@ -360,6 +361,7 @@ static void answer(struct memory *m, struct cloud_request *request)
 
     m->fail_times -= fails;
     int fail_rc = m->fail_rc;
+    uint32_t retry_after_ms = m->retry_after_ms;
     (void)pthread_mutex_unlock(&m->lock);
     if (carried)
         rc = carry_out(m, request);
@@ -367,6 +369,8 @@ static void answer(struct memory *m, struct cloud_request *request)
         rc = fail_rc;
     if (rc)
         (void)snprintf(request->message, sizeof request->message, "memory: %s", err_text(rc));
+    if (rc == ERR_AGAIN)
+        request->retry_after_ms = retry_after_ms;
     request->done(request, rc);
     (void)pthread_mutex_lock(&m->lock);
 }
@@ -523,6 +527,17 @@ bool cloud_memory_find(struct cloud *cloud, const char *key, struct cloud_memory
     return object;
 }
 
+bool cloud_memory_first(struct cloud *cloud, char *key, size_t cap)
+{
+    struct memory *m = memory_of(cloud);
+
+    (void)pthread_mutex_lock(&m->lock);
+    bool any = m->count > 0;
+    (void)snprintf(key, cap, "%s", any ? m->objects[0].key : "");
+    (void)pthread_mutex_unlock(&m->lock);
+    return any;
+}
+
 size_t cloud_memory_count(struct cloud *cloud)
 {
     struct memory *m = memory_of(cloud);
@@ -616,6 +631,15 @@ void cloud_memory_fail(struct cloud *cloud, enum cloud_op op, int rc, unsigned t
     m->fail_rc = rc;
     m->fail_times = times;
     m->fail_done = done;
+    (void)pthread_mutex_unlock(&m->lock);
+}
+
+void cloud_memory_retry_after(struct cloud *cloud, uint32_t ms)
+{
+    struct memory *m = memory_of(cloud);
+
+    (void)pthread_mutex_lock(&m->lock);
+    m->retry_after_ms = ms;
     (void)pthread_mutex_unlock(&m->lock);
 }
 

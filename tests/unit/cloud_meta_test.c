@@ -437,6 +437,15 @@ static void strangers_objects_have_their_time_and_tags(void **state)
     assert_int_equal(cloud_facts_read(&facts, &bare), 0);
     assert_true(facts.stamp > 0);
     cloud_facts_release(&facts);
+    /* Times that no calendar has: in milliseconds they would be something else. */
+    static const int64_t far[] = {INT64_C(1) << 61, INT64_MAX, INT64_MIN, INT64_C(1) << 48};
+    for (size_t i = 0; i < sizeof far / sizeof *far; i++) {
+        const struct cloud_head odd = {.size = 1, .modified_s = far[i]};
+
+        assert_int_equal(cloud_facts_read(&facts, &odd), 0);
+        assert_int_equal(facts.stamp, UINT64_C(1) << 16);
+        cloud_facts_release(&facts);
+    }
 }
 
 static void what_makes_no_sense_is_passed_over(void **state)

@@ -212,6 +212,10 @@ static void a_container_proves_itself_to_its_own_host_alone(void **state)
         {"http://127.0.0.1.example/x", ERR_INVALID},
         {"http://localhost@example/x", ERR_INVALID},
         {"http://localhost:x@example/x", ERR_INVALID},
+        {"http://localhost:80@example/x", ERR_INVALID},
+        {"http://localhost:80?x=a@b", 0},
+        {"http://localhost/a b", ERR_INVALID},
+        {"https://anywhere.example/\r\nx: y", ERR_INVALID},
         {"ftp://localhost/x", ERR_INVALID},
         {"localhost", ERR_INVALID},
     };
@@ -229,6 +233,21 @@ static void a_container_proves_itself_to_its_own_host_alone(void **state)
     assert_int_equal(find(), ERR_INVALID);
 }
 
+static void an_address_that_is_too_long_is_refused(void **state)
+{
+    char url[3 * CREDENTIALS_URL_BYTES];
+
+    (void)state;
+    for (size_t len = CREDENTIALS_URL_BYTES - 2; len < sizeof url; len += len < 1030 ? 1 : 500) {
+        memset(url, 'a', sizeof url);
+        memcpy(url, "http://", 7);
+        url[len - 1] = '/';
+        url[len] = '\0';
+        set("AWS_EC2_METADATA_SERVICE_ENDPOINT", url);
+        assert_int_equal(find(), len < CREDENTIALS_URL_BYTES ? 0 : ERR_INVALID);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -239,6 +258,7 @@ int main(void)
         cmocka_unit_test_setup(the_environment_comes_first_and_has_to_be_whole, forget_settings),
         cmocka_unit_test_setup(then_files_then_a_container_then_the_instance, forget_settings),
         cmocka_unit_test_setup(a_container_proves_itself_to_its_own_host_alone, forget_settings),
+        cmocka_unit_test_setup(an_address_that_is_too_long_is_refused, forget_settings),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
