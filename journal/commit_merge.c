@@ -62,10 +62,15 @@ static int commit_one_chunk(struct journal *journal, struct change *change, cons
     enum record_type type;
     struct place place;
     hlc_time stamp = 0;
-    int rc = absent_drop_chunk(journal, change, chunk, len);
+    int rc = 0;
 
-    if (rc == 0)
+    /* Once: the chunk itself may have to wait for the next batch. */
+    if (change->drops_done <= change->events_done)
+        rc = absent_drop_chunk(journal, change, chunk, len);
+    if (rc == 0) {
+        change->drops_done = change->events_done + 1;
         rc = merge_chunk_fold(&first, &type, &stamp, chunk, len, 0, committer_row, journal);
+    }
     if (rc || !first)
         return rc;
     record.type = type;

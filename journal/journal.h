@@ -76,7 +76,8 @@ struct change {
                               the caller destroys it */
 
     /* The journal's own. */
-    size_t events_done;        /* bytes of `events` that are in this batch or an earlier one */
+    size_t events_done; /* bytes of `events` that are in this batch or an earlier one */
+    size_t drops_done;  /* MERGE: below here drops are journaled, in this batch or an earlier one */
     const uint8_t *move_event; /* or a snapshot's chunk */
     uint32_t move_event_bytes;
     bool move_rotten;  /* its body does not verify, and no row pointed to it */
