@@ -361,7 +361,9 @@ static void check_keys(void)
 
             check_row(&world.nodes[i], key, row);
             if (row && !(row->flags & OBJECT_DELETED)) {
-                if (row->flags & OBJECT_PUT)
+                /* Bytes that lost and win again with another's put are not at who put them first.
+                 */
+                if (row->flags & OBJECT_PUT && !(key->submitted & (key->submitted - 1)))
                     check_holders(&world.nodes[i], key, row);
                 live = true;
                 level = row->level;

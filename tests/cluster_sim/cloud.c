@@ -119,6 +119,8 @@ static void store(const struct stored *object)
         bool same = memcmp(known->sha256, object->sha256, SHA256_BYTES) == 0;
         unsigned puts = same ? known->puts : 0, gets = same ? known->gets : 0;
 
+        bucket.altered |= !same; /* for whoever still believes the others to be there */
+
         free(known->body);
         free(known->pairs);
         *known = *object;

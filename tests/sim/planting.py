@@ -18,7 +18,7 @@ TIMEOUT_S = 600
 
 def run(command, **more):
     return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                          check=False, **more)
+                          errors="replace", check=False, **more)
 
 
 def run_for(command):
