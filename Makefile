@@ -204,7 +204,7 @@ cluster: ## the same with three nodes that form one cluster, state under run/clu
 
 # --- testing -------------------------------------------------------------------------------------
 
-.PHONY: unit sim sim-mutants cluster-sim cluster-sim-mutants mutants integration test test-large asan tsan coverage bench
+.PHONY: unit sim sim-mutants cluster-sim cluster-sim-mutants unit-mutants mutants integration test test-large asan tsan coverage bench
 # How the programs under test are found; absolute, because tests change directory.
 export OBJSTORE_BIN := $(abspath $(NODE))
 export OBJCTL_BIN   := $(abspath $(CTL))
@@ -225,6 +225,10 @@ cluster-sim: $(CLSIM) ## run 100 hours of a simulated cluster; SEEDS=A..B or a c
 cluster-sim-mutants: $(CLSIM) ## plant bugs one by one; the simulated cluster has to find each; ONE=name picks some
 	@$(PYTHON) tests/cluster_sim/mutants.py $(BUILD) '$(subst ','\'',$(CC) $(ALL_CFLAGS))' \
 	    '$(CC) $(LINK) $(LDFLAGS)' '$(LIBS)' '$(ONE)'
+
+unit-mutants: $(LIB) $(call OBJ,$(wildcard tests/unit/*.c)) ## plant bugs about import and coalescing one by one; a unit test has to find each
+	@$(PYTHON) tests/unit/mutants.py $(BUILD) '$(subst ','\'',$(CC) $(ALL_CFLAGS))' \
+	    '$(CC) $(LINK) $(LDFLAGS)' '-lcmocka $(LIBS)' '$(ONE)'
 
 sim-mutants: $(SIM) ## plant bugs one by one; the simulator has to find each; ONE=name picks some
 	@$(PYTHON) tests/sim/mutants.py $(BUILD) '$(subst ','\'',$(CC) $(ALL_CFLAGS))' \

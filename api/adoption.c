@@ -1,9 +1,11 @@
 /*
  * A table of the ids that are being looked for, each once.
  *
- *   look (cluster/cloud_look.h) ─┬─ it says which bytes it has ─► CHANGE_ADOPT: a row without a
- * body │                               here, which is then read as any is └─ it does not (the
- * ancestor's) ─► GET ─► pool: hashed, stored ─► CHANGE_PUT, from the cloud
+ *   look (cluster/cloud_look.h)
+ *     ├─ it says which bytes it has ─► CHANGE_ADOPT: a row without a body here,
+ *     │    which is then read as any other is
+ *     └─ it does not (the ancestor's) ─► GET ─► pool: hashed, stored
+ *          ─► CHANGE_PUT, from the cloud
  *
  * What is journaled bears the stamp that the cloud's object names, so it never beats newer facts,
  * and says in the same batch where the cloud has it. Should a tombstone or other bytes have become
@@ -309,15 +311,9 @@ static int write_pieces(struct adoption *adoption, struct piece *pieces, int fai
     return rc;
 }
 
-static void on_written_back(void *arg, int rc)
+static void on_written(void *arg)
 {
-    struct adoption *adoption = arg;
-
-    (void)pthread_mutex_lock(&adoption->lock);
-    if (rc && !adoption->failure)
-        adoption->failure = rc;
-    (void)pthread_mutex_unlock(&adoption->lock);
-    submit_job(adoption);
+    submit_job(arg);
 }
 
 static void run_write(struct store_job *job, struct db_reader *reader)
@@ -343,8 +339,10 @@ static void run_write(struct store_job *job, struct db_reader *reader)
             return;
         }
         failure = write_pieces(adoption, pieces, failure);
+        /* What the disk could not take, the finish says. */
         if (!failure && store_put_due(adoption->put) &&
-            store_put_write_back(adoption->put, on_written_back, adoption) == 0)
+            store_put_write_back(adoption->put) == ERR_AGAIN &&
+            store_put_wait_written(adoption->put, on_written, adoption))
             return; /* it comes back here */
     }
 }

@@ -3,7 +3,11 @@
  *
  *   read ─► not written yet: suspend ─► the fill posts ─► read again
  *        └► the page cache has the block ───────────────────────────► verified, sent
- *        └► ERR_AGAIN: suspend ─► pool reads it, and ahead ─► post ──► sent from our own memory
+ *        └► ERR_AGAIN: suspend ─► pool reads it, and ahead ─► post ──► read again
+ *
+ * Where that is ERR_AGAIN once more (a file system that cannot tell, or the page was taken away),
+ * what the pool reads is kept in memory of our own, as long as there is any; else the loop reads
+ * what the pool has read a moment ago. So no answer ends for want of memory.
  *
  * A body in parts has one of them at a time; the pool looks for the next one, or begins to fetch
  * it, when the reader gets there; and once it has come to a second part, also for the one after it.
@@ -14,6 +18,7 @@
  */
 #include "api/cache_source.h"
 
+#include "api/peer_copy.h"
 #include "base/container.h"
 #include "base/log.h"
 
@@ -25,14 +30,14 @@
 struct cache_source {
     struct http_source http; /* first: the core hands it back */
     struct store *store;
-    struct disk_copy *copy; /* our own reference, or FILL's */
-    struct peer_fill *fill; /* NULL: the copy is complete */
+    struct disk_copy *copy; /* one of these two: a copy that is complete, … */
+    struct peer_fill *fill; /* … or one that comes */
     struct multipart layout;
     struct fill_waiter waiter;
-    uint64_t base, size; /* of the body, what COPY has */
+    uint64_t base, size; /* of the body, what COPY or FILL has */
     bool patient;        /* nothing is sent before all of it is here, and verified */
     /* In parts. */
-    struct store_origin *origin; /* of the whole body; NULL: COPY is all of it */
+    struct store_origin *origin; /* of the whole body; NULL: that is all of it */
     uint64_t token;
     struct peer_fill *ahead; /* of the next part; NULL: none is fetched ahead */
     unsigned switches;       /* parts after the first one */
@@ -40,6 +45,8 @@ struct cache_source {
     struct http_request *request; /* that waits for the job */
     uint64_t index, last;         /* what the job reads, and how far it may look ahead */
     int rc;                       /* what the job found */
+    bool warm;                    /* the job has read block INDEX */
+    bool keeps;                   /* … which is not enough: it is kept, too */
     uint8_t *kept;                /* block INDEX, or NULL */
     size_t kept_len;
 };
@@ -63,6 +70,14 @@ static int wait_written(struct cache_source *source, struct http_request *http, 
     return peer_fill_wait(source->fill, &source->waiter, is_suspended);
 }
 
+static int take_block(struct cache_source *source, uint64_t index, uint8_t *block, size_t *len,
+                      bool nowait)
+{
+    if (source->fill)
+        return peer_fill_read(source->fill, index, block, len, nowait);
+    return disk_copy_read(source->copy, index, block, len, nowait);
+}
+
 static void drop_kept(struct cache_source *source)
 {
     if (source->kept)
@@ -80,10 +95,13 @@ static void read_cold(struct store_job *job, struct db_reader *reader)
     size_t len;
 
     (void)reader;
-    source->rc =
-        disk_copy_read(source->copy, source->index, source->kept, &source->kept_len, false);
-    /* Ahead only of what is complete: of a fill the page cache still has the rest. */
-    for (unsigned i = 1; !source->fill && source->rc == 0 && i < READ_AHEAD; i++) {
+    source->rc = take_block(source, source->index, source->kept ? source->kept : block,
+                            &source->kept_len, false);
+    source->warm = true;
+    /* Ahead only of what is complete: of a fill the page cache still has the rest. And where that
+     * is of no use each block would be read as often as there are blocks ahead. */
+    bool ahead = !source->fill && !source->keeps;
+    for (unsigned i = 1; ahead && source->rc == 0 && i < READ_AHEAD; i++) {
         if (source->index + i > source->last ||
             disk_copy_read(source->copy, source->index + i, block, &len, false) != 0)
             break;
@@ -94,13 +112,14 @@ static void read_cold(struct store_job *job, struct db_reader *reader)
 static int wait_cold(struct cache_source *source, struct http_request *http, uint64_t index,
                      uint64_t last)
 {
+    struct budget *memory = store_memory(source->store);
+
     assert(!source->kept);
-    if (!budget_take(store_memory(source->store), BLOCK_BYTES))
-        return ERR_FULL;
-    source->kept = malloc(BLOCK_BYTES);
-    if (!source->kept) {
-        budget_give(store_memory(source->store), BLOCK_BYTES);
-        return ERR_NO_MEMORY;
+    /* A block is a comfort: half of the memory is for those who cannot do without. */
+    if (source->keeps && budget_take_below(memory, BLOCK_BYTES, memory->limit / 2)) {
+        source->kept = malloc(BLOCK_BYTES);
+        if (!source->kept)
+            budget_give(memory, BLOCK_BYTES);
     }
     source->request = http;
     source->index = index;
@@ -143,34 +162,15 @@ static void begin_ahead(struct cache_source *source, const struct store_origin *
         source->ahead = NULL;
 }
 
-int cache_source_part(struct store *store, const struct store_origin *part, uint64_t token,
-                      struct disk_copy **copy, struct peer_fill **fill)
-{
-    uint8_t name[SHA256_BYTES];
-
-    store_origin_name(part, name);
-    *fill = NULL;
-    *copy = disk_cache_find(store_disk_cache(store), &part->id, name, part->part_bytes);
-    if (*copy)
-        return 0;
-    int rc = peer_fill_join(fill, store_peer_fills(store), part, token);
-    if (rc != ERR_EXISTS) /* it has just come whole */
-        return rc;
-    *copy = disk_cache_find(store_disk_cache(store), &part->id, name, part->part_bytes);
-    return *copy ? 0 : ERR_FULL;
-}
-
 /* Take over the part in which source->index, a block of the body, lies. On a pool thread. */
 static int take_part(struct cache_source *source)
 {
     struct store_origin part;
 
     store_origin_part(&part, source->origin, source->index * BLOCK_BYTES / STORE_PART_BYTES);
-    int rc = cache_source_part(source->store, &part, source->token, &source->copy, &source->fill);
+    int rc = peer_copy_find(&source->copy, &source->fill, source->store, &part, source->token);
     if (rc)
         return rc;
-    if (source->fill)
-        source->copy = peer_fill_copy(source->fill);
     source->base = part.part_offset;
     source->size = part.part_bytes;
     source->switches++;
@@ -190,6 +190,7 @@ static void run_switch(struct store_job *job, struct db_reader *reader)
 static int switch_part(struct cache_source *source, struct http_request *http, uint64_t position)
 {
     leave_part(source);
+    source->warm = false;
     source->request = http;
     source->index = position / BLOCK_BYTES;
     source->job.run = run_switch;
@@ -210,6 +211,23 @@ static int cut(int rc)
 {
     log_warn("disk cache: an answer ends too early: %s", err_text(rc));
     return ERR_CLOSED;
+}
+
+/* Block INDEX of the copy into BUF; ERR_AGAIN: HTTP is suspended. LAST: what is read next. */
+static int read_block(struct cache_source *source, struct http_request *http, uint64_t index,
+                      uint64_t last, uint8_t *buf, size_t *len)
+{
+    int rc = wait_written(source, http, index, go_on, false);
+
+    if (rc)
+        return rc;
+    rc = take_block(source, index, buf, len, true);
+    if (rc != ERR_AGAIN)
+        return rc;
+    if (!source->warm || source->index != index)
+        return wait_cold(source, http, index, last);
+    source->keeps = true;
+    return take_block(source, index, buf, len, false);
 }
 
 static int read_source(struct http_source *it, struct http_request *http, uint64_t offset,
@@ -243,12 +261,8 @@ static int read_source(struct http_source *it, struct http_request *http, uint64
         block_len = source->kept_len;
     } else {
         drop_kept(source);
-        int rc = wait_written(source, http, index, go_on, false);
-        if (rc)
-            return rc == ERR_AGAIN ? rc : cut(rc);
-        rc = disk_copy_read(source->copy, index, scratch, &block_len, true);
-        if (rc == ERR_AGAIN)
-            rc = wait_cold(source, http, index, (position + left - 1) / BLOCK_BYTES);
+        int rc = read_block(source, http, index, (position + left - 1) / BLOCK_BYTES, scratch,
+                            &block_len);
         if (rc)
             return rc == ERR_AGAIN ? rc : cut(rc);
     }
@@ -288,8 +302,8 @@ int cache_source_create(struct http_source **out, struct store *store, struct di
     source->http = (struct http_source){.read = read_source, .close = close_source};
     source->store = store;
     source->fill = *fill;
-    source->copy = *fill ? peer_fill_copy(*fill) : *copy;
-    source->size = disk_copy_size(source->copy);
+    source->copy = *copy;
+    source->size = *fill ? store_origin_bytes(peer_fill_origin(*fill)) : disk_copy_size(*copy);
     source->layout = *layout;
     *fill = NULL;
     *copy = NULL;

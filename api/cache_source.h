@@ -20,12 +20,7 @@ int cache_source_create(struct http_source **out, struct store *store, struct di
  * the start. */
 void cache_source_be_patient(struct http_source *http_source);
 
-/*
- * PART's copy, or the fill that it takes part in: as disk_cache_find, peer_fill_join. Blocks.
- */
-int cache_source_part(struct store *store, const struct store_origin *part, uint64_t token,
-                      struct disk_copy **copy, struct peer_fill **fill) MUST_CHECK;
-/* What it was created with is that part (cache_source_part) of ORIGIN, a whole body, in which the
+/* What it was created with is that part (api/peer_copy.h) of ORIGIN, a whole body, in which the
  * first range begins; the others come as they are read. Before the start. TOKEN: as for
  * peer_fill_join. ERR_NO_MEMORY. */
 int cache_source_in_parts(struct http_source *http_source, const struct store_origin *origin,

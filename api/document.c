@@ -54,6 +54,13 @@ void document_time(struct buf *out, uint64_t unix_ms)
     buf_add(out, text, DATE_RFC3339_BYTES);
 }
 
+/* No member has a durable copy, and the cloud has one: so its bytes come from there. */
+static bool comes_from_cloud(const struct object *object, const struct db_copies *copies)
+{
+    return !(object->flags & OBJECT_DELETED) && place_is_none(&object->place) && copies->uploaded &&
+           copies->held == 0 && !copies->own_alone;
+}
+
 static void add_pending(struct buf *out, bool upload, struct replicas replicas)
 {
     ADD(out, ",\"pending\":[");
@@ -104,7 +111,9 @@ void document_render(struct buf *out, const struct object *object, const struct 
     buf_text(out, !deleted && place_is_none(&object->place) ? "true" : "false");
     ADD(out, ",\"is_deleted\":");
     buf_text(out, deleted ? "true" : "false");
-    ADD(out, ",\"is_fetched\":false,\"replicas\":{\"have\":");
+    ADD(out, ",\"is_fetched\":");
+    buf_text(out, comes_from_cloud(object, copies) ? "true" : "false");
+    ADD(out, ",\"replicas\":{\"have\":");
     document_number(out, replicas.have);
     ADD(out, ",\"want\":");
     document_number(out, replicas.want);

@@ -3,7 +3,8 @@
  *
  *   small  open: in RAM or in the disk cache ─► ready
  *               else peer_body_ask ─► wake ─► pool: settle (verified whole) ─► ready
- *   large  open: in the disk cache, or peer_fill_join ─► ready
+ *   large  open: in the disk cache, or peer_fill_join ─► ready; of a body in parts, where the bytes
+ *               that are asked for lie in one of them, that part
  *          read: peer_fill_wait ─► wake ─► pool: blocks out of the disk cache ─► done
  *
  * A read that comes before the loan is ready waits in it. Wakes come on threads that must not block
@@ -16,6 +17,7 @@
 
 #include "api/headers.h"
 #include "api/peer_body.h"
+#include "api/peer_copy.h"
 #include "api/peer_fill.h"
 #include "base/container.h"
 
@@ -36,6 +38,7 @@ struct loan {
     /* Large: one of them. */
     struct peer_fill *fill;
     struct disk_copy *copy;
+    uint64_t base, size; /* of the body, what that has */
     struct fill_waiter large;
 
     pthread_mutex_t lock; /* guards what follows */
@@ -82,13 +85,14 @@ static void answer(struct loan *loan, int rc, uint8_t *bytes)
 
 static int copy_large(struct loan *loan, const struct cluster_loan_read *read, uint8_t *out)
 {
-    struct disk_copy *copy = loan->fill ? peer_fill_copy(loan->fill) : loan->copy;
     uint8_t block[BLOCK_BYTES];
 
     for (size_t done = 0; done < read->len;) {
-        uint64_t at = read->offset + done;
+        uint64_t at = read->offset - loan->base + done;
         size_t within = at % BLOCK_BYTES, len;
-        int rc = disk_copy_read(copy, at / BLOCK_BYTES, block, &len, false);
+        uint64_t index = at / BLOCK_BYTES;
+        int rc = loan->fill ? peer_fill_read(loan->fill, index, block, &len, false)
+                            : disk_copy_read(loan->copy, index, block, &len, false);
 
         if (rc)
             return ERR_AGAIN; /* our disk's matter, not the body's */
@@ -144,12 +148,15 @@ static void large_wakes(struct fill_waiter *waiter);
 static void read_large(struct loan *loan)
 {
     const struct cluster_loan_read *read = loan->read;
-    uint64_t size = loan->object->size;
+    uint64_t size = loan->size;
     int rc = 0;
 
+    assert(read->offset >= loan->base && read->offset - loan->base < size);
+    assert(read->len <= size - (read->offset - loan->base));
     if (loan->fill) {
-        uint64_t end = (read->offset + read->len + BLOCK_BYTES - 1) / BLOCK_BYTES * BLOCK_BYTES;
+        uint64_t end = read->offset - loan->base + read->len;
 
+        end = (end + BLOCK_BYTES - 1) / BLOCK_BYTES * BLOCK_BYTES;
         loan->large = (struct fill_waiter){.end = end < size ? end : size, .wake = large_wakes};
         rc = peer_fill_wait(loan->fill, &loan->large, true);
     }
@@ -224,27 +231,39 @@ static int open_small(struct loan *loan, const struct store_origin *origin)
     return loan->entry->body_bytes == origin->size ? 0 : ERR_AGAIN;
 }
 
-static int open_large(struct loan *loan, const struct store_origin *origin)
+static int open_large(struct loan *loan, const struct store_origin *origin, uint64_t offset,
+                      uint64_t end)
 {
-    struct peer_fills *fills = store_peer_fills(loan->store);
+    uint64_t index = offset / STORE_PART_BYTES;
+    struct store_origin part;
 
     loan->ready = true;
-    if (!fills)
+    if (!store_peer_fills(loan->store))
         return ERR_UNSUPPORTED;
+    loan->size = origin->size;
+    if (origin->size <= STORE_PART_BYTES || index != (end - 1) / STORE_PART_BYTES)
+        return peer_copy_find(&loan->copy, &loan->fill, loan->store, origin, loan->token);
     loan->copy =
         disk_cache_find(store_disk_cache(loan->store), &origin->id, origin->sha256, origin->size);
-    return loan->copy ? 0 : peer_fill_join(&loan->fill, fills, origin, loan->token);
+    if (loan->copy)
+        return 0;
+    store_origin_part(&part, origin, index);
+    loan->base = part.part_offset;
+    loan->size = part.part_bytes;
+    return peer_copy_find(&loan->copy, &loan->fill, loan->store, &part, loan->token);
 }
 
 /* ---- What the cluster calls ---- */
 
-static int lend(void *arg, const struct object *object, struct db_reader *reader, void **out)
+static int lend(void *arg, const struct object *object, uint64_t offset, uint64_t end,
+                struct db_reader *reader, void **out)
 {
     struct store *store = arg;
     struct store_origin origin;
     struct loan *loan = calloc(1, sizeof *loan);
     int rc = ERR_NO_MEMORY;
 
+    assert(offset < end && end <= object->size);
     *out = NULL;
     if (!loan)
         return rc;
@@ -261,7 +280,7 @@ static int lend(void *arg, const struct object *object, struct db_reader *reader
         goto out;
     origin.delegated = true;
     rc = origin.size <= LIMIT_INLINE_BODY_BYTES ? open_small(loan, &origin)
-                                                : open_large(loan, &origin);
+                                                : open_large(loan, &origin, offset, end);
 out:
     if (rc) {
         loan_free(loan);

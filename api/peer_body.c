@@ -7,6 +7,10 @@
  *                                                                             ▼ strikes it off,
  *   all of them  ◄──────────────── posted, answer from the same bytes ◄───────┘ posts the others
  *
+ * What came from the cloud is kept for a while after that (`late`): whoever was slower than the
+ * others, on this node or another, does not have it fetched again because the object's row has
+ * changed meanwhile, and the RAM tier forgot it.
+ *
  * A waiter whose client went away still waits for its post, as every suspended request does; so
  * there is always a first waiter, and nobody's departure concerns the others. A fetch ends by
  * itself: its deadlines are the cluster's.
@@ -29,6 +33,10 @@
 /* The cluster has at most LIMIT_FETCHES under way. */
 #define BUCKETS 64
 
+/* Kept for those who come late: so many, and so much of the memory for bodies on their way. */
+#define LATE_BODIES 64
+#define LATE_SHARE  16
+
 struct peer_body {
     struct cluster_reader reader;
     struct peer_bodies *bodies;
@@ -46,8 +54,11 @@ struct peer_body {
 
 struct peer_bodies {
     struct store *store;
-    pthread_mutex_t lock;
+    pthread_mutex_t lock; /* guards what follows */
     struct peer_body *buckets[BUCKETS];
+    struct peer_body *late[LATE_BODIES]; /* a ring, each with a reference; the oldest first */
+    unsigned late_first, late_count;
+    uint64_t late_bytes;
 };
 
 int peer_bodies_create(struct peer_bodies **out, struct store *store)
@@ -62,12 +73,56 @@ int peer_bodies_create(struct peer_bodies **out, struct store *store)
     return 0;
 }
 
+/* The oldest of those kept. */
+static void drop_late(struct peer_bodies *bodies)
+{
+    struct peer_body *body = bodies->late[bodies->late_first];
+
+    assert(bodies->late_count > 0 && bodies->late_bytes >= body->size);
+    bodies->late_first = (bodies->late_first + 1) % LATE_BODIES;
+    bodies->late_count--;
+    bodies->late_bytes -= body->size;
+    peer_body_release(&body);
+}
+
+/* With the lock held. */
+static void keep_late(struct peer_body *body)
+{
+    struct peer_bodies *bodies = body->bodies;
+    uint64_t limit = store_memory(bodies->store)->limit / LATE_SHARE;
+
+    if (body->rc || !body->reader.from_cloud || body->size > limit)
+        return;
+    while (bodies->late_count == LATE_BODIES || bodies->late_bytes + body->size > limit)
+        drop_late(bodies);
+    bodies->late[(bodies->late_first + bodies->late_count++) % LATE_BODIES] = body;
+    bodies->late_bytes += body->size;
+    atomic_fetch_add_explicit(&body->references, 1, memory_order_relaxed);
+}
+
+/* One of them; with the lock held, and a reference for the caller. */
+static struct peer_body *find_late(struct peer_bodies *bodies, const struct store_origin *origin)
+{
+    for (unsigned i = 0; i < bodies->late_count; i++) {
+        struct peer_body *body = bodies->late[(bodies->late_first + i) % LATE_BODIES];
+
+        if (id_equal(&body->id, &origin->id) &&
+            memcmp(body->sha256, origin->sha256, SHA256_BYTES) == 0) {
+            atomic_fetch_add_explicit(&body->references, 1, memory_order_relaxed);
+            return body;
+        }
+    }
+    return NULL;
+}
+
 void peer_bodies_destroy(struct peer_bodies **bodies)
 {
     struct peer_bodies *it = *bodies;
 
     if (!it)
         return;
+    while (it->late_count > 0)
+        drop_late(it);
     for (unsigned i = 0; i < BUCKETS; i++)
         assert(!it->buckets[i]);
     (void)pthread_mutex_destroy(&it->lock);
@@ -176,7 +231,7 @@ int peer_body_ask(struct peer_body **out, const struct ram_entry **entry,
                   struct peer_bodies *bodies, const struct store_origin *origin,
                   struct peer_waiter *waiter)
 {
-    struct peer_body *fresh = NULL;
+    struct peer_body *fresh = NULL, *late = NULL;
     int rc = 0;
 
     assert(origin->size > 0 && origin->size <= LIMIT_INLINE_BODY_BYTES);
@@ -185,14 +240,20 @@ int peer_body_ask(struct peer_body **out, const struct ram_entry **entry,
     struct peer_body **link = link_of(bodies, &origin->id, origin->sha256);
     *out = *link;
     if (!*link) {
-        /* Filled before it is struck off: what is in neither is not here. */
+        /* Filled before it is struck off: what is in none of these is not here. */
         *entry = get_filled(bodies, &origin->id);
-        rc = *entry ? ERR_EXISTS : create(&fresh, bodies, origin);
-        *out = *link = fresh;
+        if (*entry)
+            rc = ERR_EXISTS;
+        else if (!(late = find_late(bodies, origin)))
+            rc = create(&fresh, bodies, origin);
+        *link = fresh;
+        *out = late ? late : fresh;
     }
-    if (*out)
+    if (*out && !late)
         add_waiter(*out, waiter);
     (void)pthread_mutex_unlock(&bodies->lock);
+    if (late)
+        wake(waiter);
     if (fresh) {
         int refused = store_fetch(bodies->store, origin, 0, origin->size, &fresh->reader);
 
@@ -233,6 +294,7 @@ int peer_body_settle(struct peer_body *body, struct peer_waiter *waiter,
     assert(*link == body);
     *link = body->next;
     body->waiters = NULL;
+    keep_late(body);
     (void)pthread_mutex_unlock(&bodies->lock);
     for (struct peer_waiter *next, *other = waiter->next; other; other = next) {
         next = other->next; /* OTHER may be gone once it is posted */
@@ -288,8 +350,8 @@ static void run_keep(struct store_job *job, struct db_reader *reader)
 
     (void)reader;
     if (disk_cache_begin(&copy, cache, &body->id, body->sha256, body->size) == 0) {
-        /* Whoever changes the object tells the RAM tier first, then has the copy forgotten. */
-        if (ram_token(store_ram(store), &body->id) != body->token)
+        /* Whoever deletes the object tells the RAM tier first, then has the copy forgotten. */
+        if (!ram_same_body(ram_token(store_ram(store), &body->id), body->token))
             disk_cache_forget(cache, &body->id);
         if (disk_copy_write(copy, body->bytes, body->size) == 0)
             disk_copy_complete(copy);

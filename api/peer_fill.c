@@ -1,14 +1,17 @@
 /*
  * A table of the bodies that are being fetched into the disk cache.
  *
- *   cluster's thread   data ─► ring ─► wakes the writer           done ─► wakes the writer
- *   writer (a pool's)  ring ─► SHA-256, cache ─► tells the cluster what it took ─► posts who waits
- *   loops              wait until what they read next is written; read it from the cache
+ *   cluster's thread   data ─► ring ─► wakes the writer; done ─► wakes the writer
+ *   writer (a pool's)  ring ─► SHA-256 ─► posts who waits ─► cache
+ *                      ─► tells the cluster what it took
+ *   loops              wait until what they read next is hashed; read it from the
+ *                      ring, or, where later bytes have taken its place there, from
+ *                      the cache
  *
- * The writer writes whole blocks; the last one counts as written only once the SHA-256 of all of
- * the body is right (of a part each block counts as it comes). So a reader holds nothing up: what
- * it has not taken lies on the disk. What fails ends the fill for all who take part: no byte that
- * was not verified has the body's end in it.
+ * The writer takes whole blocks; the last one can be read only once the SHA-256 of all of the body
+ * is right (of a part each block as it comes). So a reader holds nothing up: what it has not taken
+ * lies on the disk. What fails ends the fill for all who take part: no byte that was not verified
+ * has the body's end in it.
  *
  * A fill is in the table until it is over, or everybody has left: then the fetch is cancelled, and
  * who asks next begins anew; unless the cloud has a copy and most of it has come.
@@ -51,12 +54,14 @@ struct peer_fill {
 
     pthread_mutex_t lock; /* guards what follows; taken after the table's */
     unsigned references;
-    uint64_t came, taken, readable; /* bytes */
-    bool working;                   /* the writer has it, or will soon */
-    bool fetched;                   /* `done` was called */
-    bool from_cloud;                /* some of it */
-    bool over;                      /* nothing changes any more, but who waits */
-    int rc;                         /* why it failed */
+    /* Bytes. READABLE ones lie in the ring or, up to TAKEN, in the cache. The ring has what came
+     * last: all from COMING - cap on, as those up to COMING may be on their way into it. */
+    uint64_t coming, came, readable, taken;
+    bool working;    /* the writer has it, or will soon */
+    bool fetched;    /* `done` was called */
+    bool from_cloud; /* some of it */
+    bool over;       /* nothing changes any more, but who waits */
+    int rc;          /* why it failed */
     struct fill_waiter *waiters;
 };
 
@@ -208,30 +213,35 @@ static size_t next_piece(const struct peer_fill *fill)
                                            : (size_t)(len / BLOCK_BYTES * BLOCK_BYTES);
 }
 
-/* Write LEN bytes; those that may be read from then on. */
-static int write_piece(struct peer_fill *fill, size_t len)
+/* Take LEN bytes: they may be read, then they are written. */
+static int take_piece(struct peer_fill *fill, size_t len)
 {
     uint64_t size = fill->size, last_block = (size - 1) / BLOCK_BYTES * BLOCK_BYTES;
     const uint8_t *bytes = fill->ring + fill->taken % fill->cap;
     uint64_t taken = fill->taken + len;
+    int rc = 0;
 
     if (fill->sha)
         digest_update(fill->sha, bytes, len);
-    int rc = disk_copy_write(fill->copy, bytes, len);
-    if (rc == 0 && taken == size)
+    if (taken == size)
         rc = verify(fill);
+    if (rc)
+        return rc;
+    lock(fill);
+    fill->readable = taken == size || taken < last_block || !fill->sha ? taken : last_block;
+    unlock(fill);
+    post_waiters(fill);
+    rc = disk_copy_write(fill->copy, bytes, len);
     if (rc)
         return rc;
     if (taken == size)
         disk_copy_complete(fill->copy);
     lock(fill);
     fill->taken = taken;
-    fill->readable = taken == size || taken < last_block || !fill->sha ? taken : last_block;
     bool under_way = !fill->fetched;
     unlock(fill);
     if (under_way)
         store_fetch_consumed(fill->fills->store, &fill->reader, len);
-    post_waiters(fill);
     return 0;
 }
 
@@ -266,7 +276,7 @@ static void run_writer(struct job *job, void *context)
                 conclude(fill);
             return;
         }
-        int rc = write_piece(fill, len);
+        int rc = take_piece(fill, len);
         if (rc == 0)
             continue;
         lock(fill);
@@ -289,8 +299,9 @@ static void on_data(struct cluster_reader *reader, uint64_t offset, const void *
     offset -= fill->origin.part_offset;
     assert(offset == fill->came && len <= fill->size - offset);
     assert(!wanted || offset + len - fill->taken <= fill->cap);
+    fill->coming = wanted ? offset + len : fill->coming;
     unlock(fill);
-    if (wanted) { /* the writer does not look at this part of the ring yet */
+    if (wanted) { /* nobody looks at this part of the ring yet */
         uint64_t at = offset % fill->cap;
         size_t first = len < fill->cap - at ? len : (size_t)(fill->cap - at);
 
@@ -401,8 +412,8 @@ int peer_fill_join(struct peer_fill **out, struct peer_fills *fills,
     }
     if (!fresh)
         return 0;
-    /* Whoever changes the object tells the RAM tier first, then has the copy forgotten. */
-    if (ram_token(store_ram(fills->store), &origin->id) != token)
+    /* Whoever deletes the object tells the RAM tier first, then has the copy forgotten. */
+    if (!ram_same_body(ram_token(store_ram(fills->store), &origin->id), token))
         disk_cache_forget(store_disk_cache(fills->store), &origin->id);
     rc = store_fetch(fills->store, origin, origin->part_offset, fresh->size, &fresh->reader);
     if (rc) { /* others may take part already */
@@ -433,16 +444,29 @@ int peer_fill_wait(struct peer_fill *fill, struct fill_waiter *waiter, bool is_s
     return rc;
 }
 
+int peer_fill_read(struct peer_fill *fill, uint64_t index, uint8_t *block, size_t *len, bool nowait)
+{
+    uint64_t first = index * BLOCK_BYTES;
+
+    assert(first < fill->size);
+    lock(fill);
+    uint64_t left = fill->size - first, bytes = left < BLOCK_BYTES ? left : BLOCK_BYTES;
+    bool in_ring = first + fill->cap >= fill->coming;
+    assert(first + bytes <= fill->readable && (in_ring || first + bytes <= fill->taken));
+    if (in_ring)
+        memcpy(block, fill->ring + first % fill->cap, bytes);
+    unlock(fill);
+    if (!in_ring)
+        return disk_copy_read(fill->copy, index, block, len, nowait);
+    *len = (size_t)bytes;
+    return 0;
+}
+
 void peer_fill_pin(struct peer_fill *fill)
 {
     (void)pthread_mutex_lock(&fill->fills->lock);
     fill->pinned = true;
     (void)pthread_mutex_unlock(&fill->fills->lock);
-}
-
-struct disk_copy *peer_fill_copy(const struct peer_fill *fill)
-{
-    return fill->copy;
 }
 
 bool peer_fill_from_cloud(struct peer_fill *fill)

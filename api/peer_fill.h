@@ -32,7 +32,7 @@ void peer_fills_destroy(struct peer_fills **fills);
 
 /*
  * Take part in the fill of ORIGIN's body, or of the part that it names, which begins where none is
- * under way. TOKEN: of the look-up of its row (store_body_token): where the object has changed
+ * under way. TOKEN: of the look-up of its row (store_body_token): where the object was deleted
  * since, the copy is not kept. ERR_FULL, ERR_NO_SPACE, ERR_TOO_BIG: the cache has no room;
  * ERR_EXISTS: it has just come whole; else as store_fetch. Blocks.
  */
@@ -45,10 +45,12 @@ int peer_fill_join(struct peer_fill **out, struct peer_fills *fills,
 int peer_fill_wait(struct peer_fill *fill, struct fill_waiter *waiter,
                    bool is_suspended) MUST_CHECK;
 
+/* Block INDEX of what is filled, which can be read, into BLOCK (BLOCK_BYTES). Errors and blocking
+ * as disk_copy_read's. */
+int peer_fill_read(struct peer_fill *fill, uint64_t index, uint8_t *block, size_t *len,
+                   bool nowait) MUST_CHECK;
 /* Bring it to its end, whoever leaves. */
 void peer_fill_pin(struct peer_fill *fill);
-/* Lent until the leave. The last block is written when all of the body is verified. */
-struct disk_copy *peer_fill_copy(const struct peer_fill *fill);
 /* Whether bytes of it came from the cloud, as far as it has come. */
 bool peer_fill_from_cloud(struct peer_fill *fill);
 const struct store_origin *peer_fill_origin(const struct peer_fill *fill);

@@ -15,7 +15,12 @@
 #include "api/public_impl.h"
 
 #include "api/cache_source.h"
+#include "api/peer_copy.h"
 #include "api/peer_source.h"
+
+/* Where all of a body comes for the sake of a range, the range waits for it; not for more than so
+ * much: of a larger one it is fetched by itself, too. */
+#define WAIT_BYTES (64 * MIB)
 
 static void refuse(struct public_request *request, int rc)
 {
@@ -68,7 +73,16 @@ static void small_came(struct http_request *http)
 /* Another request has brought it into the RAM tier just now. */
 static void small_is_hot(struct http_request *http)
 {
-    bool answered = public_get_entry(http_request_data(http));
+    struct public_request *request = http_request_data(http);
+    char etag[ETAG_BYTES + 1];
+
+    /* The entry's header lines do not say that this request had the object looked for. */
+    headers_etag(etag, store_body_object(request->body));
+    if (request->is_fetched && strcmp(etag, request->entry->etag) == 0) {
+        public_get_answer(request, request->entry->body);
+        return;
+    }
+    bool answered = public_get_entry(request);
 
     assert(answered); /* the entry is a whole body */
     (void)answered;
@@ -260,7 +274,7 @@ static int ask_parts(struct public_request *request, const struct store_origin *
     struct multipart layout;
 
     store_origin_part(&part, origin, request->plan.ranges[0].first / STORE_PART_BYTES);
-    int rc = cache_source_part(request->api->store, &part, token, &copy, &fill);
+    int rc = peer_copy_find(&copy, &fill, request->api->store, &part, token);
     if (rc)
         return rc;
     rc = public_get_lay_out(request, origin->size, &layout);
@@ -280,7 +294,7 @@ static int ask_parts(struct public_request *request, const struct store_origin *
     return start_cached(request);
 }
 
-/* All of it, verified, in the background. */
+/* All of it, verified, in the background; whoever wants a range of it meanwhile asks by himself. */
 static void bring_all(struct public_request *request, const struct store_origin *origin)
 {
     struct peer_fills *fills = store_peer_fills(request->api->store);
@@ -293,13 +307,31 @@ static void bring_all(struct public_request *request, const struct store_origin 
     peer_fill_leave(&fill);
 }
 
+/* All of the body, once for all who ask. */
+static int ask_whole(struct public_request *request, const struct store_origin *origin)
+{
+    struct disk_copy *copy;
+    struct peer_fill *fill;
+    int rc =
+        peer_copy_find(&copy, &fill, request->api->store, origin, store_body_token(request->body));
+
+    if (rc == ERR_NOT_FOUND || rc == ERR_CLOSED)
+        return rc; /* nobody could give it to us alone either */
+    if (rc == 0) {
+        rc = ask_cached(request, origin->size, &copy, &fill);
+        if (rc != ERR_CORRUPT && !is_ours(rc))
+            return rc;
+    }
+    return ask_alone(request, origin);
+}
+
 static int ask_range(struct public_request *request, const struct store_origin *origin)
 {
     if (!origin->has_cloud || store_origin_is_near(request->api->store, origin))
         return ask_alone(request, origin);
     if (!store_keeps_parts(request->api->store)) {
         bring_all(request, origin);
-        return ask_alone(request, origin);
+        return origin->size <= WAIT_BYTES ? ask_whole(request, origin) : ask_alone(request, origin);
     }
     int rc = ask_parts(request, origin);
     /* A damaged copy is dropped; else there is no room for one: fetched by itself in both cases. */
@@ -325,17 +357,7 @@ static int ask_large(struct public_request *request, const struct store_origin *
     bool in_parts = origin->size > STORE_PART_BYTES && !request->whole_only;
     if (!is_whole(request, origin->size) && (in_parts || !origin->has_cloud))
         return ask_range(request, origin);
-    int rc = peer_fill_join(&fill, fills, origin, store_body_token(request->body));
-    switch (rc) {
-    case 0:
-        rc = ask_cached(request, origin->size, &copy, &fill);
-        return is_ours(rc) ? ask_alone(request, origin) : rc;
-    case ERR_NOT_FOUND:
-    case ERR_CLOSED:
-        return rc; /* nobody could give it to us alone either */
-    default:
-        return ask_alone(request, origin);
-    }
+    return ask_whole(request, origin);
 }
 
 void public_get_from_peers(struct public_request *request, struct db_reader *reader)

@@ -180,30 +180,36 @@ void public_put(struct public_api *api, struct http_request *http, const struct 
         read_body(request);
 }
 
+/* The disk takes what came while more comes, but no more than that: the client waits where it is
+ * faster. Else the page cache would fill with what others' syncs have to wait for. */
+static void write_back(struct public_request *request);
+
 /* Back on the loop: the rest of the body may come. */
 static void body_goes_on(struct http_request *http)
 {
     struct public_request *request = http_request_data(http);
 
-    if (request->rc)
-        public_fail(http, request->rc, OPERATION_PUT, &request->id);
+    write_back(request);
 }
 
-static void on_written_back(void *arg, int rc)
+static void on_written(void *arg)
 {
     struct public_request *request = arg;
 
-    request->rc = rc;
     http_post(request->http, body_goes_on);
 }
 
-/* The client waits while the disk takes what came: a fast upload must not fill the page cache with
- * what others' syncs would have to wait for. */
 static void write_back(struct public_request *request)
 {
-    http_suspend(request->http);
-    if (store_put_write_back(request->put, on_written_back, request) != 0)
-        on_written_back(request, 0); /* the pool is full: go on, the final sync takes longer */
+    int rc = store_put_write_back(request->put);
+
+    if (rc == ERR_AGAIN) {
+        http_suspend(request->http);
+        if (!store_put_wait_written(request->put, on_written, request))
+            on_written(request);
+    } else if (rc) {
+        public_fail(request->http, rc, OPERATION_PUT, &request->id);
+    }
 }
 
 void public_put_body(struct public_request *request, const uint8_t *data, size_t len)

@@ -314,6 +314,15 @@ static void metrics_journal(struct buf *out, const struct snapshot *s)
         {"objstore_commit_pending", "Changes durable but not yet in the database", FIGURE_GAUGE,
          j->pending},
         {"objstore_commit_pending_bytes", "Memory that they take", FIGURE_GAUGE, j->pending_bytes},
+    };
+
+    figures_metrics(out, metrics, sizeof metrics / sizeof *metrics);
+}
+
+/* What is owed, kept and checked. */
+static void metrics_upkeep(struct buf *out, const struct journal_stats *j)
+{
+    const struct figure metrics[] = {
         {"objstore_outbox", "Uploads owed to the cloud", FIGURE_GAUGE, j->outbox},
         {"objstore_outbox_bytes", "Bytes owed to the cloud", FIGURE_GAUGE, j->outbox_bytes},
         {"objstore_outbox_marks", "Deletes owed their mark in the cloud", FIGURE_GAUGE, j->marks},
@@ -464,6 +473,7 @@ void stats_metrics(struct buf *out, const struct stats_source *source)
     take(&s, source);
     metrics_node(out, &s, source);
     metrics_journal(out, &s);
+    metrics_upkeep(out, &s.journal);
     metrics_vector(out, &s);
     metrics_doors(out, &s);
     metrics_disk_cache(out, &s.cache);

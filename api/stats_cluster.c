@@ -277,7 +277,7 @@ static void metrics_clock(struct buf *out, const struct stats_cluster *it)
     buf_char(out, '\n');
 }
 
-void stats_cluster_metrics(struct buf *out, const struct stats_cluster *it)
+static void metrics_sync(struct buf *out, const struct stats_cluster *it)
 {
     const struct cluster_stats *f = &it->figures;
     struct tally sum = tally(it);
@@ -297,6 +297,14 @@ void stats_cluster_metrics(struct buf *out, const struct stats_cluster *it)
         {"objstore_sync_rounds_total", "Exchanges with a peer", FIGURE_COUNTER, f->sessions},
         {"objstore_sync_timeouts_total", "Questions to peers that nobody answered in time",
          FIGURE_COUNTER, f->timeouts},
+    };
+
+    figures_metrics(out, metrics, sizeof metrics / sizeof *metrics);
+}
+
+static void metrics_merge(struct buf *out, const struct cluster_stats *f)
+{
+    const struct figure metrics[] = {
         {"objstore_merge_received_rows_total", "Objects taken from peers as rows, not as events",
          FIGURE_COUNTER, f->rows_in},
         {"objstore_merge_received_bytes_total", "Bytes of merges taken from peers", FIGURE_COUNTER,
@@ -315,6 +323,14 @@ void stats_cluster_metrics(struct buf *out, const struct stats_cluster *it)
          FIGURE_COUNTER, f->merges_served},
         {"objstore_merge_timeouts_total", "Merges, asked or served, that stood still",
          FIGURE_COUNTER, f->merge_timeouts},
+    };
+
+    figures_metrics(out, metrics, sizeof metrics / sizeof *metrics);
+}
+
+static void metrics_bodies(struct buf *out, const struct cluster_stats *f)
+{
+    const struct figure metrics[] = {
         {"objstore_transfer_fetches_total", "Bodies asked of peers", FIGURE_COUNTER, f->fetches},
         {"objstore_transfer_failures_total", "Of them: not got", FIGURE_COUNTER, f->fetch_failures},
         {"objstore_transfer_received_bytes_total", "Bytes of bodies from peers", FIGURE_COUNTER,
@@ -339,6 +355,14 @@ void stats_cluster_metrics(struct buf *out, const struct stats_cluster *it)
         {"objstore_acks_late_total", "Such waits that ended without", FIGURE_COUNTER, f->acks.late},
         {"objstore_acks_refused_total", "Requests that could not wait, as too many did",
          FIGURE_COUNTER, f->acks.refused},
+    };
+
+    figures_metrics(out, metrics, sizeof metrics / sizeof *metrics);
+}
+
+static void metrics_link(struct buf *out, const struct cluster_stats *f)
+{
+    const struct figure metrics[] = {
         {"objstore_notes_said_total", "Messages that this node was given for all", FIGURE_COUNTER,
          f->notes_said},
         {"objstore_notes_received_total", "Messages of other nodes for all", FIGURE_COUNTER,
@@ -359,6 +383,13 @@ void stats_cluster_metrics(struct buf *out, const struct stats_cluster *it)
          f->refused},
     };
 
+    figures_metrics(out, metrics, sizeof metrics / sizeof *metrics);
+}
+
+void stats_cluster_metrics(struct buf *out, const struct stats_cluster *it)
+{
+    const struct cluster_stats *f = &it->figures;
+
     metrics_states(out, it);
     metrics_clock(out, it);
     figures_head(out, "objstore_sync_lag_seconds",
@@ -367,5 +398,8 @@ void stats_cluster_metrics(struct buf *out, const struct stats_cluster *it)
     figures_seconds(out, f->lag_ms * 1000);
     buf_char(out, '\n');
     metrics_members(out, it);
-    figures_metrics(out, metrics, sizeof metrics / sizeof *metrics);
+    metrics_sync(out, it);
+    metrics_merge(out, f);
+    metrics_bodies(out, f);
+    metrics_link(out, f);
 }

@@ -177,7 +177,8 @@ struct db_copies store_own_copy(struct store *store, const struct object *object
 
     return (struct db_copies){.members = members ? members : 1,
                               .held = !place_is_none(&object->place),
-                              .uploaded = object->flags & OBJECT_UPLOADED};
+                              .uploaded = object->flags & OBJECT_UPLOADED,
+                              .own_alone = !store_is_alone(store)};
 }
 
 int store_count_copies(struct store *store, struct db_reader *reader, const struct object *object,

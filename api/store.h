@@ -135,10 +135,12 @@ int store_put_write(struct store_put *put, const void *data, size_t len) MUST_CH
 /* So much has gone to a large file that the disk should take it before more comes: see large_due.
  */
 bool store_put_due(const struct store_put *put);
-/* Have a pool thread do that; DONE is called there, exactly where 0 is returned. Until then the put
- * must not be touched. */
-int store_put_write_back(struct store_put *put, void (*done)(void *arg, int rc),
-                         void *arg) MUST_CHECK;
+/* Have a pool thread see to that, while more is written. ERR_AGAIN: the disk is still at the part
+ * before; wait, then call it again. ERR_IO, ERR_NO_SPACE: it could not take a part. */
+int store_put_write_back(struct store_put *put) MUST_CHECK;
+/* DONE is called on a pool thread when the disk has taken that part, and until then the put must
+ * not be touched; false: it has by now, nothing is called. */
+bool store_put_wait_written(struct store_put *put, void (*done)(void *arg), void *arg) MUST_CHECK;
 
 struct store_result {
     int rc;       /* 0; journal's and decide()'s refusals; ERR_MISMATCH: a digest or the length is
@@ -217,7 +219,7 @@ struct store_origin {
 };
 
 /* Parts of large bodies that are fetched of the cloud, and kept, by themselves: aligned so. */
-#define STORE_PART_BYTES (8 * MIB)
+#define STORE_PART_BYTES CLUSTER_PART_BYTES
 /* The part with number INDEX. */
 void store_origin_part(struct store_origin *out, const struct store_origin *origin, uint64_t index);
 /* What is kept of ORIGIN: its length, where it begins, and its name for the disk cache, which for a

@@ -33,7 +33,7 @@ struct store_put {
     struct store *store;
     struct store_put *next; /* in the idle list */
     void (*done)(void *arg, const struct store_result *result);
-    void (*written_back)(void *arg, int rc);
+    void (*written)(void *arg);
     void *arg;
     struct store_expect expect;
     uint64_t length, received;
@@ -46,6 +46,12 @@ struct store_put {
     bool finished; /* the large file is complete */
     bool busy;     /* a pool thread or the committer has it */
     bool gated;    /* it went through the gate for changes, and goes out of it */
+    /* The disk takes SPAN of the large file while more is written. */
+    struct job flush;
+    struct large_span span;
+    int flush_rc; /* of those that are over */
+    /* NULL: none is under way; else what its end calls, `nobody` where nobody waits for it. */
+    void (*_Atomic then)(struct store_put *put);
     /* From here on kept from one use to the next. */
     struct digest *sha, *md5;
     char small_text[SMALL_TEXT_BYTES];
@@ -296,28 +302,64 @@ bool store_put_due(const struct store_put *put)
     return put->large && large_due(put->large);
 }
 
-static void run_write_back(struct job *job, void *context)
+static void nobody(struct store_put *put)
 {
-    struct store_put *put = container_of(job, struct store_put, job);
-    int rc = large_write_back(put->large);
-
-    (void)context;
-    put->busy = false;
-    put->written_back(put->arg, rc);
+    (void)put;
 }
 
-int store_put_write_back(struct store_put *put, void (*done)(void *arg, int rc), void *arg)
+static void run_flush(struct job *job, void *context)
+{
+    struct store_put *put = container_of(job, struct store_put, flush);
+    int rc = large_hand_over(put->large, put->span);
+
+    (void)context;
+    put->flush_rc = put->flush_rc ? put->flush_rc : rc;
+    void (*then)(struct store_put * put) = atomic_exchange(&put->then, NULL);
+    /* From here on PUT is its owner's, unless he waits. */
+    if (then != nobody)
+        then(put);
+}
+
+/* THEN is called when the part that the disk takes is over; false: none is under way. */
+static bool await_flush(struct store_put *put, void (*then)(struct store_put *put))
+{
+    void (*expected)(struct store_put * put) = nobody;
+
+    return atomic_compare_exchange_strong(&put->then, &expected, then);
+}
+
+int store_put_write_back(struct store_put *put)
 {
     assert(put->large && !put->busy && !put->finished);
-    put->written_back = done;
-    put->arg = arg;
-    put->job.run = run_write_back;
-    put->busy = true;
-    int rc = pool_submit(put->store->writers, &put->job);
+    if (atomic_load(&put->then))
+        return ERR_AGAIN;
+    if (put->flush_rc)
+        return put->flush_rc;
+    put->span = large_take_due(put->large);
+    put->flush.run = run_flush;
+    atomic_store(&put->then, nobody);
+    if (pool_submit(put->store->writers, &put->flush) != 0)
+        atomic_store(&put->then, NULL); /* the pool is full: the last sync takes longer */
+    return 0;
+}
 
-    if (rc)
+static void call_written(struct store_put *put)
+{
+    put->busy = false;
+    put->written(put->arg);
+}
+
+bool store_put_wait_written(struct store_put *put, void (*done)(void *arg), void *arg)
+{
+    assert(!put->busy);
+    put->written = done;
+    put->arg = arg;
+    put->busy = true;
+    bool waits = await_flush(put, call_written);
+
+    if (!waits)
         put->busy = false;
-    return rc;
+    return waits;
 }
 
 static int write_small(struct store_put *put, const void *data, size_t len)
@@ -469,7 +511,9 @@ static void run_finish_large(struct job *job, void *context)
     uint64_t size = 0;
 
     (void)context;
-    int rc = large_finish(put->large, &change->file, &size, &change->trailer);
+    int rc = put->flush_rc;
+    if (rc == 0)
+        rc = large_finish(put->large, &change->file, &size, &change->trailer);
     if (rc == 0) {
         assert(size == put->received);
         put->finished = true;
@@ -477,6 +521,11 @@ static void run_finish_large(struct job *job, void *context)
     }
     if (rc)
         finish(put, rc);
+}
+
+static void finish_large(struct store_put *put)
+{
+    run_finish_large(&put->job, NULL);
 }
 
 static bool digests_match(struct store_put *put)
@@ -516,6 +565,8 @@ static int submit(struct store_put *put)
     change->request.size = put->received;
     change->done = committed;
     if (put->large) {
+        if (await_flush(put, finish_large))
+            return 0;
         put->job.run = run_finish_large;
         return pool_submit(put->store->writers, &put->job);
     }
@@ -554,6 +605,11 @@ static void run_discard(struct job *job, void *context)
     recycle(put);
 }
 
+static void discard(struct store_put *put)
+{
+    run_discard(&put->job, NULL);
+}
+
 void store_put_destroy(struct store_put **put)
 {
     struct store_put *it = *put;
@@ -565,6 +621,8 @@ void store_put_destroy(struct store_put **put)
     if (it->large && it->change.stored) {
         large_writer_destroy(&it->large, false);
     } else if (it->large) {
+        if (await_flush(it, discard))
+            return;
         it->job.run = run_discard;
         if (pool_submit(it->store->writers, &it->job) == 0)
             return;

@@ -83,6 +83,9 @@ const char *cluster_address(const struct cluster *cluster);
 /* … where the cloud has a copy, too. */
 #define CLUSTER_CLOUD_BYTES (CLOUD_WINDOW_BYTES + BODY_WINDOW_BYTES / 2)
 #define CLUSTER_ETAG_BYTES  127 /* as struct cloud_request's */
+/* Parts of large bodies, aligned so, that are fetched of the cloud by themselves: as a whole body
+ * is, each by one member for all. */
+#define CLUSTER_PART_BYTES (8 * MIB)
 
 /*
  * What a fetch calls, on the cluster's thread or the cloud's, never on both at once; embedded in
@@ -165,9 +168,11 @@ struct cluster_loan_read {
  * for as the delegate, it gives while it arrives. Implemented above (api/lender.h).
  */
 struct cluster_lender {
-    /* Take part in bringing OBJECT's body here, for another node; begin where nobody does. *LOAN is
-     * to be closed. Errors: not now. On a pool thread; may block. */
-    int (*open)(void *arg, const struct object *object, struct db_reader *reader, void **loan);
+    /* Take part in bringing OBJECT's body here, or the part of it in which the bytes from OFFSET to
+     * END lie (END is beyond OFFSET, and within the body), for another node; begin where nobody
+     * does. *LOAN is to be closed. Errors: not now. On a pool thread; may block. */
+    int (*open)(void *arg, const struct object *object, uint64_t offset, uint64_t end,
+                struct db_reader *reader, void **loan);
     /* As soon as they have come; one read of a loan at a time. Does not block. */
     void (*read)(void *arg, void *loan, struct cluster_loan_read *read);
     /* No read is under way. Does not block. */
@@ -262,7 +267,7 @@ struct cluster_cloud_stats {
     uint64_t gets;      /* that this node asked the cloud for */
     uint64_t bytes;     /* that came of them */
     uint64_t coalesced; /* that it did not have to ask for: another node fetched them for us */
-    uint64_t delegated; /* that it fetched for another node */
+    uint64_t delegated; /* that it fetched for another node, or for a durable copy here */
     uint64_t failures;  /* not reached, or cut off */
     uint64_t misses;    /* the cloud has something else there than the row says, or nothing */
     uint64_t wrong;     /* whole bodies whose SHA-256 was wrong */

@@ -171,7 +171,9 @@ struct body_job {
     struct cluster *cluster;
     struct serve_read read;
     int rc;
-    void *loan; /* the body is on its way here */
+    void *loan;        /* the body is on its way here */
+    bool unknown;      /* there is no such object, as far as this node has heard */
+    uint64_t asked_ms; /* when serve asked for it */
     uint64_t size;
     size_t len;
     uint8_t data[];
@@ -183,7 +185,7 @@ static void body_read(struct cluster *cluster, struct delivery *delivery)
 
     if (job->loan)
         lend_begin(cluster, &job->read, job->loan, job->size);
-    else
+    else if (!job->unknown || !lend_await(cluster, &job->read, job->asked_ms))
         serve_read_done(cluster->serve, job->read.key, job->rc, job->data, job->len, job->size,
                         cluster_now(cluster));
     free(job);
@@ -264,12 +266,12 @@ static int open_loan(struct body_job *job, const struct object *object, struct d
 {
     struct cluster_cloud place;
 
-    if (!object || (object->flags & (OBJECT_PUT | OBJECT_DELETED)) != OBJECT_PUT ||
+    if ((object->flags & (OBJECT_PUT | OBJECT_DELETED)) != OBJECT_PUT ||
         memcmp(object->sha256, job->read.sha256, SHA256_BYTES) != 0 ||
         job->read.offset >= object->size || !cluster_cloud_of(job->cluster, object, &place))
         return ERR_NOT_FOUND;
     job->size = object->size;
-    return lend_open(job->cluster, object, reader, &job->loan);
+    return lend_open(job->cluster, object, &job->read, reader, &job->loan);
 }
 
 static void read_body(struct job *base, void *context)
@@ -286,7 +288,9 @@ static void read_body(struct job *base, void *context)
             job->rc = read_chunk(job, object);
         if (job->rc == ERR_CORRUPT)
             journal_found_damaged(journal, object);
-        if (job->read.delegated && (job->rc == ERR_NOT_FOUND || job->rc == ERR_CORRUPT))
+        job->unknown = job->read.delegated && job->rc == ERR_NOT_FOUND &&
+                       (!object || object_is_partial(object));
+        if (job->read.delegated && object && (job->rc == ERR_NOT_FOUND || job->rc == ERR_CORRUPT))
             job->rc = open_loan(job, object, context);
         object_destroy(&object);
     }
@@ -299,8 +303,12 @@ static void serve_ask(void *arg, const struct serve_read *read)
 {
     struct cluster *cluster = arg;
 
-    if (read->delegated && lend_read(cluster, read))
-        return;
+    if (!read->delegated || !lend_read(cluster, read))
+        bodies_read(cluster, read, cluster_now(cluster));
+}
+
+void bodies_read(struct cluster *cluster, const struct serve_read *read, uint64_t asked_ms)
+{
     struct body_job *job = malloc(sizeof *job + read->len);
 
     assert(read->len <= LIMIT_WIRE_CHUNK_BYTES);
@@ -313,8 +321,10 @@ static void serve_ask(void *arg, const struct serve_read *read)
     job->delivery.run = body_read;
     job->cluster = cluster;
     job->read = *read;
+    job->asked_ms = asked_ms;
     job->size = job->len = 0;
     job->loan = NULL;
+    job->unknown = false;
     cluster_begin(cluster);
     int rc = pool_submit(cluster->pool, &job->job);
     if (rc) {
@@ -335,9 +345,34 @@ void bodies_failed(struct cluster *cluster)
     }
 }
 
+void bodies_message(struct cluster *cluster, const struct wire_message *message)
+{
+    uint64_t now_ms = cluster_now(cluster);
+
+    switch (message->type) {
+    case WIRE_BODY_ASK:
+    case WIRE_BODY_CREDIT:
+        serve_message(cluster->serve, message, now_ms);
+        return;
+    case WIRE_BODY_END:
+        if (message->flow.end == WIRE_END_CANCEL) {
+            serve_message(cluster->serve, message, now_ms);
+            return;
+        }
+        /* fall through */
+    default:
+        fetch_message(cluster->fetches, message, now_ms);
+    }
+}
+
 static void send_message(void *arg, const struct id128 *to, const struct wire_message *message)
 {
-    peer_send(arg, to, message);
+    struct cluster *cluster = arg;
+
+    if (id_equal(to, &cluster->self))
+        self_send(cluster, message);
+    else
+        peer_send(cluster, to, message);
 }
 
 int bodies_open(struct cluster *cluster)

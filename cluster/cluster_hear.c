@@ -63,8 +63,6 @@ static void take_probe(struct cluster *cluster, const struct link_from *from,
 static void hand_out(struct cluster *cluster, const struct peer *peer,
                      const struct wire_message *message)
 {
-    uint64_t now_ms = cluster_now(cluster);
-
     switch (message->type) {
     case WIRE_SYNC_ASK:
     case WIRE_SYNC_MORE:
@@ -80,17 +78,10 @@ static void hand_out(struct cluster *cluster, const struct peer *peer,
     }
     case WIRE_BODY_ASK:
     case WIRE_BODY_CREDIT:
-        serve_message(cluster->serve, message, now_ms);
-        return;
     case WIRE_BODY_DATA:
     case WIRE_BODY_COMING:
-        fetch_message(cluster->fetches, message, now_ms);
-        return;
     case WIRE_BODY_END:
-        if (message->flow.end == WIRE_END_CANCEL)
-            serve_message(cluster->serve, message, now_ms);
-        else
-            fetch_message(cluster->fetches, message, now_ms);
+        bodies_message(cluster, message);
         return;
     case WIRE_MERGE_ASK:
     case WIRE_MERGE_VECTOR:

@@ -82,6 +82,7 @@ struct cluster_ask {
     enum pull_source source;
     bool source_over; /* the next one is to be asked once the reader has room */
     bool cloud_away;  /* it was asked, and did not answer */
+    bool own;         /* the delegate is this node */
     int rc;           /* of the source that is over */
     uint64_t at;      /* the reader's next byte; the cloud's thread's while `flying` */
     uint64_t began;   /* where the present source began, … */
@@ -175,6 +176,11 @@ struct cluster {
         void *loan;   /* NULL: none */
         uint64_t size;
     } lent[LIMIT_SERVED];
+    struct late_read { /* of an object that this node has not heard of yet */
+        struct serve_read read;
+        uint64_t asked_ms;
+    } late[LIMIT_SERVE_READS_DELEGATED];
+    size_t late_count;
     uint64_t malformed, other_tag, refused, undelivered;
     /* What could not be given away for want of memory: said to the core that asked, next turn. */
     uint64_t unread[UNREAD];
@@ -390,6 +396,10 @@ void cluster_damage(void *arg, const struct object *object);
 void bodies_take(struct cluster *cluster);
 /* Tell serve of reads that could not be begun. */
 void bodies_failed(struct cluster *cluster);
+/* A WIRE_BODY_… came. */
+void bodies_message(struct cluster *cluster, const struct wire_message *message);
+/* Have READ, which serve asked for at ASKED_MS, made by the pool. */
+void bodies_read(struct cluster *cluster, const struct serve_read *read, uint64_t asked_ms);
 /* READER's turn comes soon. The lock is held. */
 void bodies_enqueue(struct cluster *cluster, struct cluster_reader *reader);
 /* READER is at its end. */
@@ -401,15 +411,25 @@ void bodies_close(struct cluster *cluster);
 
 /* Read as serve asks, of a loan. False: the transfer has none. */
 bool lend_read(struct cluster *cluster, const struct serve_read *read);
-/* A loan of OBJECT's body, which is not here. On a pool thread. */
-int lend_open(struct cluster *cluster, const struct object *object, struct db_reader *reader,
-              void **loan) MUST_CHECK;
+/* A loan of what READ's transfer wants of OBJECT's body, which is not here. On a pool thread. */
+int lend_open(struct cluster *cluster, const struct object *object, const struct serve_read *read,
+              struct db_reader *reader, void **loan) MUST_CHECK;
+/* READ, asked for at ASKED_MS, is of an object that is not known here: it is made again when there
+ * are news. False: there were none for long enough. */
+bool lend_await(struct cluster *cluster, const struct serve_read *read, uint64_t asked_ms);
+/* Make those again. */
+void lend_retry(struct cluster *cluster);
 /* READ's transfer has got LOAN: go on with that. SIZE: of the body. */
 void lend_begin(struct cluster *cluster, const struct serve_read *read, void *loan, uint64_t size);
 /* A delegated transfer is over: serve's call. */
 void lend_over(void *arg, uint64_t key);
 /* Close every loan; no read of one is under way. */
 void lend_close(struct cluster *cluster);
+
+/* ---- cluster_self.c ---- */
+
+/* Send MESSAGE, a WIRE_BODY_…, to this node itself: it arrives with the next turn, or is lost. */
+void self_send(struct cluster *cluster, const struct wire_message *message);
 
 /* ---- cluster_pull.c ---- */
 

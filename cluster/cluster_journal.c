@@ -262,6 +262,7 @@ void cluster_news(struct cluster *cluster)
     if (members)
         ask_members(cluster);
     peer_local(cluster);
+    lend_retry(cluster);
 }
 
 /* Without memory for a job its end is told with the next turn: not now, in the middle of a step. */

@@ -8,12 +8,18 @@
  *                                                                      │
  *   serve ◄──bytes── delivery ◄── done (any thread) ◄── lender->read ◄─┴──── later reads
  *
+ * The asker may know of the object before this node does (it has just adopted it, say): such a read
+ * waits here for a moment, and is made again when the journal has news.
+ *
  * Failure: what the lender cannot give is "busy" to the asker, which goes on by itself.
  */
 #include "cluster/cluster_internal.h"
 
 #include <assert.h>
 #include <stdlib.h>
+#include <string.h>
+
+#define LATE_MS 1000 /* a row may be on its way for so long */
 
 struct lent_read {
     struct cluster_loan_read read; /* first */
@@ -37,16 +43,42 @@ void cluster_lend(struct cluster *cluster, const struct cluster_lender *lender)
     pthread_mutex_unlock(&cluster->lock);
 }
 
-int lend_open(struct cluster *cluster, const struct object *object, struct db_reader *reader,
-              void **loan)
+int lend_open(struct cluster *cluster, const struct object *object, const struct serve_read *read,
+              struct db_reader *reader, void **loan)
 {
+    uint64_t end = read->end < object->size ? read->end : object->size;
+
     pthread_mutex_lock(&cluster->lock);
     const struct cluster_lender lender = cluster->lender;
     pthread_mutex_unlock(&cluster->lock);
+    assert(read->offset < end);
     *loan = NULL;
     if (!lender.open)
         return ERR_NOT_FOUND;
-    return lender.open(lender.arg, object, reader, loan) ? ERR_AGAIN : 0;
+    return lender.open(lender.arg, object, read->offset, end, reader, loan) ? ERR_AGAIN : 0;
+}
+
+bool lend_await(struct cluster *cluster, const struct serve_read *read, uint64_t asked_ms)
+{
+    assert(read->delegated);
+    if (!cluster->cloud || cluster_now(cluster) - asked_ms >= LATE_MS)
+        return false;
+    assert(cluster->late_count < LIMIT_SERVE_READS_DELEGATED); /* serve has no more under way */
+    cluster->late[cluster->late_count++] = (struct late_read){*read, asked_ms};
+    return true;
+}
+
+void lend_retry(struct cluster *cluster)
+{
+    struct late_read late[LIMIT_SERVE_READS_DELEGATED];
+    size_t count = cluster->late_count;
+
+    if (count == 0)
+        return;
+    memcpy(late, cluster->late, count * sizeof *late);
+    cluster->late_count = 0;
+    for (size_t i = 0; i < count; i++)
+        bodies_read(cluster, &late[i].read, late[i].asked_ms);
 }
 
 static void lent_back(struct cluster *cluster, struct delivery *delivery)

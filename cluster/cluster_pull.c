@@ -1,17 +1,20 @@
 /*
  * Whom a fetch asks, one source after the other, each from the byte that the one before it reached:
  *
- *   source    asks                                                        goes on when
- *   NEAR      members that have a copy and answer, each once              none gave all
- *   DELEGATE  the member that fetches this body for all                   it does not answer at
- * once CLOUD     the cloud                                                   it has it not, or is
- * away FAR       every member that answers, those with a copy first          the end
+ *   source    asks                                                  goes on when
+ *   NEAR      members that have a copy and answer, each once        none gave all
+ *   DELEGATE  the member that fetches this body for all             it does not answer at once
+ *   CLOUD     the cloud                                             it has it not, or is away
+ *   FAR       every member that answers, those with a copy first    the end
  *
  * Where the cloud has no copy it is FAR alone, for some rounds, and the silent are asked, too.
  * Which member fetches for all is decided by rendezvous hash among those that answer (Thaler and
  * Ravishankar, 1998): while views agree it is the same one for everybody, and the cloud is asked
  * once. It is asked with `delegated`, so it asks nobody else to fetch it; if it does not begin at
- * once, the cloud is asked from here.
+ * once, the cloud is asked from here. A part of a body (CLUSTER_PART_BYTES) has a delegate of its
+ * own. Where that is this node, what its clients ask for comes from the cloud right away, and what
+ * its replicator asks for is asked of itself, as of another node: so it takes part in what comes
+ * for the clients, and in what the other members' replicators have left to it.
  *
  * Bytes go to the reader as they come: from peers on the cluster's thread, from the cloud on the
  * cloud's. One source has ended before the next begins, and that waits until the reader has taken
@@ -27,6 +30,7 @@
  */
 #include "cluster/cluster_internal.h"
 
+#include "base/bytes.h"
 #include "base/log.h"
 #include "journal/ulid.h"
 
@@ -53,6 +57,15 @@ static uint64_t end_of(const struct cluster_ask *ask)
 static bool is_whole(const struct cluster_ask *ask)
 {
     return ask->fetch.offset == 0 && ask->fetch.length == ask->fetch.size;
+}
+
+/* One of those into which every node cuts a body. */
+static bool is_part(const struct cluster_ask *ask)
+{
+    uint64_t offset = ask->fetch.offset, rest = ask->fetch.size - offset;
+
+    return offset % CLUSTER_PART_BYTES == 0 &&
+           ask->fetch.length == (rest < CLUSTER_PART_BYTES ? rest : CLUSTER_PART_BYTES);
 }
 
 static struct cluster_reader *reader_of(struct cluster *cluster, uint64_t number)
@@ -94,31 +107,37 @@ static size_t order_holders(struct cluster *cluster, const struct cluster_ask *a
     return count;
 }
 
+/* Of a part by its place, too: the parts of one body are spread over the members. */
 static uint64_t score(const struct id128 *node, const struct cluster_ask *ask)
 {
-    uint8_t key[sizeof node->bytes + sizeof ask->fetch.id.bytes + SHA256_BYTES];
+    uint8_t key[2 * sizeof *node + SHA256_BYTES + sizeof(uint64_t)], *at = key;
 
-    memcpy(key, node->bytes, sizeof node->bytes);
-    memcpy(key + sizeof node->bytes, ask->fetch.id.bytes, sizeof ask->fetch.id.bytes);
-    memcpy(key + sizeof node->bytes + sizeof ask->fetch.id.bytes, ask->fetch.sha256, SHA256_BYTES);
-    return xxh64(key, sizeof key, 0);
+    memcpy(at, node->bytes, sizeof *node);
+    at += sizeof *node;
+    memcpy(at, ask->fetch.id.bytes, sizeof *node);
+    at += sizeof *node;
+    memcpy(at, ask->fetch.sha256, SHA256_BYTES);
+    at += SHA256_BYTES;
+    if (!is_whole(ask)) {
+        put_u64(at, ask->fetch.offset / CLUSTER_PART_BYTES);
+        at += sizeof(uint64_t);
+    }
+    return xxh64(key, (size_t)(at - key), 0);
 }
 
-/* Who fetches this body for all: false, this node. */
-static bool pick_delegate(struct cluster *cluster, const struct cluster_ask *ask, struct id128 *out)
+/* Who fetches this body, or part of one, for all. */
+static struct id128 pick_delegate(struct cluster *cluster, const struct cluster_ask *ask)
 {
-    struct id128 alive[LIMIT_MEMBERS];
+    struct id128 alive[LIMIT_MEMBERS], found = cluster->self;
     size_t count = peer_alive(cluster, alive, LIMIT_MEMBERS);
     uint64_t best = score(&cluster->self, ask);
-    bool found = false;
 
     for (size_t i = 0; i < count; i++) {
         uint64_t its = score(&alive[i], ask);
 
         if (its > best) {
             best = its;
-            *out = alive[i];
-            found = true;
+            found = alive[i];
         }
     }
     return found;
@@ -161,7 +180,12 @@ static int ask_delegate(struct cluster *cluster, struct cluster_ask *ask)
                                     .delegated = true,
                                     .first_byte_ms = DELEGATE_FIRST_BYTE_MS};
 
-    if (ask->fetch.delegated || !is_whole(ask) || !pick_delegate(cluster, ask, &node))
+    if (ask->fetch.delegated || (!is_whole(ask) && !is_part(ask)))
+        return ERR_NOT_FOUND;
+    node = pick_delegate(cluster, ask);
+    ask->own = id_equal(&node, &cluster->self);
+    /* What this node's clients ask for comes here by itself; its replicator joins them. */
+    if (ask->own && !is_background(ask))
         return ERR_NOT_FOUND;
     return start_fetch(cluster, ask, &request);
 }
@@ -314,6 +338,8 @@ static bool is_worth_another(struct cluster_ask *ask, int rc)
 {
     if (rc != ERR_AGAIN && rc != ERR_TIMEOUT && rc != ERR_CLOSED && rc != ERR_IO)
         return false;
+    if (ask->request.retry_after_ms > CLOUD_PLACE_MS)
+        return false; /* the reader is not to wait that long */
     if (ask->at - ask->began >= BLOCK_BYTES)
         ask->tries = 0;
     return ask->at > ask->began && ++ask->tries < CLOUD_TRIES;
@@ -454,7 +480,7 @@ void pull_done(void *arg, uint64_t number, int rc)
 
     assert(reader);
     struct cluster_ask *ask = reader->ask;
-    if (rc == 0 && ask->source == PULL_DELEGATE)
+    if (rc == 0 && ask->source == PULL_DELEGATE && !ask->own)
         atomic_fetch_add_explicit(&cluster->cloud_counts.coalesced, 1, memory_order_relaxed);
     if (rc == 0 || ask->source == PULL_FAR) {
         end(cluster, ask, rc);

@@ -185,6 +185,7 @@ static void start_read(struct serve *serve, struct transfer *t)
                               .id = t->id,
                               .offset = t->at,
                               .len = next_len(t),
+                              .end = t->end,
                               .background = t->background,
                               .delegated = t->delegated};
 

@@ -30,6 +30,7 @@ struct serve_read {
     uint8_t sha256[SHA256_BYTES];
     uint64_t offset;
     uint32_t len; /* 1 to LIMIT_WIRE_CHUNK_BYTES */
+    uint64_t end; /* of what the transfer is to bring; beyond the body: all of the rest */
     bool background;
     bool delegated; /* a body that is not here may be fetched for it: the read may take long */
 };

@@ -505,11 +505,11 @@ static enum phase after_head(struct upload *u, int rc)
     object = u->object;
     if (is_purged(object) && u->found)
         return remove_it(u);
-    same = u->found_sha && memcmp(u->found_sha256, object->sha256, SHA256_BYTES) == 0;
-    if (u->found && u->found_sha &&
-        (same || (object->flags & OBJECT_PUT) == 0 || object->flags & OBJECT_DELETED))
+    /* Also where the row names others: whoever was said to have uploaded those, or says it later,
+     * may have done so before these came, and everybody has to look. */
+    if (u->found && u->found_sha)
         return note_it(u, u->found_sha256);
-    /* It has not got these bytes, as far as was known of uploads before it was asked. */
+    /* It has nothing of ours, as far as was known of uploads before it was asked. */
     u->state = CLOUD_PURGED;
     return NOTE;
 }

@@ -9,28 +9,11 @@
 #include "cluster/wire_merge.h"
 
 #include "base/bytes.h"
+#include "cluster/wire_fields.h"
 #include "journal/pack.h"
 
 #include <assert.h>
 #include <string.h>
-
-static void add_id(struct buf *out, const struct id128 *id)
-{
-    pack_bin(out, id->bytes, sizeof id->bytes);
-}
-
-static void get_id(struct unpack *in, struct id128 *id)
-{
-    unpack_bytes(in, id->bytes, sizeof id->bytes);
-}
-
-static struct text get_data(struct unpack *in)
-{
-    struct text data;
-
-    data.ptr = (const char *)unpack_bin(in, &data.len);
-    return data;
-}
 
 /* ---- Lists ---- */
 
@@ -186,8 +169,8 @@ void write_merge_ask(struct buf *out, const struct wire_message *message)
 
     pack_uint(out, ask->session);
     pack_bool(out, ask->whole);
-    add_id(out, &ask->after);
-    add_id(out, &ask->through);
+    wire_put_id(out, &ask->after);
+    wire_put_id(out, &ask->through);
     pack_uint(out, ask->credit_bytes);
 }
 
@@ -197,8 +180,8 @@ void read_merge_ask(struct unpack *in, struct wire_message *out)
 
     ask->session = unpack_uint(in, UINT64_MAX);
     ask->whole = unpack_bool(in);
-    get_id(in, &ask->after);
-    get_id(in, &ask->through);
+    wire_take_id(in, &ask->after);
+    wire_take_id(in, &ask->through);
     ask->credit_bytes = unpack_uint(in, UINT64_MAX);
 }
 
@@ -219,7 +202,7 @@ void read_merge_vector(struct unpack *in, struct wire_message *out)
     vector->session = unpack_uint(in, UINT64_MAX);
     vector->page = (uint32_t)unpack_uint(in, UINT32_MAX);
     vector->last = unpack_bool(in);
-    vector->runs = get_data(in);
+    vector->runs = wire_take_data(in);
 }
 
 void write_merge_chunk(struct buf *out, const struct wire_message *message)
@@ -228,7 +211,7 @@ void write_merge_chunk(struct buf *out, const struct wire_message *message)
 
     pack_uint(out, chunk->session);
     pack_uint(out, chunk->number);
-    add_id(out, &chunk->through);
+    wire_put_id(out, &chunk->through);
     pack_bool(out, chunk->last);
     pack_bin(out, chunk->data.ptr, chunk->data.len);
 }
@@ -239,9 +222,9 @@ void read_merge_chunk(struct unpack *in, struct wire_message *out)
 
     chunk->session = unpack_uint(in, UINT64_MAX);
     chunk->number = unpack_uint(in, UINT64_MAX);
-    get_id(in, &chunk->through);
+    wire_take_id(in, &chunk->through);
     chunk->last = unpack_bool(in);
-    chunk->data = get_data(in);
+    chunk->data = wire_take_data(in);
 }
 
 void write_merge_sums_ask(struct buf *out, const struct wire_message *message)
@@ -249,7 +232,7 @@ void write_merge_sums_ask(struct buf *out, const struct wire_message *message)
     const struct wire_merge_sums_ask *ask = &message->merge_sums_ask;
 
     pack_uint(out, ask->session);
-    add_id(out, &ask->after);
+    wire_put_id(out, &ask->after);
     pack_bin(out, ask->fences.ptr, ask->fences.len);
 }
 
@@ -258,8 +241,8 @@ void read_merge_sums_ask(struct unpack *in, struct wire_message *out)
     struct wire_merge_sums_ask *ask = &out->merge_sums_ask;
 
     ask->session = unpack_uint(in, UINT64_MAX);
-    get_id(in, &ask->after);
-    ask->fences = get_data(in);
+    wire_take_id(in, &ask->after);
+    ask->fences = wire_take_data(in);
 }
 
 void write_merge_sums(struct buf *out, const struct wire_message *message)
@@ -277,7 +260,7 @@ void read_merge_sums(struct unpack *in, struct wire_message *out)
 
     sums->session = unpack_uint(in, UINT64_MAX);
     sums->first = (uint32_t)unpack_uint(in, UINT32_MAX);
-    sums->sums = get_data(in);
+    sums->sums = wire_take_data(in);
 }
 
 void write_merge_cut(struct buf *out, const struct wire_message *message)
@@ -297,7 +280,7 @@ void read_merge_cut(struct unpack *in, struct wire_message *out)
 
     cut->nonce = unpack_uint(in, UINT64_MAX);
     if (out->type == WIRE_MERGE_CUT_ASK)
-        cut->runs = get_data(in);
+        cut->runs = wire_take_data(in);
     else
         cut->known = unpack_bool(in);
 }

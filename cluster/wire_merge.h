@@ -6,9 +6,6 @@
 #include "cluster/wire.h"
 #include "journal/unpack.h"
 
-/* The rules of lists of runs, shared with sync's. */
-bool wire_runs_ok(struct text runs);
-
 void write_merge_ask(struct buf *out, const struct wire_message *message);
 void read_merge_ask(struct unpack *in, struct wire_message *out);
 bool merge_ask_ok(const struct wire_message *message);

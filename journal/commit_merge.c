@@ -58,12 +58,14 @@ static int commit_one_chunk(struct journal *journal, struct change *change, cons
     struct committer *c = &journal->committer;
     struct log_record record = {.event = chunk, .event_bytes = len};
     struct snapshot_reader runs;
-    struct entry *first, *next;
+    struct entry *first = NULL, *next;
     enum record_type type;
     struct place place;
     hlc_time stamp = 0;
-    int rc = merge_chunk_fold(&first, &type, &stamp, chunk, len, 0, committer_row, journal);
+    int rc = absent_drop_chunk(journal, change, chunk, len);
 
+    if (rc == 0)
+        rc = merge_chunk_fold(&first, &type, &stamp, chunk, len, 0, committer_row, journal);
     if (rc || !first)
         return rc;
     record.type = type;
@@ -173,20 +175,5 @@ static int commit_item(struct journal *journal, struct change *change, const uin
 
 int commit_merge(struct journal *journal, struct change *change)
 {
-    while (change->events_done < change->events_bytes) {
-        const uint8_t *at = change->events + change->events_done;
-        size_t left = change->events_bytes - change->events_done;
-        uint32_t len;
-
-        if (left < sizeof len)
-            return ERR_INVALID;
-        memcpy(&len, at, sizeof len);
-        if (len == 0 || len > LIMIT_EVENT_BYTES || len > left - sizeof len)
-            return ERR_INVALID;
-        int rc = commit_item(journal, change, at + sizeof len, len);
-        if (rc)
-            return rc;
-        change->events_done += sizeof len + len;
-    }
-    return 0;
+    return commit_items(journal, change, commit_item);
 }

@@ -1,8 +1,8 @@
 /*
  * The table `cluster` (one row), and walks over rows for administration.
  *
- * Ranges. Objects lie in two tables, each in the order of ids; they are read as one, in one read
- * transaction of at most MAX_ROWS rows. So whoever walks a large database asks for one stretch
+ * Ranges. Objects are read in the order of ids (db_walk.c), in one read transaction of at most
+ * MAX_ROWS rows. So whoever walks a large database asks for one stretch
  * after the other, and holds no snapshot of it open between.
  *
  * Failure: SQLite's, as db.c.
@@ -63,67 +63,25 @@ int db_reader_owed_others(struct db_reader *reader, uint64_t *out)
 
 /* ---- Ranges ---- */
 
-struct source {
-    sqlite3_stmt *select;
-    struct object *next; /* NULL at the end */
-};
-
-/* The source's next object above AFTER (NULL: any). */
-static int advance(struct conn *conn, struct source *source, const struct id128 *after)
-{
-    int rc;
-
-    do {
-        object_destroy(&source->next);
-        rc = conn_step(conn, source->select);
-        if (rc == 1)
-            rc = object_from_row(source->select, &source->next);
-    } while (!rc && source->next && after && id_compare(&source->next->id, after) <= 0);
-    return rc;
-}
-
-static int start(struct conn *conn, struct source sources[2], const struct id128 *after)
-{
-    int rc = conn_statement(conn, STATEMENT_RANGE, &sources[0].select);
-
-    if (!rc)
-        rc = conn_statement(conn, STATEMENT_ROWS_MORE, &sources[1].select);
-    if (rc)
-        return rc;
-    int code = sqlite3_bind_int64(sources[0].select, 1, object_key(after));
-    code |= sqlite3_bind_blob(sources[1].select, 1, after->bytes, sizeof after->bytes,
-                              SQLITE_TRANSIENT);
-    if (code != SQLITE_OK)
-        return ERR_NO_MEMORY;
-    rc = advance(conn, &sources[0], after);
-    return rc ? rc : advance(conn, &sources[1], after);
-}
-
 int db_each_in_range(struct db_reader *reader, const struct id128 *after, const struct id128 *until,
                      unsigned max_rows, int (*each)(void *arg, const struct object *object),
                      void *arg, bool *complete)
 {
-    struct conn *conn = &reader->conn;
-    struct source sources[2] = {{0}};
-    int rc = start(conn, sources, after);
+    struct db_walk walk;
+    int rc = db_walk_begin(&walk, &reader->conn, STATEMENT_RANGE, STATEMENT_ROWS_MORE, after);
 
     *complete = false;
     for (unsigned count = 0; !rc; count++) {
-        struct object *a = sources[0].next, *b = sources[1].next;
-        struct source *lower = &sources[!a || (b && id_compare(&b->id, &a->id) < 0)];
+        const struct object *object = db_walk_at(&walk);
 
-        *complete = !lower->next || id_compare(&lower->next->id, until) > 0;
+        *complete = !object || id_compare(&object->id, until) > 0;
         if (*complete || count == max_rows)
             break;
-        rc = each(arg, lower->next);
+        rc = each(arg, object);
         if (!rc)
-            rc = advance(conn, lower, NULL);
+            rc = db_walk_next(&walk);
     }
-    for (int i = 0; i < 2; i++) {
-        object_destroy(&sources[i].next);
-        if (sources[i].select)
-            sqlite3_reset(sources[i].select);
-    }
+    db_walk_end(&walk);
     return rc;
 }
 

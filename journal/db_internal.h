@@ -175,4 +175,25 @@ int bind_state(sqlite3_stmt *statement, const struct db_state *state) MUST_CHECK
 int bind_origin(sqlite3_stmt *statement, const struct db_origin *origin) MUST_CHECK;
 int bind_segment(sqlite3_stmt *statement, const struct db_segment *segment) MUST_CHECK;
 
+/* ---- db_walk.c: rows in the order of their ids ---- */
+
+struct db_walk {
+    struct conn *conn;
+    sqlite3_stmt *select[2];
+    struct object *next[2]; /* NULL at the end */
+    struct id128 after;
+    bool has_after;
+};
+
+/* Begin above AFTER (NULL: with the first). KEYED, MORE: statements over the two tables of objects,
+ * whose only parameters are the least key, and the id to begin above. Whatever it returns,
+ * db_walk_end is due. */
+int db_walk_begin(struct db_walk *walk, struct conn *conn, enum statement keyed,
+                  enum statement more, const struct id128 *after) MUST_CHECK;
+/* Where it stands; NULL at the end. The walk's, until the next step. */
+struct object *db_walk_at(const struct db_walk *walk);
+/* One on; not from the end. */
+int db_walk_next(struct db_walk *walk) MUST_CHECK;
+void db_walk_end(struct db_walk *walk);
+
 #endif

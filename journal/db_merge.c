@@ -34,66 +34,27 @@
 const struct id128 db_last_id = {{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
                                   0xff, 0xff, 0xff, 0xff, 0xff}};
 
-/* ---- Rows of both tables in id order ---- */
+/* ---- Rows in id order ---- */
 
+/* All above the walk's beginning, up to THROUGH. */
 struct rows {
-    struct conn *conn;
-    sqlite3_stmt *select[2];
-    struct object *next[2]; /* NULL at the end */
-    struct id128 after, through;
+    struct db_walk walk;
+    struct id128 through;
 };
-
-static int advance(struct rows *rows, int which)
-{
-    int rc;
-
-    do {
-        object_destroy(&rows->next[which]);
-        rc = conn_step(rows->conn, rows->select[which]);
-        if (rc == 1)
-            rc = object_from_row(rows->select[which], &rows->next[which]);
-    } while (rc == 0 && rows->next[which] && id_compare(&rows->next[which]->id, &rows->after) <= 0);
-    if (rc == 0 && rows->next[which] && id_compare(&rows->next[which]->id, &rows->through) > 0)
-        object_destroy(&rows->next[which]);
-    return rc;
-}
 
 static int rows_begin(struct rows *rows, struct conn *conn, const struct id128 *after,
                       const struct id128 *through)
 {
-    *rows = (struct rows){.conn = conn, .after = *after, .through = *through};
-    int rc = conn_statement(conn, STATEMENT_ROWS, &rows->select[0]);
-
-    if (rc == 0)
-        rc = conn_statement(conn, STATEMENT_ROWS_MORE, &rows->select[1]);
-    if (rc)
-        return rc;
-    int code = sqlite3_bind_int64(rows->select[0], 1, object_key(after) - 1);
-    code |=
-        sqlite3_bind_blob(rows->select[1], 1, after->bytes, sizeof after->bytes, SQLITE_TRANSIENT);
-    if (code != SQLITE_OK)
-        return ERR_NO_MEMORY;
-    rc = advance(rows, 0);
-    return rc ? rc : advance(rows, 1);
+    rows->through = *through;
+    return db_walk_begin(&rows->walk, conn, STATEMENT_RANGE, STATEMENT_ROWS_MORE, after);
 }
 
-/* Which of the two comes first; -1: neither. */
-static int rows_lowest(const struct rows *rows)
+/* The next one; NULL: there are no more. */
+static struct object *rows_at(const struct rows *rows)
 {
-    const struct object *a = rows->next[0], *b = rows->next[1];
+    struct object *row = db_walk_at(&rows->walk);
 
-    if (!a)
-        return b ? 1 : -1;
-    return b && id_compare(&b->id, &a->id) < 0 ? 1 : 0;
-}
-
-static void rows_end(struct rows *rows)
-{
-    for (int i = 0; i < 2; i++) {
-        object_destroy(&rows->next[i]);
-        if (rows->select[i])
-            sqlite3_reset(rows->select[i]);
-    }
+    return row && id_compare(&row->id, &rows->through) <= 0 ? row : NULL;
 }
 
 /* End the read transaction that conn_exec("BEGIN") began; RC goes first. */
@@ -184,20 +145,21 @@ static int fill(struct rows *rows, struct filling *f)
     int rc = 0;
 
     while (rc == 0 && !f->full) {
-        int which = rows_lowest(rows);
-        const struct id128 *id = which < 0 ? &rows->through : &rows->next[which]->id;
+        struct object *row = rows_at(rows);
+        const struct id128 *id = row ? &row->id : &rows->through;
+        bool end = !row;
 
         if (f->has_holder && id_compare(&f->holder.id, id) < 0)
             id = &f->holder.id; /* of an object that is not heard of yet */
         f->last = *id;
-        if (which >= 0 && id_equal(&rows->next[which]->id, &f->last)) {
-            rc = take_row(f, rows->next[which]);
+        if (row && id_equal(&row->id, &f->last)) {
+            rc = take_row(f, row);
             if (rc == 0)
-                rc = advance(rows, which);
+                rc = db_walk_next(&rows->walk);
         }
         if (rc == 0)
-            rc = take_holders(rows->conn, f, &f->last);
-        if (which < 0 && id_equal(&f->last, &rows->through))
+            rc = take_holders(rows->walk.conn, f, &f->last);
+        if (end && id_equal(&f->last, &rows->through))
             break;
     }
     return rc;
@@ -221,7 +183,7 @@ int db_merge_rows(struct db_reader *reader, const struct id128 *after, const str
         rc = begin_holders(&reader->conn, &f, after);
     if (rc == 0)
         rc = fill(&rows, &f);
-    rows_end(&rows);
+    db_walk_end(&rows.walk);
     if (f.select)
         sqlite3_reset(f.select);
     rc = end_reading(&reader->conn, rc);
@@ -355,25 +317,24 @@ int db_merge_events(struct db_reader *reader, const struct id128 *after, struct 
 static int scan(struct db_reader *reader, struct id128 *after, const struct id128 *through,
                 bool (*see)(void *arg, const struct object *row), void *arg, bool *end)
 {
+    struct object *row;
     struct rows rows;
     bool enough = false;
-    int which = -1, rc = conn_exec(&reader->conn, "BEGIN");
+    int rc = conn_exec(&reader->conn, "BEGIN");
 
     *end = false;
     if (rc)
         return rc;
     rc = rows_begin(&rows, &reader->conn, after, through);
-    for (unsigned i = 0; rc == 0 && i < SCAN_ROWS && !enough; i++) {
-        which = rows_lowest(&rows);
-        if (which < 0)
-            break;
-        *after = rows.next[which]->id;
-        enough = see(arg, rows.next[which]);
+    for (unsigned i = 0; rc == 0 && i < SCAN_ROWS && !enough && (row = rows_at(&rows)) != NULL;
+         i++) {
+        *after = row->id;
+        enough = see(arg, row);
         if (!enough)
-            rc = advance(&rows, which);
+            rc = db_walk_next(&rows.walk);
     }
-    *end = rc == 0 && !enough && rows_lowest(&rows) < 0;
-    rows_end(&rows);
+    *end = rc == 0 && !enough && !rows_at(&rows);
+    db_walk_end(&rows.walk);
     return end_reading(&reader->conn, rc);
 }
 

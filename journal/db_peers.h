@@ -76,6 +76,7 @@ struct db_copies {
     unsigned members; /* joined, and neither left nor forgotten; answering or not */
     unsigned held;    /* of them, with a durable copy */
     bool uploaded;    /* the cloud has them */
+    bool own_alone;   /* the other members' were not looked at */
 };
 
 /*

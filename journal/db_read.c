@@ -133,74 +133,26 @@ int db_each_garbage(struct db_reader *reader, lsn_t above, lsn_t below, unsigned
     return rc;
 }
 
-/* ---- Objects in id order: two tables, each ordered, read as one ---- */
-
-struct source {
-    sqlite3_stmt *select;
-    struct object *next; /* NULL at the end */
-};
-
-/* Read the source's next object above AFTER (NULL: any). */
-static int advance(struct conn *conn, struct source *source, const struct id128 *after)
-{
-    int rc;
-
-    object_destroy(&source->next);
-    do {
-        object_destroy(&source->next);
-        rc = conn_step(conn, source->select);
-        if (rc == 1)
-            rc = object_from_row(source->select, &source->next);
-    } while (!rc && source->next && after && id_compare(&source->next->id, after) <= 0);
-    return rc;
-}
-
-static int start(struct conn *conn, struct source sources[2], const struct id128 *after)
-{
-    static const struct id128 zero;
-    int rc = conn_statement(conn, STATEMENT_OBJECTS, &sources[0].select);
-
-    if (!rc)
-        rc = conn_statement(conn, STATEMENT_OBJECTS_MORE, &sources[1].select);
-    if (rc)
-        return rc;
-    int code = sqlite3_bind_int64(sources[0].select, 1, after ? object_key(after) : INT64_MIN);
-    if (code == SQLITE_OK)
-        code = sqlite3_bind_blob(sources[1].select, 1, (after ? after : &zero)->bytes,
-                                 sizeof zero.bytes, SQLITE_TRANSIENT);
-    if (code != SQLITE_OK)
-        return conn_error(conn, code); /* unbound, it would list nothing */
-    rc = advance(conn, &sources[0], after);
-    return rc ? rc : advance(conn, &sources[1], after);
-}
+/* ---- Objects in id order ---- */
 
 int db_each_object(struct db_reader *reader, const struct id128 *after, unsigned max,
                    int (*each)(void *arg, const struct object *object), void *arg,
                    struct id128 *last, unsigned *count)
 {
-    struct conn *conn = &reader->conn;
-    struct source sources[2] = {{0}};
-    int rc;
+    const struct object *object;
+    struct db_walk walk;
 
     *count = 0;
     if (max == 0)
         return 0;
-    rc = start(conn, sources, after);
-    while (!rc && *count < max) {
-        struct object *a = sources[0].next, *b = sources[1].next;
-        struct source *lower = &sources[!a || (b && id_compare(&b->id, &a->id) < 0)];
-
-        if (!lower->next)
-            break;
-        rc = each(arg, lower->next);
-        *last = lower->next->id;
+    int rc = db_walk_begin(&walk, &reader->conn, STATEMENT_OBJECTS, STATEMENT_OBJECTS_MORE, after);
+    while (!rc && *count < max && (object = db_walk_at(&walk)) != NULL) {
+        rc = each(arg, object);
+        *last = object->id;
         ++*count;
         if (!rc && *count < max)
-            rc = advance(conn, lower, NULL);
+            rc = db_walk_next(&walk);
     }
-    for (int i = 0; i < 2; i++) {
-        object_destroy(&sources[i].next);
-        sqlite3_reset(sources[i].select);
-    }
+    db_walk_end(&walk);
     return rc;
 }

@@ -236,25 +236,43 @@ void delta_add(struct delta *a, const struct delta *b);
 /* Add D to the counters of STATE. */
 void state_add(struct db_state *state, const struct delta *d);
 
-/* ---- apply.c ---- */
+/* ---- apply.c: the applier's transactions ---- */
 
 int applier_open(struct journal *journal) MUST_CHECK;
 void applier_close(struct journal *journal);
-/* The row of ORIGIN, a run of NODE, made where it is missing. Lent until the next call. */
-int applier_origin(struct applier *a, const struct id128 *origin, const struct id128 *node,
-                   struct db_origin **out) MUST_CHECK;
-/* Tell who listens what has become of the runs since the last call. */
-void applier_tell(struct journal *journal);
-/* Bring the figure up to date with `origins`. */
-void applier_count_frozen(struct journal *journal);
-/* Put one entry into the open transaction. */
-int applier_put(struct journal *journal, const struct entry *entry) MUST_CHECK;
 /* Settle large files, write counters and POSITION, commit. On an error nothing happened. */
 int applier_commit(struct journal *journal, lsn_t position) MUST_CHECK;
 int applier_begin(struct journal *journal) MUST_CHECK;
 void applier_rollback(struct journal *journal);
 /* Checkpoint now; moves the durable position where it was complete. */
 int applier_checkpoint(struct journal *journal);
+
+/* ---- apply_entry.c: what one entry changes in the open transaction ---- */
+
+/* Put one entry into it. */
+int applier_put(struct journal *journal, const struct entry *entry) MUST_CHECK;
+/* The row of ORIGIN, a run of NODE, made where it is missing. Lent until the next call. */
+int applier_origin(struct applier *a, const struct id128 *origin, const struct id128 *node,
+                   struct db_origin **out) MUST_CHECK;
+/* Nothing points to the bytes at PLACE any more since the record at LSN. */
+int applier_free(struct journal *journal, const struct place *place, uint64_t size,
+                 uint32_t record_bytes, lsn_t lsn) MUST_CHECK;
+/* A record of this transaction names this large file. */
+int applier_remember_large(struct applier *applier, uint64_t file) MUST_CHECK;
+
+/* ---- apply_sums.c: what each segment still holds ---- */
+
+/* Read the sums at the start. */
+int applier_open_sums(struct applier *a) MUST_CHECK;
+/* Make the sums what the COUNT rows at SEGMENTS say: after a rollback. ERR_NO_MEMORY. */
+int applier_reset_sums(struct applier *a, const struct db_segment *segments,
+                       size_t count) MUST_CHECK;
+/* Add to the sums of VOLUME, made where they are missing. ERR_NO_MEMORY. */
+int applier_add_sums(struct applier *a, uint32_t volume, int64_t body, int64_t live,
+                     int64_t live_record) MUST_CHECK;
+/* Write, in the open transaction, the rows of the segments that changed, or that the log has sealed
+ * or opened meanwhile. */
+int applier_write_sums(struct journal *journal) MUST_CHECK;
 /* Dead bytes of all sealed segments, and the best one to clean (0: none worth it). */
 uint64_t applier_dead_bytes(struct journal *journal, uint32_t *best);
 /* The janitor has unlinked segment VOLUME (0: none) and the large files freed at LSNs up to
@@ -262,6 +280,9 @@ uint64_t applier_dead_bytes(struct journal *journal, uint32_t *best);
 bool applier_forget(struct journal *journal, uint32_t volume, lsn_t files_through);
 /* The same for VOLUME, which an earlier run has unlinked; at once, before the threads start. */
 int applier_forget_now(struct journal *journal, uint32_t volume) MUST_CHECK;
+/* Outside a transaction: what applier_forget was told leaves the database. Tried again with the
+ * next call where it fails. */
+void applier_forget_removed(struct journal *journal);
 /* From which position on, once durable, the database knows that VOLUME is sealed; LSN_LIMIT: it
  * does not yet. */
 lsn_t applier_segment_settled(struct journal *journal, uint32_t volume);
@@ -270,9 +291,16 @@ bool applier_segment_empty(struct journal *journal, uint32_t volume);
 /* Do not propose VOLUME for cleaning for a while. */
 void applier_shun(struct journal *journal, uint32_t volume, uint64_t ms);
 
-/* Add to the sums of VOLUME. */
-int applier_add_sums(struct applier *applier, uint32_t volume, int64_t body, int64_t live,
-                     int64_t live_record) MUST_CHECK;
+/* ---- apply_news.c: who hears of what is in SQLite ---- */
+
+/* Tell who listens what has become of the runs since the last call. */
+void applier_tell(struct journal *journal);
+/* … and what the entries from FIRST on say of copies. */
+void applier_tell_copies(struct journal *journal, const struct entry *first);
+/* Wake the janitor where there is something to journal again. */
+void applier_tell_janitor(struct journal *journal);
+/* Bring the figure up to date with `origins`. */
+void applier_count_frozen(struct journal *journal);
 
 /* ---- apply_merge.c ---- */
 
@@ -289,11 +317,6 @@ int applier_load_loser(struct journal *journal, const struct object *loser) MUST
 int applier_forget_loser(struct journal *journal, const struct object *loser) MUST_CHECK;
 /* Read how many there are. */
 int applier_count_losers(struct journal *journal) MUST_CHECK;
-/* Nothing points to the bytes at PLACE any more since the record at LSN. */
-int applier_free(struct journal *journal, const struct place *place, uint64_t size,
-                 uint32_t record_bytes, lsn_t lsn) MUST_CHECK;
-/* A record of this transaction names this large file. */
-int applier_remember_large(struct applier *applier, uint64_t file) MUST_CHECK;
 
 /* ---- trim.c: the applier's side of snapshots ---- */
 
@@ -368,10 +391,44 @@ int committer_row(void *arg, const struct id128 *id, struct object **out) MUST_C
 /* ENTRY, whose LSN is known, is part of this batch. */
 void committer_add(struct journal *journal, struct entry *entry);
 
+/* ---- commit_own.c: what this node says itself. ERR_FULL here and below: for the next batch ----
+ */
+
 /* Write what was decided of CHANGE as the next event of this run into this batch. BEFORE: the row.
  * A stamp in D stays; else it gets one. ERR_FULL: the batch is full; nothing happened. */
 int committer_event(struct journal *journal, struct change *change, struct decision *d,
                     const struct object *before) MUST_CHECK;
+/* Decide what a client, or a thread of this node, asks for. change->object: the row then. */
+int commit_client_change(struct journal *journal, struct change *change) MUST_CHECK;
+/* Bytes that lost under change->lost get an id of their own, unless that one is deleted: then they
+ * are, too. */
+int commit_reput(struct journal *journal, struct change *change) MUST_CHECK;
+/* An event of ours about no object: a member, what is held. */
+int commit_fact(struct journal *journal, struct change *change) MUST_CHECK;
+/* An own event of a frozen run once more, under the run of now: as it was, its stamp included. */
+int commit_restated(struct journal *journal, struct change *change) MUST_CHECK;
+
+/* ---- commit_peer.c: what other nodes say ---- */
+
+/* As many of CHANGE's events as the batch has room for; ERR_FULL where some are left. */
+int commit_peer_events(struct journal *journal, struct change *change) MUST_CHECK;
+/* One event of another node, or of an earlier run of ours that came back. */
+int commit_peer_event(struct journal *journal, struct change *change, const uint8_t *raw,
+                      uint32_t len) MUST_CHECK;
+/* Give COMMIT one after the other of the items that came with CHANGE and are not done yet; the
+ * first error, or ERR_INVALID where the lengths do not fit, ends it. */
+int commit_items(struct journal *journal, struct change *change,
+                 int (*commit)(struct journal *journal, struct change *change, const uint8_t *item,
+                               uint32_t len)) MUST_CHECK;
+
+/* ---- commit_move.c: records that go to the end of the log ---- */
+
+/* Cleaning: the record at move_from; its body too, if it still counts. ERR_CORRUPT: it counts and
+ * is not readable; ERR_AGAIN: it is to be put again first. */
+int commit_move(struct journal *journal, struct change *change) MUST_CHECK;
+/* A chunk of a snapshot is a record like any other; what it says is the applier's business. So is
+ * one of a merge that cleaning moves. */
+int commit_chunk(struct journal *journal, struct change *change) MUST_CHECK;
 
 /* ---- freeze.c: runs that contradict themselves; the committer's ---- */
 
@@ -391,6 +448,9 @@ void freeze_heard(struct journal *journal, const struct event *event);
 
 /* Journal drops for what the events of CHANGE that are still to be taken say this node holds. */
 int absent_drop(struct journal *journal, const struct change *change) MUST_CHECK;
+/* … for what CHUNK, of a merge, says. */
+int absent_drop_chunk(struct journal *journal, const struct change *change, const uint8_t *chunk,
+                      size_t len) MUST_CHECK;
 /* … for what EVENT alone says, if this node says it. */
 int absent_drop_of(struct journal *journal, const struct event *event) MUST_CHECK;
 
@@ -405,9 +465,6 @@ void restate_release(struct restate *restate);
 
 /* As many of CHANGE's chunks as the batch has room for; ERR_FULL where some are left. */
 int commit_merge(struct journal *journal, struct change *change) MUST_CHECK;
-/* Take one event of another node into the batch (commit.c). */
-int commit_peer_event(struct journal *journal, struct change *change, const uint8_t *raw,
-                      size_t len) MUST_CHECK;
 
 /* ---- reconcile.c ---- */
 

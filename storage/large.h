@@ -2,8 +2,7 @@
  * Large bodies: one file each, under a number that is never used again.
  *
  *   file = header (4096 bytes: magic, version, features, store UUID, number, checksum) | body |
- *          pad to 8 | trailer: one checksum (8 bytes) per 64 KiB block | size, count, magic (24
- * bytes)
+ *          pad to 8 | trailer: one checksum (8 bytes) per 64 KiB block | size, count, magic (24 B)
  *
  * A file is written as FILES/tmp/NUMBER and becomes FILES/large/XX/NUMBER (XX: its lowest byte in
  * hex) when its record has been applied; readers try the final name, then the first. The log record
@@ -28,14 +27,22 @@ void large_close(struct large_store **store);
 /* ---- Writing: one thread at a time per writer ---- */
 
 int large_create(struct large_writer **out, struct large_store *store) MUST_CHECK;
-/* Append, to the page cache. Copies DATA only as far as
- * it must to fill blocks for their checksum. ERR_NO_SPACE, ERR_IO. */
+/* Append, to the page cache. Copies DATA only as far as it must to fill blocks for their checksum.
+ * ERR_NO_SPACE, ERR_IO. */
 int large_write(struct large_writer *writer, const void *data, size_t len) MUST_CHECK;
 uint64_t large_size(const struct large_writer *writer);
 /* So much was written since the last large_write_back that it is time for one: a writer that runs
  * ahead of the disk makes every other sync on it wait. */
 bool large_due(const struct large_writer *writer);
-/* Have the disk take what was written so far, and wait for it. Blocks; promises no durability. */
+/* What was written since then: it is not due again. */
+struct large_span {
+    uint64_t offset, len; /* bytes of the file */
+};
+struct large_span large_take_due(struct large_writer *writer);
+/* Have the disk take SPAN, and wait for it; on any thread, while more is written. Blocks; promises
+ * no durability. */
+int large_hand_over(const struct large_writer *writer, struct large_span span) MUST_CHECK;
+/* Both, of what was written so far. */
 int large_write_back(struct large_writer *writer) MUST_CHECK;
 /* Write the trailer, make file and directory entry durable. Blocks on the disk. */
 int large_finish(struct large_writer *writer, uint64_t *number, uint64_t *size,

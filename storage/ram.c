@@ -644,13 +644,13 @@ void ram_place(struct ram *ram, uint64_t token, const struct id128 *id,
     unlock(shard);
 }
 
-void ram_invalidate(struct ram *ram, const struct id128 *id)
+static void forget(struct ram *ram, const struct id128 *id, uint64_t count)
 {
     uint64_t hash = hash_of(id);
     struct shard *shard = shard_of(ram, hash);
 
     lock(shard);
-    atomic_fetch_add(counter_of(shard, hash), 1);
+    atomic_fetch_add(counter_of(shard, hash), count);
     struct entry *entry = find(shard, hash, id);
     if (entry) {
         take_out(shard, entry);
@@ -658,8 +658,18 @@ void ram_invalidate(struct ram *ram, const struct id128 *id)
     }
     locations_remove(&shard->locations, hash);
     unlock(shard);
+}
+
+void ram_invalidate(struct ram *ram, const struct id128 *id)
+{
+    forget(ram, id, RAM_INVALIDATED);
     if (ram->watch)
         ram->watch(ram->watch_arg, id);
+}
+
+void ram_renew(struct ram *ram, const struct id128 *id)
+{
+    forget(ram, id, 1);
 }
 
 void ram_watch(struct ram *ram, void (*watch)(void *arg, const struct id128 *id), void *arg)

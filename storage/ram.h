@@ -19,6 +19,7 @@
 #include "storage/place.h"
 
 #include <stddef.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 struct ram;
@@ -47,6 +48,9 @@ struct ram_location {
     uint32_t record_bytes; /* 0 for large files */
 };
 
+/* A token counts: ones are of ram_renew, these of ram_invalidate. */
+#define RAM_INVALIDATED (UINT64_C(1) << 32)
+
 int ram_create(struct ram **out, uint64_t limit_bytes) MUST_CHECK;
 void ram_destroy(struct ram **ram);
 
@@ -60,6 +64,12 @@ int ram_locate(struct ram *ram, const struct id128 *id, struct ram_location *out
 
 /* To be taken before the look-up that a fill rests on. */
 uint64_t ram_token(struct ram *ram, const struct id128 *id);
+/* Of two tokens of one id: there was no ram_invalidate between them, though there may have been a
+ * ram_renew. */
+static inline bool ram_same_body(uint64_t token, uint64_t other)
+{
+    return token / RAM_INVALIDATED == other / RAM_INVALIDATED;
+}
 
 /* Remember; both do nothing where TOKEN is outdated, memory is short or the policy says no. */
 void ram_fill(struct ram *ram, uint64_t token, const struct id128 *id, const char *head,
@@ -77,6 +87,9 @@ void ram_watch(struct ram *ram, void (*watch)(void *arg, const struct id128 *id)
 
 /* Forget everything about ID, and void all tokens taken for it before. */
 void ram_invalidate(struct ram *ram, const struct id128 *id);
+/* The same, where copies elsewhere of the bytes that ID had are as good as before: WATCH is not
+ * called. */
+void ram_renew(struct ram *ram, const struct id128 *id);
 
 /* Lend up to BYTES of the limit, taken evenly from the room for bodies, some of which go. Returns
  * how much it is: all but what does not divide into pages, or 0 where slow readers or tables are in

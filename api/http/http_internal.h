@@ -183,6 +183,26 @@ void conn_drain(struct conn *conn);
 void conn_cut(struct conn *conn);
 struct conn *conn_of(struct http_request *request);
 
+/* What was received and is to be used. */
+struct view {
+    const uint8_t *data;
+    size_t len;
+};
+
+/* Use the header in VIEW. False: more of it is needed. */
+bool conn_take_head(struct conn *conn, struct view *view);
+/* Take body bytes off VIEW: *DATA and *LEN are what is content among them. 0 or an error. */
+int conn_take_body(struct http_request *request, struct view *view, const uint8_t **data,
+                   size_t *len) MUST_CHECK;
+/* Hand the handler what VIEW has of its body. False: more is needed. */
+bool conn_deliver_body(struct conn *conn, struct view *view);
+/* Answer for the handler, and close. */
+void conn_refuse(struct conn *conn, const struct refusal *refusal);
+/* Whoever watches a suspended request hears of it once. */
+void conn_wake(struct conn *conn, enum http_wake why);
+/* The request is over, one way or the other. */
+void conn_finish_request(struct conn *conn);
+
 /* Memory that a connection keeps: take LEN bytes of the server's budget, as early input or as the
  * rest of an answer; give them back. */
 bool memory_take(struct loop *loop, size_t len, bool input) MUST_CHECK;
@@ -242,6 +262,11 @@ struct loop {
     struct head head;
     struct loop_stats stats;
 };
+
+static inline bool conn_draining(const struct conn *conn)
+{
+    return conn->loop->orders_done & LOOP_DRAIN;
+}
 
 int loop_init(struct loop *loop, struct http_server *server, unsigned index) MUST_CHECK;
 int loop_start(struct loop *loop) MUST_CHECK;

@@ -125,6 +125,8 @@ static void done(struct change *change)
         key_deleted(asked->key, n);
     } else if (change->request.fields & EVENT_HAS_LEVEL) {
         key_level(asked->key, n, asked->level);
+        if (asked->level && change->verdict == VERDICT_COMMIT)
+            atomic_fetch_add(&world.counts->raises, 1);
     }
     forget(asked);
 }
@@ -261,6 +263,7 @@ static void delete (struct node *node, struct key *key)
     asked->change.request.purge = roll(3) == 0;
     key->purge_submitted |= asked->change.request.purge;
     atomic_fetch_add(&world.counts->deletes, 1);
+    atomic_fetch_add(&world.counts->purges, asked->change.request.purge);
     submit(asked);
 }
 
@@ -376,6 +379,8 @@ static void read_some(struct node *node, struct key *key)
     bool deleted = rc == 0 && object->flags & OBJECT_DELETED;
     if (rc && (key->exists_on | key->deleted_on) & bit)
         fail("node %u has forgotten an id", node->index);
+    if (rc && key->planted)
+        doors_adopt(node, key, ADOPT_MAY);
     if (!deleted && key->deleted_on & bit)
         fail("node %u has forgotten a delete", node->index);
     if (deleted && !key->delete_submitted)
@@ -387,7 +392,9 @@ static void read_some(struct node *node, struct key *key)
             fail("node %u has bytes that nobody put under that id", node->index);
         if (object->flags & OBJECT_UPLOADED && !key->purge_submitted && key->submitted == 1u << v)
             cloud_has(node, object);
-        if (place_is_none(&object->place))
+        if (place_is_none(&object->place) && object->size && roll(3))
+            doors_get(node, key, object, false);
+        else if (place_is_none(&object->place))
             read_from_peers(node, key, v);
         else
             read_here(node, key, object, v);
@@ -418,6 +425,15 @@ static void race(struct node *node)
         node_bury(other);
 }
 
+/* The same bytes, or others; but what lies in the cloud since before is looked for there. */
+static void put_again(struct node *node, struct key *key)
+{
+    if (key->planted)
+        doors_adopt(node, key, ADOPT_MAY);
+    else
+        put(node, key, roll(3) ? 0 : (unsigned)roll(VARIANTS), (unsigned)roll(3));
+}
+
 static void request(void)
 {
     struct node *node = some_node();
@@ -434,10 +450,13 @@ static void request(void)
             read_some(node, raced);
     } else if (what < 6) {
         race(node);
+    } else if (what < 8) {
+        cloud_plant(key_new(), 1 + (unsigned)roll(2));
+        doors_adopt(node, &world.keys[world.key_count - 1], ADOPT_MAY);
     } else if (what < 35) {
         put(node, key_new(), 0, (unsigned)roll(3));
     } else if (what < 50) { /* the same id again: the same bytes, or others, from wherever */
-        put(node, some_key(), roll(3) ? 0 : (unsigned)roll(VARIANTS), (unsigned)roll(3));
+        put_again(node, some_key());
     } else if (what < 60) {
         meta(node, some_key());
     } else if (what < 70) {

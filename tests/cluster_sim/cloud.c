@@ -27,9 +27,16 @@ struct stored {
     uint64_t size;
     uint8_t sha256[SHA256_BYTES];
     uint8_t *body;
-    char id[ULID_TEXT_BYTES + 1], says[2 * SHA256_BYTES + 1]; /* the metadata */
-    unsigned puts;                                            /* of these bytes */
-    unsigned node, disk; /* who put it last, and on which of its disks it knew so */
+    char id[ULID_TEXT_BYTES + 1], says[2 * SHA256_BYTES + 1]; /* of the metadata … */
+    char *pairs; /* … which are these: names and values, each with its NUL … */
+    size_t pair_count;
+    unsigned puts, gets; /* of these bytes */
+    bool planted;        /* it was there before */
+    /* Who put it last, on which of its disks it knew why, and its own last event then. */
+    unsigned node, disk;
+    struct id128 origin;
+    uint64_t seq;
+    bool orphan; /* nobody can know why it is there */
 };
 
 enum stage { SENDING, ANSWERING };
@@ -57,11 +64,21 @@ struct sim_cloud {
     struct asking *asked;
 };
 
+/* A removal, and who knew of it then. */
+struct removal {
+    struct removal *next;
+    char key[64];
+    unsigned node, disk;
+    bool orphan; /* nobody else had heard of the delete when that disk was lost */
+};
+
 static struct {
     struct stored *objects; /* by key */
     size_t count;
+    struct removal *removals;
     struct deed *deeds;
     uint64_t away_until, rough_until;
+    bool altered; /* a body that it gave */
 } bucket;
 
 /* ---- The bucket ---- */
@@ -100,11 +117,13 @@ static void store(const struct stored *object)
         abort();
     if (known) {
         bool same = memcmp(known->sha256, object->sha256, SHA256_BYTES) == 0;
-        unsigned puts = same ? known->puts : 0;
+        unsigned puts = same ? known->puts : 0, gets = same ? known->gets : 0;
 
         free(known->body);
+        free(known->pairs);
         *known = *object;
         known->puts = puts + 1;
+        known->gets = gets;
     } else {
         memmove(&bucket.objects[at + 1], &bucket.objects[at],
                 (bucket.count++ - at) * sizeof *object);
@@ -114,13 +133,22 @@ static void store(const struct stored *object)
     atomic_fetch_add(&world.counts->cloud_puts, 1);
 }
 
-static void forget(const char *key)
+static void forget(const struct stored *removal)
 {
-    struct stored *known = find(key);
+    struct stored *known = find(removal->key);
+    struct removal *it = calloc(1, sizeof *it);
 
+    if (!it)
+        abort();
+    memcpy(it->key, removal->key, sizeof it->key);
+    it->node = removal->node;
+    it->disk = removal->disk;
+    it->next = bucket.removals;
+    bucket.removals = it;
     if (!known)
         return;
     free(known->body);
+    free(known->pairs);
     memmove(known, known + 1, (size_t)(&bucket.objects[--bucket.count] - known) * sizeof *known);
     atomic_fetch_add(&world.counts->cloud_deletes, 1);
 }
@@ -131,7 +159,7 @@ static void carry_out(const struct deed *deed)
     tell("cloud: %s of %s by node %u", deed->removes ? "removal" : "put", deed->object.key,
          deed->object.node);
     if (deed->removes)
-        forget(deed->object.key);
+        forget(&deed->object);
     else
         store(&deed->object);
 }
@@ -157,9 +185,11 @@ void cloud_step(void)
     assert(deed); /* it was due */
     *at = deed->next;
     carry_out(deed);
-    if (deed->removes)
+    if (deed->removes) {
         free(deed->object.body);
-    free(deed); /* a body is the bucket's now */
+        free(deed->object.pairs);
+    }
+    free(deed); /* else they are the bucket's now */
 }
 
 /* ---- Requests ---- */
@@ -218,6 +248,14 @@ static void cancel(struct cloud *cloud, struct cloud_request *request)
             asking->at = world.now;
 }
 
+void cloud_hang_up(struct node *node)
+{
+    if (!node->cloud)
+        return;
+    for (struct asking *asking = of(node->cloud)->asked; asking; asking = asking->next)
+        cancel(node->cloud, asking->request);
+}
+
 static void figures(struct cloud *cloud, struct cloud_figures *out)
 {
     (void)cloud;
@@ -254,11 +292,27 @@ static void text_of(char *out, size_t cap, struct cloud_text text)
     out[text.len] = '\0';
 }
 
-static void read_pairs(struct stored *object, const struct cloud_request *request)
+static char *add_text(char *at, struct cloud_text text)
 {
-    for (size_t i = 0; i < request->pair_count; i++) {
-        const struct cloud_pair *pair = &request->pairs[i];
+    memcpy(at, text.ptr, text.len);
+    at[text.len] = '\0';
+    return at + text.len + 1;
+}
 
+static void read_pairs(struct stored *object, const struct cloud_pair *pairs, size_t count)
+{
+    size_t bytes = 1;
+
+    for (size_t i = 0; i < count; i++)
+        bytes += pairs[i].name.len + pairs[i].value.len + 2;
+    char *at = object->pairs = malloc(bytes);
+    if (!at)
+        abort();
+    object->pair_count = count;
+    for (size_t i = 0; i < count; i++) {
+        const struct cloud_pair *pair = &pairs[i];
+
+        at = add_text(add_text(at, pair->name), pair->value);
         if (pair->name.len == 2 && memcmp(pair->name.ptr, "id", 2) == 0)
             text_of(object->id, sizeof object->id, pair->value);
         if (pair->name.len == 6 && memcmp(pair->name.ptr, "sha256", 6) == 0)
@@ -316,6 +370,7 @@ static int misfortune(struct cloud_request *request, bool *done)
 static void deed_free(struct deed *deed)
 {
     free(deed->object.body);
+    free(deed->object.pairs);
     free(deed);
 }
 
@@ -331,6 +386,8 @@ static void send(struct sim_cloud *c, struct asking *asking)
     deed->object.size = request->size;
     deed->object.node = c->node->index;
     deed->object.disk = c->node->disks;
+    deed->object.origin = c->node->sim.journal->committer.chain.origin;
+    deed->object.seq = c->node->sim.journal->committer.chain.seq;
     deed->life = c->node->life;
     deed->removes = request->op == CLOUD_DELETE;
     deed->at = world.now + latency();
@@ -338,7 +395,7 @@ static void send(struct sim_cloud *c, struct asking *asking)
     asking->at = deed->at + latency();
     asking->rc = request->op == CLOUD_PUT ? read_body(&deed->object, request) : 0;
     if (asking->rc == 0) {
-        read_pairs(&deed->object, request);
+        read_pairs(&deed->object, request->pairs, request->pair_count);
         asking->rc = misfortune(request, &done);
         done |= asking->rc == 0;
     } else {
@@ -372,6 +429,7 @@ static int give(struct cloud_request *request, const struct stored *object)
     memcpy(bytes, object->body + request->offset, len);
     if (bad && len && dice(2)) {
         bytes[dice(len)] ^= 4;
+        bucket.altered = true;
     } else if (bad) {
         len = len ? dice(len) : 0;
         rc = ERR_CLOSED;
@@ -389,18 +447,27 @@ static int answer_head(struct cloud_request *request)
     char key[64];
 
     text_of(key, sizeof key, request->key);
-    const struct stored *object = find(key);
+    struct stored *object = find(key);
     if (!object)
         return ERR_NOT_FOUND;
-    const struct cloud_pair pairs[] = {
-        {{"id", 2}, {object->id, (uint32_t)strlen(object->id)}},
-        {{"sha256", 6}, {object->says, (uint32_t)strlen(object->says)}}};
+    struct cloud_pair pairs[LIMIT_CLOUD_PAIRS];
+    const char *at = object->pairs;
+    for (size_t i = 0; i < object->pair_count; i++) {
+        pairs[i].name = (struct cloud_text){at, (uint32_t)strlen(at)};
+        at += pairs[i].name.len + 1;
+        pairs[i].value = (struct cloud_text){at, (uint32_t)strlen(at)};
+        at += pairs[i].value.len + 1;
+    }
     const struct cloud_head head = {.size = object->size,
                                     .etag = {object->says, (uint32_t)strlen(object->says)},
                                     .pairs = pairs,
-                                    .pair_count = request->op == CLOUD_TAGS ? 0 : 2};
+                                    .pair_count =
+                                        request->op == CLOUD_TAGS ? 0 : object->pair_count};
     int rc = request->head ? request->head(request, &head) : 0;
-    return rc || request->op != CLOUD_GET ? rc : give(request, object);
+    if (rc || request->op != CLOUD_GET)
+        return rc;
+    object->gets++;
+    return give(request, object);
 }
 
 static void answer(struct sim_cloud *c, struct asking *asking)
@@ -418,6 +485,8 @@ static void answer(struct sim_cloud *c, struct asking *asking)
     else if (rc == 0 && request->op != CLOUD_PUT && request->op != CLOUD_DELETE)
         rc = answer_head(request);
     note(310, c->node->index, (uint64_t)rc);
+    if (rc == 0 && request->op == CLOUD_PUT)
+        hex_encode(request->etag, request->sha256, SHA256_BYTES);
     if (rc)
         (void)snprintf(request->message, sizeof request->message, "simulated: %s", err_text(rc));
     request->done(request, rc);
@@ -463,6 +532,60 @@ void cloud_died(const struct node *node)
     }
 }
 
+/* ---- What was there before ---- */
+
+void cloud_plant(struct key *key, unsigned level)
+{
+    char stamp[24], size[24], text[2] = {(char)('0' + level), '\0'};
+    char hex[2 * SHA256_BYTES + 1];
+    struct stored object = {.size = key->size[0], .planted = true};
+
+    ulid_format(object.key, &key->id);
+    hex_encode(hex, key->sha256[0], SHA256_BYTES);
+    (void)snprintf(size, sizeof size, "%u", key->size[0]);
+    (void)snprintf(stamp, sizeof stamp, "%llu", 1600000000000ULL << 16);
+    const struct cloud_pair pairs[] = {
+        {{"id", 2}, {object.key, ULID_TEXT_BYTES}},
+        {{"size", 4}, {size, (uint32_t)strlen(size)}},
+        {{"consistency", 11}, {text, 1}},
+        {{"sha256", 6}, {hex, 2 * SHA256_BYTES}},
+        {{"stamp", 5}, {stamp, (uint32_t)strlen(stamp)}},
+        {{"name", 4}, {"from before", 11}},
+    };
+    read_pairs(&object, pairs, sizeof pairs / sizeof *pairs);
+    memcpy(object.sha256, key->sha256[0], SHA256_BYTES);
+    object.body = malloc(object.size + 1);
+    if (!object.body)
+        abort();
+    key_body(key, 0, 0, object.body, object.size);
+    store(&object);
+    find(object.key)->puts = 0;
+    key->planted = true;
+    key->submitted |= 1;
+    key->level_submitted = (uint8_t)level;
+    atomic_fetch_add(&world.counts->planted, 1);
+}
+
+static const struct stored *of_key(const struct key *key)
+{
+    char id[ULID_TEXT_BYTES + 1];
+
+    ulid_format(id, &key->id);
+    return find(id);
+}
+
+bool cloud_holds(const struct key *key)
+{
+    return of_key(key) != NULL;
+}
+
+unsigned cloud_gets(const struct key *key)
+{
+    const struct stored *object = of_key(key);
+
+    return object ? object->gets : 0;
+}
+
 /* ---- Trouble ---- */
 
 void cloud_begin(void)
@@ -485,6 +608,11 @@ void cloud_rough(void)
     tell("trouble: the cloud fails now and then");
 }
 
+bool cloud_alters(void)
+{
+    return bucket.altered;
+}
+
 bool cloud_is_away(void)
 {
     return world.now < bucket.away_until;
@@ -503,12 +631,16 @@ void cloud_release(void)
         deed_free(bucket.deeds);
         bucket.deeds = next;
     }
-    for (size_t i = 0; i < bucket.count; i++)
+    for (struct removal *next; bucket.removals; bucket.removals = next) {
+        next = bucket.removals->next;
+        free(bucket.removals);
+    }
+    for (size_t i = 0; i < bucket.count; i++) {
         free(bucket.objects[i].body);
+        free(bucket.objects[i].pairs);
+    }
     free(bucket.objects);
 }
-
-/* ---- What has to hold ---- */
 
 static bool is_right(const struct stored *object, const struct object *row)
 {
@@ -520,10 +652,93 @@ static bool is_right(const struct stored *object, const struct object *row)
            strcmp(object->says, hex) == 0 && strcmp(object->id, id) == 0;
 }
 
-/* Who put it, and alone knew why, has lost its disk: then nobody can know. */
-static bool knew_it_is_gone(const struct stored *object)
+/* ---- Disks that go ---- */
+
+/* Whether a node that is up, other than EXCEPT, has KEY's id as deleted, by whomever. */
+static bool somebody_deleted(const char *key, const struct node *except)
 {
-    return world.nodes[object->node].disks != object->disk;
+    bool known = false;
+    struct id128 id;
+
+    if (ulid_parse(&id, key, ULID_TEXT_BYTES) != 0)
+        return false;
+    for (unsigned i = 0; i < NODES && !known; i++) {
+        struct node *node = &world.nodes[i];
+        struct object *row = NULL;
+
+        if (node != except && node->up &&
+            journal_find(node->sim.journal, node->sim.reader, &id, &row) == 0)
+            known = row->flags & OBJECT_DELETED;
+        object_destroy(&row);
+    }
+    return known;
+}
+
+/* Whether a node that is up, other than EXCEPT, knows what OBJECT's node knew when it put it. */
+static bool somebody_knows(const struct stored *object, const struct node *except)
+{
+    bool known = false;
+
+    if (strncmp(object->key, MARK, MARK_LEN) == 0)
+        return somebody_deleted(object->key + MARK_LEN, except);
+    for (unsigned i = 0; i < NODES && !known; i++) {
+        struct node *node = &world.nodes[i];
+
+        if (node == except || !node->up)
+            continue;
+        const struct vector_run *run =
+            vector_find(sync_vector(node->cluster->sync), &object->origin);
+        known = run && !run->frozen && run->seq >= object->seq;
+    }
+    return known;
+}
+
+static void orphan(struct stored *object, const struct node *lost)
+{
+    bool gone = &world.nodes[object->node] == lost ||
+                world.nodes[object->node].disks != object->disk;
+
+    if (!gone || object->orphan || object->planted || somebody_knows(object, lost))
+        return;
+    object->orphan = true;
+    atomic_fetch_add(&world.counts->cloud_orphans, 1);
+}
+
+void cloud_disk_lost(const struct node *node)
+{
+    for (size_t i = 0; i < bucket.count; i++)
+        orphan(&bucket.objects[i], node);
+    for (struct deed *deed = bucket.deeds; deed; deed = deed->next)
+        orphan(&deed->object, node);
+    for (struct removal *it = bucket.removals; it; it = it->next) {
+        bool gone = &world.nodes[it->node] == node || world.nodes[it->node].disks != it->disk;
+
+        if (!gone || it->orphan || somebody_deleted(it->key, node))
+            continue;
+        it->orphan = true;
+        atomic_fetch_add(&world.counts->cloud_orphans, 1);
+    }
+}
+
+/* Whether it was removed by a node that took what it knew of the delete with it. */
+static bool was_orphaned(const char *key)
+{
+    const struct removal *it = bucket.removals;
+
+    while (it && !(it->orphan && strcmp(it->key, key) == 0))
+        it = it->next;
+    return it != NULL;
+}
+
+/* ---- What has to hold ---- */
+
+bool cloud_is_right(const struct object *row)
+{
+    char id[ULID_TEXT_BYTES + 1];
+
+    ulid_format(id, &row->id);
+    const struct stored *object = find(id);
+    return object && is_right(object, row);
 }
 
 void cloud_has(const struct node *node, const struct object *row)
@@ -532,9 +747,11 @@ void cloud_has(const struct node *node, const struct object *row)
 
     ulid_format(id, &row->id);
     const struct stored *object = find(id);
+    if (!object && was_orphaned(id))
+        return;
     if (!object)
         fail("node %u says that the cloud has %s, and it has not", node->index, id);
-    if (!is_right(object, row) && !knew_it_is_gone(object))
+    if (!is_right(object, row) && !object->orphan)
         fail("node %u says that the cloud has %s, and it has other bytes", node->index, id);
 }
 
@@ -543,12 +760,30 @@ struct rows {
     uint64_t owed;
 };
 
+/* What is live and of level 1 is there, unless nobody has its bytes any more. */
 static int check_live(void *arg, const struct object *row)
 {
     const struct rows *rows = arg;
+    char id[ULID_TEXT_BYTES + 1];
 
-    if (row->level >= 1 && row->flags & OBJECT_UPLOADED)
+    if (row->level < 1 || (row->flags & (OBJECT_PUT | OBJECT_DELETED)) != OBJECT_PUT)
+        return 0;
+    if (row->flags & OBJECT_UPLOADED) {
         cloud_has(rows->node, row);
+        atomic_fetch_add(&world.counts->cloud_promised, 1);
+        return 0;
+    }
+    ulid_format(id, &row->id);
+    for (unsigned i = 0; i < NODES; i++) {
+        struct node *node = &world.nodes[i];
+        struct object *its = NULL;
+
+        if (journal_find(node->sim.journal, node->sim.reader, &row->id, &its) == 0 &&
+            !place_is_none(&its->place))
+            fail("%s is of level %u, node %u has its bytes, and the cloud has not", id, row->level,
+                 i);
+        object_destroy(&its);
+    }
     return 0;
 }
 
@@ -566,9 +801,10 @@ static void check_stored(struct node *node, const struct stored *object)
     if (rc && rc != ERR_NOT_FOUND)
         fail("node %u: a look-up fails: %s", node->index, err_text(rc));
     bool deleted = row && row->flags & OBJECT_DELETED;
-    if (mark && !deleted && !knew_it_is_gone(object))
+    bool unknown = object->planted && !(row && row->flags & OBJECT_CLOUD);
+    if (mark && !deleted && !object->orphan)
         fail("the cloud has a mark of %s, which is not deleted", text);
-    if (!mark && !knew_it_is_gone(object)) {
+    if (!mark && !unknown && !object->orphan) {
         if (!row)
             fail("the cloud has %s, of which nobody knows", text);
         if (!(row->flags & OBJECT_CLOUD))
@@ -610,7 +846,7 @@ static void check_once(void)
         const struct stored *object = find(id);
         bool raced =
             key->put_on & (key->put_on - 1); /* by nodes that had not heard of each other */
-        if (object && !raced && object->puts != 1)
+        if (object && !raced && object->puts != !key->planted)
             fail("%s was uploaded %u times, though nothing went wrong", id, object->puts);
     }
 }

@@ -130,6 +130,14 @@ void key_seen(struct key *key, unsigned n, const struct object *row)
         key->body_on[v] |= (uint8_t)(1u << n);
 }
 
+void key_held(struct key *key, unsigned n, const struct object *row)
+{
+    unsigned v = key_variant(key, row->sha256);
+
+    if (n < NODES && v < VARIANTS)
+        key->body_on[v] |= (uint8_t)(1u << n);
+}
+
 /* ---- Disks that go ---- */
 
 typedef void each_mask(uint8_t *now, uint8_t *backup, uint8_t bit);

@@ -16,6 +16,7 @@ struct key {
     uint8_t submitted;         /* variants that somebody tried to put: a bit each */
     bool delete_submitted;     /* … that somebody tried to delete it … */
     bool purge_submitted;      /* … from the cloud, too */
+    bool planted;              /* it lies in the cloud since before the cluster */
     uint8_t level_submitted;   /* the highest */
     uint8_t put_on;            /* nodes that were ever asked to */
     uint8_t exists_on;         /* an acknowledged put, of whatever bytes */
@@ -46,6 +47,8 @@ void key_level(struct key *key, unsigned n, unsigned level);
 void key_deleted(struct key *key, unsigned n);
 /* Node N has this row (NULL: none). */
 void key_seen(struct key *key, unsigned n, const struct object *row);
+/* Node N (NODES: none) has said that it has a copy of ROW's bytes. */
+void key_held(struct key *key, unsigned n, const struct object *row);
 /* N's disk is gone, or replaced by the backup. */
 void keys_wipe(unsigned n);
 void keys_backup(unsigned n);

@@ -28,7 +28,7 @@ MUTANTS = [
      "        memcpy(out->item.sha256, request->sha256, SHA256_BYTES);\n"
      "        out->store_body = true;\n        return 0;\n    }\n"
      "    if (memcmp(row->sha256, request->sha256"),
-    ("drift-refusal", "events from a clock too far ahead are refused", "journal/commit.c",
+    ("drift-refusal", "events from a clock too far ahead are refused", "journal/commit_peer.c",
      "    struct head *head = heads_get(&c->heads, &event.origin);\n",
      "    if (hlc_wall_ms(event.stamp) > env_wall_ms(journal->env) + 60000)\n"
      "        return ERR_AGAIN;\n"
@@ -63,7 +63,7 @@ MUTANTS = [
     ("answer-before-sync", "what is synced is found out only when idle", "journal/commit.c",
      "    rc = log_sync(journal->log);\n    if (rc)\n        stop_writing",
      "    rc = c->decided_count ? 0 : log_sync(journal->log);\n    if (rc)\n        stop_writing"),
-    ("copy-before-sync", "a large copy is announced before its file is synced", "storage/large.c",
+    ("copy-before-sync", "a large copy is announced before its file is synced", "storage/large_write.c",
      "        rc = io->fdatasync(io, writer->fd);",
      "        rc = 0;"),
     ("unverified-copy", "a copy's bytes are not compared with the hash they were asked by",
@@ -98,7 +98,8 @@ MUTANTS = [
      "    if (head->frozen)\n        return refuse(journal, head);\n    if (own) {",
      "    if (own) {"),
     # Cleaning itself looks whether the segment is empty before it is removed; so that goes, too.
-    ("clean-on-a-hold", "cleaning leaves behind what every node should have", "journal/commit.c",
+    ("clean-on-a-hold", "cleaning leaves behind what every node should have",
+     "journal/commit_move.c",
      "                         : place_equal(&before->place, &change->move_from));",
      "                         : place_equal(&before->place, &change->move_from) &&\n"
      "                               before->level < 2);",
@@ -142,9 +143,9 @@ MUTANTS = [
      "[OUTBOX_UPLOAD] = START,",
      "[OUTBOX_UPLOAD] = PUT,"),
     ("cloud-clash", "two uploads of different bytes under one id are as good as one",
-     "journal/apply.c",
-     "    if (!entry->doubt.stamp || !is_own(",
-     "    if (entry->doubt.stamp || !is_own("),
+     "journal/apply_entry.c",
+     "    if (!entry->doubt.stamp)\n        return 0;\n    if (is_own(",
+     "    return 0;\n    if (is_own("),
     ("cloud-head-is-enough", "whatever lies under the key is taken for the body", "cluster/upload.c",
      "        return same && u->found_size == object->size ?",
      "        return u->found && u->found_size == object->size ?"),
@@ -155,6 +156,34 @@ MUTANTS = [
      "cluster/breaker.c",
      "    breaker->until_ms = now_ms + told + breaker_backoff_ms(breaker->delays, dice);",
      "    breaker->until_ms = UINT64_MAX;"),
+    ("cloud-each-asks", "each node takes itself for the one that fetches for all",
+     "cluster/cluster_pull.c",
+     "        if (its > best) {",
+     "        if (its > best && count == 0) {"),
+    ("cloud-before-members", "the cloud is asked before the members that have it",
+     "cluster/cluster_pull.c",
+     "            rc = ask->fetch.cloud ? ask_members(cluster, ask, false) : ERR_NOT_FOUND;",
+     "            rc = ERR_NOT_FOUND;"),
+    ("cloud-nobody-lends", "who fetches for all gives only what is whole there",
+     "cluster/cluster_lend.c",
+     "    if (!lender.open)",
+     "    if (lender.open)"),
+    ("cloud-lent-and-lost", "what was fetched for others is not kept for the next of them",
+     "api/lender.c",
+     "    if (buf_check(&head) == 0)\n        ram_fill(",
+     "    if (buf_check(&head) != 0)\n        ram_fill(",
+     "api/peer_body.c",
+     "    if (body->rc || !body->reader.from_cloud",
+     "    if (body->rc <= 0 || !body->reader.from_cloud"),
+    ("cloud-small-each", "each client of a small body has it fetched", "api/peer_body.c",
+     "    struct peer_body **link = link_of(bodies, &origin->id, origin->sha256);\n"
+     "    *out = *link;\n    if (!*link) {",
+     "    struct peer_body **link = link_of(bodies, &origin->id, origin->sha256), *none = NULL;\n"
+     "    if (*link)\n        link = &none;\n    *out = *link;\n    if (!*link) {"),
+    ("cloud-adopt-deleted", "an id whose mark says that it was deleted is found again",
+     "cluster/cloud_look.c",
+     "    if (look->mark.len && look->mark_rc == 0)\n        rc = ERR_DELETED;\n    else if",
+     "    if"),
 ]
 
 

@@ -127,7 +127,10 @@ static int open_journal(struct node *node)
 
     if (rc)
         return rc;
-    rc = journal_open(&sim->journal, &config, sim->message, sizeof sim->message);
+    rc = doors_prepare(node);
+    config.ram = node->ram;
+    if (rc == 0)
+        rc = journal_open(&sim->journal, &config, sim->message, sizeof sim->message);
     return rc ? rc : journal_reader_open(sim->journal, &sim->reader);
 }
 
@@ -178,7 +181,9 @@ static int open_cluster(struct node *node)
     int rc = cluster_open(&node->cluster, &config, node->sim.message, sizeof node->sim.message);
     if (rc == 0)
         rc = replicator_open(node->cluster->replicator);
-    return rc ? rc : uploader_open(node->cluster->uploader);
+    if (rc == 0)
+        rc = uploader_open(node->cluster->uploader);
+    return rc ? rc : doors_open(node);
 }
 
 /* Free what there is of it. */
@@ -186,10 +191,12 @@ static void release(struct node *node)
 {
     struct sim *sim = &node->sim;
 
+    doors_close(node);
     db_reader_close(&sim->reader);
     cluster_close(&node->cluster);
     cloud_destroy(&node->cloud);
     journal_close(&sim->journal);
+    doors_release(node);
     store_dirs_close(&sim->dirs);
     node->up = false;
     for (unsigned i = 0; i < STEPS; i++)
@@ -303,6 +310,9 @@ static void wind_up(struct node *node)
                 fail("node %u: its cluster does not end (%u under way)", node->index,
                      cluster->under_way);
         }
+        lend_close(cluster);
+        cloud_hang_up(node);
+        take_all(node);
     }
 }
 

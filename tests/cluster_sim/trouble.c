@@ -124,6 +124,37 @@ static void look_around(const struct node *except)
     }
 }
 
+/* The number of the node with this id; NODES: none, or its disk was changed since the last check, so
+ * that what it said before does not count. */
+static unsigned node_of(const struct id128 *id, const struct node *except)
+{
+    unsigned i = 0;
+
+    while (i < NODES && (!id_equal(&world.nodes[i].self, id) || &world.nodes[i] == except))
+        i++;
+    return i < NODES && world.nodes[i].fresh_disk ? NODES : i;
+}
+
+/* NODE, whose disk is about to go, has been told of copies by those who made them: these are what
+ * its acknowledgements beyond its own disk rest on (202 after the second copy), and stay. */
+static void note_holders(struct node *node)
+{
+    for (size_t k = 0; k < world.key_count; k++) {
+        struct id128 holders[LIMIT_FETCH_HOLDERS];
+        struct key *key = &world.keys[k];
+        struct object *row = NULL;
+        size_t count = 0;
+
+        if (journal_find(node->sim.journal, node->sim.reader, &key->id, &row) != 0)
+            continue;
+        if ((row->flags & (OBJECT_PUT | OBJECT_DELETED)) == OBJECT_PUT &&
+            db_reader_holders(node->sim.reader, row, holders, LIMIT_FETCH_HOLDERS, &count) == 0)
+            for (size_t i = 0; i < count; i++)
+                key_held(key, node_of(&holders[i], node), row);
+        object_destroy(&row);
+    }
+}
+
 struct forgetting {
     struct change change; /* first */
     struct event event;
@@ -171,7 +202,7 @@ static bool may_wipe(const struct node *node)
 
     for (unsigned i = 0; i < NODES; i++)
         others += world.nodes[i].up && &world.nodes[i] != node;
-    return others >= 2 && world.now >= trouble.wipe_after && trouble.wipes < 6;
+    return others >= 2 && world.now >= trouble.wipe_after && trouble.wipes < 4 + world.until / (2 * HOUR);
 }
 
 static void wipe(void)
@@ -180,8 +211,10 @@ static void wipe(void)
 
     if (!node || !may_wipe(node))
         return;
+    note_holders(node);
     node_kill(node, SIM_POWER, false);
     look_around(node);
+    cloud_disk_lost(node);
     trouble.wipes++;
     trouble.wipe_after = world.now + 20 * MINUTE;
     node->start_at = world.now + SECOND + around(MINUTE);
@@ -210,8 +243,10 @@ static void copy_node(void)
 
     if (!from || !to || from == to || !may_wipe(to))
         return;
+    note_holders(to);
     node_kill(to, SIM_POWER, false);
     look_around(to);
+    cloud_disk_lost(to);
     trouble.wipes++;
     trouble.wipe_after = world.now + 20 * MINUTE;
     if (dice(2))

@@ -92,10 +92,10 @@ bool workers_have(const struct node *node)
 
 void workers_take(struct node *node)
 {
-    struct pool *busy[4];
+    struct pool *busy[8];
     size_t count = 0;
 
-    for (struct pool *pool = node->pools; pool && count < 4; pool = pool->next)
+    for (struct pool *pool = node->pools; pool && count < 8; pool = pool->next)
         if (pool->count)
             busy[count++] = pool;
     if (count == 0)

@@ -203,6 +203,12 @@ void pass(uint64_t until, bool (*stop)(void))
 
 /* ---- One run ---- */
 
+/* Nothing goes wrong but that the cloud may be away. */
+static bool is_calm(uint64_t seed)
+{
+    return seed % 8 == 2;
+}
+
 static int run_one(uint64_t seed)
 {
     static struct sim_counts sim_counts;
@@ -212,7 +218,7 @@ static int run_one(uint64_t seed)
     world.dice = xxh64(&seed, sizeof seed, 1) | 1;
     world.client_dice = xxh64(&seed, sizeof seed, 2) | 1;
     world.until = options.hours_tenths * (HOUR / 10);
-    world.calm = seed % 8 == 2;
+    world.calm = is_calm(seed);
     world.day = options.day;
     cloud_begin();
     world.doing = "the first start";
@@ -235,6 +241,8 @@ static int run_one(uint64_t seed)
         pass(next < world.until ? next : world.until, NULL);
         check_cluster();
     }
+    if (seed % 4 == 3)
+        wiped_check();
     for (unsigned i = 0; i < NODES; i++) {
         struct journal_stats stats;
 
@@ -365,10 +373,44 @@ static void report(double took)
         passed, failed);
     say("cluster-sim: the cloud was asked %" PRIu64 " times, got %" PRIu64 " bodies and marks, "
         "gave %" PRIu64 ", removed %" PRIu64 ", was away %" PRIu64 " times; %" PRIu64
-        " of its objects and %" PRIu64 " marks checked\n",
+        " of its objects, %" PRIu64 " promised and %" PRIu64 " marks checked, %" PRIu64
+        " that nobody can know of; %" PRIu64 " purges, %" PRIu64 " levels raised\n",
         COUNT(cloud_asked), COUNT(cloud_puts), COUNT(cloud_gets), COUNT(cloud_deletes),
-        COUNT(cloud_outages), COUNT(cloud_checks), COUNT(cloud_marks));
+        COUNT(cloud_outages), COUNT(cloud_checks), COUNT(cloud_promised), COUNT(cloud_marks),
+        COUNT(cloud_orphans), COUNT(purges), COUNT(raises));
+    say("cluster-sim: %" PRIu64 " clients at once had the cloud asked %" PRIu64
+        " times, and %" PRIu64 " of what a member had never; of %" PRIu64
+        " objects from before %" PRIu64 " times one was adopted, %" PRIu64
+        " found again by a wiped cluster\n",
+        COUNT(shared_reads), COUNT(shared_gets), COUNT(near_reads), COUNT(planted), COUNT(adopted),
+        COUNT(refound));
 #undef COUNT
+}
+
+/* A day without the cloud is one with all of this. */
+static void judge_day(void)
+{
+    const struct {
+        const char *what;
+        uint64_t count;
+    } parts[] = {
+        {"put", atomic_load(&counts->puts)},
+        {"delete", atomic_load(&counts->deletes)},
+        {"purge", atomic_load(&counts->purges)},
+        {"raised level", atomic_load(&counts->raises)},
+        {"killed process", atomic_load(&counts->kills)},
+        {"loss of power", atomic_load(&counts->powers)},
+        {"lost disk", atomic_load(&counts->wipes)},
+        {"upload", atomic_load(&counts->cloud_puts)},
+        {"promise", atomic_load(&counts->cloud_promised)},
+        {"mark", atomic_load(&counts->cloud_marks)},
+    };
+
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        if (!parts[i].count) {
+            say("FAILED: a day without a %s\n", parts[i].what);
+            failed++;
+        }
 }
 
 static void write_results(void)
@@ -455,6 +497,8 @@ int main(int argc, char **argv)
         say("FAILED: too few hours\n");
         failed++;
     }
+    if (options.day && !(options.first == options.last && is_calm(options.first)))
+        judge_day();
     write_results();
     return failed ? 1 : 0;
 }

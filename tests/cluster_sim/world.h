@@ -9,6 +9,7 @@
 #ifndef TESTS_CLUSTER_SIM_WORLD_H
 #define TESTS_CLUSTER_SIM_WORLD_H
 
+#include "api/store.h"
 #include "cluster/cluster_internal.h"
 #include "tests/cluster_sim/keys.h"
 #include "tests/sim/sim.h"
@@ -67,6 +68,13 @@ struct node {
     enum sim_crash death;
     struct asked *asked, *asked_last; /* by clients, not answered yet; in order */
     struct fetching *fetching;
+    /* Its doors. */
+    struct ram *ram;
+    struct disk_cache *cache;
+    struct budget memory;
+    struct store *store;
+    struct get *gets;
+    struct http_request *adopting;
     struct id128 self; /* its id when it was up last */
     struct sim_disk *backup;
 };
@@ -96,7 +104,8 @@ struct world_counts {
         refused, reads, peer_reads, peer_read_failures, kills, powers, stops, wipes, restores, cuts,
         jumps, checks, key_checks, body_checks, events, stalls, conflicts, clones, faults,
         must_reads, trace, forgotten, cloud_asked, cloud_puts, cloud_gets, cloud_deletes,
-        cloud_outages, cloud_checks, cloud_marks;
+        cloud_outages, cloud_checks, cloud_marks, cloud_promised, cloud_orphans, purges, raises,
+        planted, adopted, refound, shared_reads, shared_gets, near_reads;
 };
 
 struct world_options {
@@ -189,6 +198,26 @@ void clients_forget(struct node *node); /* its process is gone */
 void clients_must_read(struct node *node, struct key *key, unsigned variant);
 uint64_t clients_next(void);
 
+/* ---- doors.c ---- */
+
+/* RAM and disk cache, which the journal speaks to; the store above the cluster. */
+int doors_prepare(struct node *node);
+int doors_open(struct node *node);
+void doors_close(struct node *node);
+void doors_release(struct node *node);
+/* A client of NODE, whose ROW of KEY has no copy, wants the bytes; MUST: it is to get them. */
+void doors_get(struct node *node, struct key *key, const struct object *row, bool must);
+/* … wants KEY, which NODE may not know, looked for in the cloud. */
+enum adopt { ADOPT_MAY, ADOPT_MUST, ADOPT_MUST_NOT };
+void doors_adopt(struct node *node, struct key *key, enum adopt adopt);
+/* Many who ask at once for one body cost the cloud one request, in quiet. */
+void doors_check(void);
+
+/* ---- wiped.c ---- */
+
+/* All nodes lose their disks; what the bucket has is found again. The last thing in a run. */
+void wiped_check(void);
+
 /* ---- cloud.c ---- */
 
 struct cloud *cloud_new(struct node *node);
@@ -199,14 +228,28 @@ uint64_t cloud_next(void);
 void cloud_step(void);
 /* NODE's process is gone: what it was about to send may not arrive. */
 void cloud_died(const struct node *node);
+/* NODE's disk is about to go: what it alone could tell of what lies there nobody will know. */
+void cloud_disk_lost(const struct node *node);
 void cloud_begin(void);
 void cloud_away(void);
 void cloud_rough(void);
 void cloud_heal(void);
 bool cloud_is_away(void);
+/* It has given other bytes than it has. */
+bool cloud_alters(void);
 void cloud_release(void);
 /* NODE has ROW, which says that the cloud has its bytes. */
 void cloud_has(const struct node *node, const struct object *row);
+/* It lies there as ROW says. */
+bool cloud_is_right(const struct object *row);
+/* KEY's first bytes lie there, as nodes put them that are gone: an object of LEVEL. */
+void cloud_plant(struct key *key, unsigned level);
+/* Something lies under its id. */
+bool cloud_holds(const struct key *key);
+/* How often its body was asked for. */
+unsigned cloud_gets(const struct key *key);
+/* End what NODE has asked: it stops. */
+void cloud_hang_up(struct node *node);
 bool cloud_is_settled(void);
 /* The bucket has what it is to have, and nothing else. */
 void cloud_check(void);

@@ -1,5 +1,5 @@
-"""Planting bugs into a simulator: what the two lists of them (mutants.py here and in cluster_sim)
-share.
+"""Planting bugs into a simulator, or a unit test: what the lists of them (mutants.py here, in
+cluster_sim and in unit) share.
 
 A mutant is (name, what is wrong, file, text, its replacement), where need be with more threes of
 these: source files with a piece of text replaced. They are compiled alone and linked before the
@@ -58,17 +58,19 @@ def build(where, mutant, compile_with, link_with, libs, objects, library):
 
 def plant(title, all_mutants, object_globs, try_out):
     """Plant each, and end with 0 where TRY_OUT(program) has caught all: it gives (caught, the cost
-    in words, what told of it). The arguments are those of the script."""
+    in words, what told of it). OBJECT_GLOBS, below BUILD: what is linked with it; a list, or a
+    function of the mutant that gives one. The arguments are those of the script."""
     build_dir, compile_with, link_with, libs = sys.argv[1:5]
     only = sys.argv[5] if len(sys.argv) > 5 else ""
     where = os.path.join(build_dir, "mutants")
     os.makedirs(where, exist_ok=True)
-    objects = sorted(path for pattern in object_globs
-                     for path in glob.glob(os.path.join(build_dir, pattern)))
     library = os.path.join(build_dir, "libobjstore.a")
     mutants = [mutant for mutant in all_mutants if only in mutant[0]]
     caught_all = 0
     for mutant in mutants:
+        globs = object_globs(mutant) if callable(object_globs) else object_globs
+        objects = sorted(path for pattern in globs
+                         for path in glob.glob(os.path.join(build_dir, pattern)))
         program = build(where, mutant, shlex.split(compile_with), shlex.split(link_with),
                         shlex.split(libs), objects, library)
         began = time.monotonic()

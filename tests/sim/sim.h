@@ -78,6 +78,7 @@ struct sim {
     bool rebuilding; /* a rebuild was begun, and no start has succeeded since */
     bool served;     /* a start has succeeded */
     bool faulted;    /* a call was made to fail since the last start: refusals are in order */
+    uint64_t misfits; /* bodies from elsewhere that were wrong, since the last start */
 
     struct fact facts[SIM_IDS];       /* as acknowledged */
     struct sim_request *first, *last; /* not answered yet, in order */

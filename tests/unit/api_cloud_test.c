@@ -90,8 +90,8 @@ static void on_heard(struct change *change)
     (void)sem_post(&((struct heard *)change)->done);
 }
 
-/* BODY lies in the cloud, and node 0 knows that of the object at PATH. */
-static void adopt(const uint8_t *body, size_t len, char path[64])
+/* BODY lies in the cloud, and node 0 knows that of the object at PATH, which is of LEVEL. */
+static void adopt_as(uint8_t level, const uint8_t *body, size_t len, char path[64])
 {
     struct id128 id = ulid_make(env_system(), env_wall_ms(env_system()));
     struct heard heard = {.change = {.done = on_heard}};
@@ -110,7 +110,7 @@ static void adopt(const uint8_t *body, size_t len, char path[64])
                                           EVENT_HAS_NAME | EVENT_HAS_CLOUD,
                                 .size = len,
                                 .stamp = (hlc_time)(env_wall_ms(env_system()) - 1000) << 16,
-                                .level = 1,
+                                .level = level,
                                 .name = {"a.bin", 5},
                                 .backend = {"memory", 6},
                                 .bucket = {"memory", 6},
@@ -126,6 +126,11 @@ static void adopt(const uint8_t *body, size_t len, char path[64])
         fail_msg("adopt: %s", err_text(heard.change.rc));
     object_destroy(&heard.change.object);
     (void)sem_destroy(&heard.done);
+}
+
+static void adopt(const uint8_t *body, size_t len, char path[64])
+{
+    adopt_as(1, body, len, path);
 }
 
 /* Until all nodes answer a HEAD of PATH, and have in SQLite who has no copy of it. */
@@ -256,6 +261,55 @@ static void all_nodes_ask_the_cloud_once(void **state)
             start(&clients[i], i, path, NULL);
             expect(&clients[i], 200, body, sizes[k]);
         }
+        assert_int_equal(gets(), k + 1);
+        free(body);
+    }
+}
+
+/* Until each node has a durable copy of the object at PATH. */
+static void await_copies(const char *path)
+{
+    time_t until = time(NULL) + WAIT_S;
+    char meta[96];
+
+    (void)snprintf(meta, sizeof meta, "/api/v1/meta/%s", path + strlen("/api/v1/get/"));
+    for (int i = 0; i < NODES;) {
+        struct reply reply;
+
+        request(nodes[i], &reply, "GET", meta, NULL, NULL, 0);
+        i += reply.status == 200 && strstr(reply.body, "\"is_symlink\":false") &&
+             strstr(reply.body, "\"have\":3");
+        assert_true(time(NULL) <= until);
+        reply_free(&reply);
+        (void)poll(NULL, 0, 2);
+    }
+}
+
+static void copies_of_every_node_are_one_get_too(void **state)
+{
+    static const size_t sizes[] = {LARGE, SMALL, 1, LIMIT_INLINE_BODY_BYTES + 1};
+    struct client clients[NODES];
+
+    (void)state;
+    for (unsigned k = 0; k < 8; k++) {
+        size_t len = sizes[k % 4];
+        uint8_t *body = make_body(len, k);
+        char path[64];
+
+        /* The clients and the replicators of all nodes, or these alone. */
+        cloud_memory_hold(cloud, true);
+        adopt_as(2, body, len, path);
+        if (k < 4) {
+            await(path);
+            for (int i = 0; i < NODES; i++)
+                start(&clients[i], i, path, NULL);
+            await_in_flight(NODES);
+        }
+        cloud_memory_wait(cloud, CLOUD_GET, k + 1);
+        cloud_memory_hold(cloud, false);
+        for (int i = 0; i < NODES && k < 4; i++)
+            expect(&clients[i], 200, body, len);
+        await_copies(path);
         assert_int_equal(gets(), k + 1);
         free(body);
     }
@@ -445,6 +499,7 @@ static void an_unknown_id_is_looked_for_where_the_client_says_so(void **state)
     for (unsigned k = 0; k < 6; k++) {
         size_t len = sizes[k % 3];
         uint8_t *body = make_body(len, k);
+        unsigned before = gets();
         char path[64];
 
         put_there(body, len, k < 3, path);
@@ -462,28 +517,33 @@ static void an_unknown_id_is_looked_for_where_the_client_says_so(void **state)
             expect(&client, 200, body, len);
         }
         assert_int_equal(heads(), 2 * (k + 1));
+        /* Once, though whose turn it was may have heard of the object after it was asked. */
+        assert_int_equal(gets(), before + (len > 0 || k >= 3));
         free(body);
     }
 }
 
 static void many_who_look_for_one_id_ask_once(void **state)
 {
+    static const int spread[] = {NODES, 1, 1};
     static struct client clients[CLIENTS];
     uint8_t *body = make_body(LARGE, 1);
+    unsigned looked = 0;
     char path[64];
 
     (void)state;
-    for (unsigned k = 0; k < 2; k++) {
-        put_there(body, LARGE, k == 0, path);
+    for (unsigned k = 0; k < 3; k++) {
+        put_there(body, LARGE, k < 2, path);
+        looked += 2 * (unsigned)spread[k];
         cloud_memory_hold(cloud, true);
         for (int i = 0; i < CLIENTS; i++)
-            start(&clients[i], 0, path, FETCH);
+            start(&clients[i], i % spread[k], path, FETCH);
         await_in_flight(CLIENTS);
-        cloud_memory_wait(cloud, CLOUD_HEAD, 2 * (k + 1));
+        cloud_memory_wait(cloud, CLOUD_HEAD, looked);
         cloud_memory_hold(cloud, false);
         for (int i = 0; i < CLIENTS; i++)
             expect(&clients[i], 200, body, LARGE);
-        assert_int_equal(heads(), 2 * (k + 1));
+        assert_int_equal(heads(), looked);
         assert_int_equal(gets(), k + 1);
     }
     free(body);
@@ -572,8 +632,9 @@ static void expect_range(int node, const char *path, const uint8_t *body, size_t
     expect(&client, 206, body + from, to - from);
 }
 
-#define HUGE ((size_t)(44 * MIB + 777))
-#define PART ((size_t)(8 * MIB))
+#define HUGE     ((size_t)(44 * MIB + 777))
+#define PART     ((size_t)(8 * MIB))
+#define TOO_LONG ((size_t)(65 * MIB))
 
 /* Until the cloud has given so much in all. */
 static void await_bytes(uint64_t bytes)
@@ -643,7 +704,40 @@ static void a_reader_that_goes_on_finds_the_next_part_coming(void **state)
     assert_non_null(memmem(reply.body, reply.len, body, 10));
     assert_non_null(memmem(reply.body, reply.len, body + 3 * PART - 5, 10));
     reply_free(&reply);
-    assert_int_equal(gets(), 9);
+    assert_int_equal(gets(), 6); /* whoever fetched these for the others has them */
+    free(body);
+}
+
+static void all_nodes_ask_for_a_part_once(void **state)
+{
+    static struct client clients[CLIENTS];
+    static char heads_of[4][64];
+    uint8_t *body = make_body(HUGE, 1);
+    char path[64];
+
+    (void)state;
+    adopt(body, HUGE, path);
+    await(path);
+    cloud_memory_hold(cloud, true);
+    for (int i = 0; i < CLIENTS; i++) {
+        size_t first = ((size_t)i / NODES % 4 + 1) * PART + 100;
+
+        (void)snprintf(heads_of[i / NODES % 4], sizeof *heads_of, "Range: bytes=%zu-%zu\r\n", first,
+                       first + 199999);
+        start(&clients[i], i % NODES, path, heads_of[i / NODES % 4]);
+    }
+    await_in_flight(CLIENTS);
+    cloud_memory_wait(cloud, CLOUD_GET, 4);
+    cloud_memory_hold(cloud, false);
+    for (int i = 0; i < CLIENTS; i++)
+        expect(&clients[i], 206, body + ((size_t)i / NODES % 4 + 1) * PART + 100, 200000);
+    await_bytes(4 * PART);
+    assert_int_equal(gets(), 4);
+    assert_true(sum_coalesced() >= 4);
+    /* Later, too, and where the end of the answer is in the next part. */
+    for (int i = 0; i < NODES; i++)
+        expect_range(i, path, body, 2 * PART - 50, 2 * PART + 50);
+    assert_int_equal(gets(), 4);
     free(body);
 }
 
@@ -672,6 +766,19 @@ static void a_part_is_of_the_body_that_the_row_names(void **state)
     free(body);
 }
 
+/* Until NODE has COUNT bodies in its disk cache. */
+static void await_cached(int node, unsigned count)
+{
+    time_t until = time(NULL) + WAIT_S;
+    struct disk_cache_stats stats = {0};
+
+    while (stats.copies < count) {
+        disk_cache_stats(nodes[node]->disk_cache, &stats);
+        assert_true(time(NULL) <= until);
+        (void)poll(NULL, 0, 5);
+    }
+}
+
 static void ranges_may_bring_all_of_it_instead(void **state)
 {
     uint8_t *body = make_body(HUGE, 1);
@@ -685,17 +792,21 @@ static void ranges_may_bring_all_of_it_instead(void **state)
     adopt(body, HUGE, path);
     await(path);
     expect_range(1, path, body, 30000000, 30000100);
-    /* By itself, and whole, which goes on without a client. */
-    time_t until = time(NULL) + WAIT_S;
-    struct disk_cache_stats stats = {0};
-    while (stats.copies == 0) {
-        disk_cache_stats(nodes[1]->disk_cache, &stats);
-        assert_true(time(NULL) <= until);
-        (void)poll(NULL, 0, 5);
-    }
-    unsigned before = gets();
+    assert_int_equal(gets(), 1); /* it waits for all of it */
+    await_cached(1, 1);
     expect_range(1, path, body, 100, HUGE);
-    assert_int_equal(gets(), before);
+    assert_int_equal(gets(), 1);
+    free(body);
+    /* Not of a very large one: that comes behind its back. */
+    body = make_body(TOO_LONG, 2);
+    adopt(body, TOO_LONG, path);
+    await(path);
+    expect_range(1, path, body, TOO_LONG - 100, TOO_LONG);
+    cloud_memory_wait(cloud, CLOUD_GET, 3);
+    await_cached(1, 2);
+    assert_int_equal(cloud_memory_bytes_down(cloud), HUGE + TOO_LONG + 100);
+    expect_range(1, path, body, 100, TOO_LONG);
+    assert_int_equal(gets(), 3);
     free(body);
 }
 
@@ -705,6 +816,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         CLOUD_TEST(all_nodes_ask_the_cloud_once),
+        CLOUD_TEST(copies_of_every_node_are_one_get_too),
         CLOUD_TEST(the_delegate_may_be_slow_but_not_silent),
         CLOUD_TEST(wrong_bytes_are_whole_for_nobody),
         CLOUD_TEST(a_cloud_that_is_away_is_said_to_be),
@@ -716,6 +828,7 @@ int main(void)
         CLOUD_TEST(a_cloud_that_stays_away_is_not_asked_for_each),
         CLOUD_TEST(a_range_brings_the_parts_that_it_needs),
         CLOUD_TEST(a_reader_that_goes_on_finds_the_next_part_coming),
+        CLOUD_TEST(all_nodes_ask_for_a_part_once),
         CLOUD_TEST(a_part_is_of_the_body_that_the_row_names),
         CLOUD_TEST(ranges_may_bring_all_of_it_instead),
     };

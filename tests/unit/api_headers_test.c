@@ -497,18 +497,21 @@ static void the_type_is_the_names_then_the_senders(void **state)
     }
 }
 
-static json_t *document(const struct object *object)
+static json_t *document_with(const struct object *object, struct db_copies copies)
 {
     struct buf out = {0};
 
-    const struct db_copies one = {.members = 1, .held = 1};
-
-    document_render(&out, object, &one, 2);
+    document_render(&out, object, &copies, 2);
     assert_int_equal(buf_check(&out), 0);
     json_t *json = json_loadb(out.data, out.len, JSON_REJECT_DUPLICATES, NULL);
     assert_non_null(json);
     buf_release(&out);
     return json;
+}
+
+static json_t *document(const struct object *object)
+{
+    return document_with(object, (struct db_copies){.members = 1, .held = 1});
 }
 
 static const char *text_of(json_t *json, const char *key)
@@ -558,6 +561,39 @@ static void a_document_says_what_is_owed(void **state)
     assert_int_equal(json_array_size(json_object_get(json, "pending")), 0);
     assert_int_equal(number_of(json_object_get(json, "replicas"), "want"), 1);
     json_decref(json);
+    object_destroy(&object);
+}
+
+static bool is_fetched(const struct object *object, struct db_copies copies)
+{
+    json_t *json = document_with(object, copies);
+    const json_t *it = json_object_get(json, "is_fetched");
+    bool fetched = json_is_true(it);
+
+    assert_true(json_is_boolean(it));
+    json_decref(json);
+    return fetched;
+}
+
+static void a_document_says_whether_the_cloud_alone_has_it(void **state)
+{
+    struct object *object = make_object("a", "", "");
+    const struct place here = {.volume = 1, .offset = 4096};
+    const struct place none = {0};
+
+    (void)state;
+    object->level = 1;
+    object->place = none;
+    assert_true(is_fetched(object, (struct db_copies){.members = 3, .uploaded = true}));
+    assert_false(is_fetched(object, (struct db_copies){.members = 3}));
+    assert_false(is_fetched(object, (struct db_copies){.members = 3, .held = 1, .uploaded = true}));
+    assert_false(
+        is_fetched(object, (struct db_copies){.members = 3, .uploaded = true, .own_alone = true}));
+    object->place = here;
+    assert_false(is_fetched(object, (struct db_copies){.members = 3, .uploaded = true}));
+    object->place = none;
+    object->flags = OBJECT_DELETED;
+    assert_false(is_fetched(object, (struct db_copies){.members = 3, .uploaded = true}));
     object_destroy(&object);
 }
 
@@ -623,6 +659,7 @@ int main(void)
         cmocka_unit_test(a_get_describes_its_object),
         cmocka_unit_test(the_type_is_the_names_then_the_senders),
         cmocka_unit_test(a_document_says_what_is_owed),
+        cmocka_unit_test(a_document_says_whether_the_cloud_alone_has_it),
         cmocka_unit_test(a_tombstones_document_has_all_fields),
         cmocka_unit_test(times_are_right_around_leap_days),
     };

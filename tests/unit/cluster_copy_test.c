@@ -1,45 +1,13 @@
 /* Goal: a machine that is copied while it runs, over real sockets: its run is frozen everywhere,
  * each half goes on under a run of its own, exactly one of them has to stop, and nothing that
  * either has taken is lost once that one is a node of its own. */
-#include "tests/unit/journal_fixture.h"
+#define NODES       3
+#define PATIENCE_MS 30000
+#include "tests/unit/cluster_fixture.h"
 
 #include "cluster/cluster_internal.h"
 
-#include <time.h>
-
-#define PATIENCE_MS 30000
-
-enum { ORIGINAL, OTHER, COPY, NODES };
-
-struct member_node {
-    struct node *node;
-    struct cluster *cluster;
-    char address[64];
-    atomic_uint displaced;
-};
-
-static struct member_node nodes[NODES];
-
-static int setup_nodes(void **state)
-{
-    int rc = 0;
-
-    (void)state;
-    memset(nodes, 0, sizeof nodes);
-    for (int i = 0; i < NODES; i++)
-        rc |= setup((void **)&nodes[i].node);
-    return rc;
-}
-
-static int teardown_nodes(void **state)
-{
-    int rc = 0;
-
-    (void)state;
-    for (int i = 0; i < NODES; i++)
-        rc |= teardown((void **)&nodes[i].node);
-    return rc;
-}
+enum { ORIGINAL, OTHER, COPY };
 
 static void on_displaced(void *arg)
 {
@@ -51,61 +19,16 @@ static void on_displaced(void *arg)
 static void up(int i, int seed, const struct member_node *process)
 {
     struct member_node *at = &nodes[i];
-    const char *seeds[] = {seed >= 0 ? nodes[seed].address : NULL};
-    struct cluster_config config = {.env = &at->node->env,
-                                    .tag = "test",
-                                    .private_addr = *at->address ? at->address : "127.0.0.1:0",
-                                    .seeds = seeds,
-                                    .seed_count = seed >= 0,
-                                    .on_displaced = on_displaced,
-                                    .on_displaced_arg = at};
-    char message[256];
 
-    node_open(at->node, false);
-    config.journal = at->node->journal;
-    if (cluster_open(&at->cluster, &config, message, sizeof message) != 0)
-        fail_msg("%s", message);
+    open_node(i, seed,
+              (struct cluster_config){.on_displaced = on_displaced, .on_displaced_arg = at});
     if (process) {
         at->node->journal->committer.chain = process->node->journal->committer.chain;
         at->node->journal->run = process->node->journal->run;
         at->cluster->process = process->cluster->process;
         at->cluster->own_run = process->cluster->own_run;
     }
-    snprintf(at->address, sizeof at->address, "%s", cluster_address(at->cluster));
-    at->node->threads = true;
-    assert_int_equal(journal_start(at->node->journal), 0);
-    assert_int_equal(cluster_start(at->cluster), 0);
-}
-
-static void down(int i)
-{
-    cluster_stop(nodes[i].cluster);
-    journal_stop(nodes[i].node->journal);
-    cluster_close(&nodes[i].cluster);
-    node_close(nodes[i].node, true);
-}
-
-static uint64_t now_ms(void)
-{
-    return env_mono_ms(env_system());
-}
-
-#define eventually(condition)                                                                      \
-    do {                                                                                           \
-        uint64_t until_ = now_ms() + PATIENCE_MS;                                                  \
-        while (!(condition)) {                                                                     \
-            const struct timespec rest_ = {0, 2000000};                                            \
-            if (now_ms() > until_)                                                                 \
-                fail_msg("never: %s", #condition);                                                 \
-            nanosleep(&rest_, NULL);                                                               \
-        }                                                                                          \
-    } while (0)
-
-static bool equal(int a, int b)
-{
-    struct hash128 x = digest_of(nodes[a].node), y = digest_of(nodes[b].node);
-
-    return x.low == y.low && x.high == y.high;
+    run_node(i);
 }
 
 static bool idle(int i)
@@ -116,36 +39,9 @@ static bool idle(int i)
     return stats.pending == 0;
 }
 
-static bool knows(int i, unsigned n)
-{
-    struct object *object;
-    int rc = find(nodes[i].node, n, &object);
-
-    if (rc == 0)
-        object_destroy(&object);
-    return rc == 0;
-}
-
-static sem_t answered;
-
-static void on_done(struct change *change)
-{
-    (void)change;
-    sem_post(&answered);
-}
-
 static void put_on(int i, unsigned n)
 {
-    uint8_t body[100];
-    struct change change;
-
-    make_body(body, sizeof body, n);
-    prepare_put(&change, n, body, sizeof body);
-    change.done = on_done;
-    assert_int_equal(journal_submit(nodes[i].node->journal, &change), 0);
-    sem_wait(&answered);
-    assert_int_equal(change.rc, 0);
-    object_destroy(&change.object);
+    put_as(i, n, 100, 0, false);
 }
 
 static bool is_frozen(int i, const struct id128 *run)
@@ -184,7 +80,6 @@ static void make_new_node(int i)
 static void both_halves_of_a_copied_machine_are_found_out(void **state)
 {
     (void)state;
-    sem_init(&answered, 0, 0);
     up(ORIGINAL, -1, NULL);
     up(OTHER, ORIGINAL, NULL);
     put_on(ORIGINAL, 1);
@@ -219,7 +114,6 @@ static void both_halves_of_a_copied_machine_are_found_out(void **state)
     assert_int_equal(atomic_load(&nodes[older].displaced), 0);
     for (int i = 0; i < NODES; i++)
         down(i);
-    sem_destroy(&answered);
 }
 
 int main(void)

@@ -1,45 +1,27 @@
 /* Goal: a body that no member gives comes from the cloud, once, in order and within the reader's
  * window, from the byte that others have reached; whatever the cloud or a member does meanwhile,
  * the reader gets each byte once or is told why not, and no request outlives its owner. */
-#include "tests/unit/journal_fixture.h"
+#define NODES       3
+#define PATIENCE_MS 15000
+#include "tests/unit/cluster_fixture.h"
 
-#include "cluster/cluster.h"
 #include "journal/db_peers.h"
 #include "tests/unit/cloud_memory.h"
 
-#include <time.h>
+#define KEY "some/key"
 
-#define PATIENCE_MS 15000
-#define NODES       3
-#define KEY         "some/key"
-
-struct member_node {
-    struct node *node;
-    struct cluster *cluster;
-    char address[64];
-};
-
-static struct member_node nodes[NODES];
 static struct cloud *cloud;
 
-static int setup_nodes(void **state)
+static int setup_cloud(void **state)
 {
-    (void)state;
-    memset(nodes, 0, sizeof nodes);
     cloud = cloud_memory_create();
-    for (int i = 0; i < NODES; i++)
-        if (setup((void **)&nodes[i].node))
-            return -1;
-    return 0;
+    return setup_nodes(state);
 }
 
-static int teardown_nodes(void **state)
+static int teardown_cloud(void **state)
 {
-    int rc = 0;
+    int rc = teardown_nodes(state);
 
-    (void)state;
-    for (int i = 0; i < NODES; i++)
-        rc |= teardown((void **)&nodes[i].node);
     cloud_destroy(&cloud);
     return rc;
 }
@@ -47,60 +29,8 @@ static int teardown_nodes(void **state)
 /* Start node I; SEED: the number of the one whose address it is given, or -1. */
 static void up(int i, int seed)
 {
-    struct member_node *at = &nodes[i];
-    const char *seeds[] = {seed >= 0 ? nodes[seed].address : NULL};
-    struct cluster_config config = {.env = &at->node->env,
-                                    .tag = "test",
-                                    .private_addr = *at->address ? at->address : "127.0.0.1:0",
-                                    .seeds = seeds,
-                                    .seed_count = seed >= 0,
-                                    .cloud = cloud};
-    char message[256];
-
-    node_open(at->node, false);
-    config.journal = at->node->journal;
-    if (cluster_open(&at->cluster, &config, message, sizeof message) != 0)
-        fail_msg("%s", message);
-    snprintf(at->address, sizeof at->address, "%s", cluster_address(at->cluster));
-    at->node->threads = true;
-    assert_int_equal(journal_start(at->node->journal), 0);
-    assert_int_equal(cluster_start(at->cluster), 0);
-}
-
-static void down(int i)
-{
-    cluster_stop(nodes[i].cluster);
-    journal_stop(nodes[i].node->journal);
-    cluster_close(&nodes[i].cluster);
-    node_close(nodes[i].node, true);
-}
-
-static uint64_t now_ms(void)
-{
-    return env_mono_ms(env_system());
-}
-
-/* Wait until CONDITION holds, or fail. */
-#define eventually(condition)                                                                      \
-    do {                                                                                           \
-        uint64_t until_ = now_ms() + PATIENCE_MS;                                                  \
-        while (!(condition)) {                                                                     \
-            const struct timespec rest_ = {0, 2000000};                                            \
-            if (now_ms() > until_)                                                                 \
-                fail_msg("never: %s", #condition);                                                 \
-            nanosleep(&rest_, NULL);                                                               \
-        }                                                                                          \
-    } while (0)
-
-static unsigned alive(int i)
-{
-    struct cluster_member members[16];
-    size_t count = cluster_members(nodes[i].cluster, members, 16);
-    unsigned found = 0;
-
-    for (size_t k = 0; k < count; k++)
-        found += members[k].joined == MEMBER_JOINED && members[k].state == PROBE_ALIVE;
-    return found;
+    open_node(i, seed, (struct cluster_config){.cloud = cloud});
+    run_node(i);
 }
 
 static struct cluster_cloud_stats stats_of(int i)
@@ -111,41 +41,10 @@ static struct cluster_cloud_stats stats_of(int i)
     return stats.cloud;
 }
 
-struct waiting {
-    struct change change;
-    sem_t sem;
-};
-
-static void wake(struct change *change)
-{
-    sem_post(&((struct waiting *)change)->sem);
-}
-
 /* Object N of SIZE bytes, a large one, on node I. */
 static void put_on(int i, unsigned n, size_t size)
 {
-    struct journal *journal = nodes[i].node->journal;
-    struct large_writer *writer = NULL;
-    uint8_t *body = malloc(size);
-    struct waiting waiting;
-
-    make_body(body, size, n);
-    prepare_put(&waiting.change, n, body, 0);
-    sha256(body, size, waiting.change.request.sha256);
-    assert_int_equal(large_create(&writer, journal_large(journal)), 0);
-    assert_int_equal(large_write(writer, body, size), 0);
-    assert_int_equal(large_finish(writer, &waiting.change.file, &waiting.change.request.size,
-                                  &waiting.change.trailer),
-                     0);
-    waiting.change.done = wake;
-    sem_init(&waiting.sem, 0, 0);
-    assert_int_equal(journal_submit(journal, &waiting.change), 0);
-    sem_wait(&waiting.sem);
-    assert_int_equal(waiting.change.rc, 0);
-    object_destroy(&waiting.change.object);
-    sem_destroy(&waiting.sem);
-    large_writer_destroy(&writer, false);
-    free(body);
+    put_as(i, n, size, 0, true);
 }
 
 /* The same bytes in the cloud. */
@@ -318,7 +217,7 @@ static void a_member_that_has_it_goes_before_the_cloud(void **state)
     up(1, 0);
     put_on(0, 1, size);
     put_in_cloud(1, size);
-    eventually(alive(1) == 2);
+    eventually(in_state(1, PROBE_ALIVE) == 2);
     assert_int_equal(fetch_all(1, 1, size), 0);
     assert_int_equal(gets(), 0);
 
@@ -355,6 +254,10 @@ static void a_cloud_that_breaks_off_goes_on_where_it_was(void **state)
     assert_int_equal(fetch_all(0, 1, size), ERR_CLOUD);
     cloud_memory_fail(cloud, CLOUD_GET, ERR_TIMEOUT, 0, false);
     assert_int_equal(fetch_all(0, 1, size), 0);
+    /* Nor is one waited for that wants to be left alone for longer than a reader would wait. */
+    cloud_memory_retry_after(cloud, 3600 * 1000);
+    cloud_memory_cut(cloud, 1000001, ERR_AGAIN);
+    assert_int_equal(fetch_all(0, 1, size), ERR_CLOUD);
     down(0);
 }
 
@@ -408,7 +311,7 @@ static void who_wants_no_more_is_let_go(void **state)
     assert_int_equal(finish(waits), ERR_CLOSED);
 }
 
-#define TEST(function) cmocka_unit_test_setup_teardown(function, setup_nodes, teardown_nodes)
+#define TEST(function) cmocka_unit_test_setup_teardown(function, setup_cloud, teardown_cloud)
 
 int main(void)
 {

@@ -45,6 +45,11 @@ static bool uses(struct far *far, uint64_t value)
     return cache_of(far).used_bytes == value;
 }
 
+static bool holds_copies(struct far *far, uint64_t value)
+{
+    return cache_of(far).copies == value;
+}
+
 static bool memory_used(struct far *far, uint64_t value)
 {
     return budget_used(&far->node->memory) == value;
@@ -77,6 +82,7 @@ static void many_share_one_transfer_and_it_stays(void **state)
     hear(slow, &reply);
     expect_bytes(&reply, 200, far->large, LARGE);
     reply_free(&reply);
+    wait_until(far, holds_copies, 1);
     hear(ask(far, "GET", ID, NULL), &reply);
     expect_bytes(&reply, 200, far->large, LARGE);
     reply_free(&reply);
@@ -296,7 +302,7 @@ static void what_is_deleted_is_not_kept(void **state)
     client_end(&client, &reply);
     expect_bytes(&reply, 200, far->large, LARGE);
     reply_free(&reply);
-    assert_int_equal(cache_of(far).copies, 1);
+    wait_until(far, holds_copies, 1);
     request(far->node, &reply, "POST", "/api/v1/delete/" ID2, NULL, NULL, 0);
     reply_free(&reply);
     wait_until(far, uses, 0);
@@ -319,11 +325,6 @@ static void a_range_of_a_cold_body_comes_by_itself(void **state)
     expect_bytes(&reply, 206, far->large + 100000, 1900001);
     reply_free(&reply);
     assert_int_equal(cache_of(far).used_bytes, 0);
-}
-
-static bool holds_copies(struct far *far, uint64_t value)
-{
-    return cache_of(far).copies == value;
 }
 
 /* Out of memory, but not out of the disk cache; a damaged copy, or none, is fetched. */

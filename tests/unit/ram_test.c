@@ -180,6 +180,36 @@ static void forgets_what_is_invalidated_but_not_under_its_reader(void **state)
     ram_destroy(&ram);
 }
 
+static void count_watched(void *arg, const struct id128 *id)
+{
+    (void)id;
+    ++*(unsigned *)arg;
+}
+
+static void what_is_renewed_has_the_same_bytes_elsewhere(void **state)
+{
+    struct ram *ram = with_limit(64 * MIB);
+    struct id128 id = id_of(7);
+    unsigned watched = 0;
+
+    (void)state;
+    ram_watch(ram, count_watched, &watched);
+    uint64_t token = ram_token(ram, &id);
+    fill(ram, 7, 5000);
+    place(ram, 7);
+    ram_renew(ram, &id);
+    assert_false(has(ram, 7));
+    assert_false(located(ram, 7));
+    fill_at(ram, token, 7, 100, 7);
+    assert_false(has(ram, 7));
+    assert_int_equal(watched, 0);
+    assert_true(ram_same_body(token, ram_token(ram, &id)));
+    ram_invalidate(ram, &id);
+    assert_int_equal(watched, 1);
+    assert_false(ram_same_body(token, ram_token(ram, &id)));
+    ram_destroy(&ram);
+}
+
 static void an_outdated_fill_is_dropped(void **state)
 {
     struct ram *ram = with_limit(64 * MIB);
@@ -684,6 +714,7 @@ int main(void)
         cmocka_unit_test(gives_back_what_was_filled),
         cmocka_unit_test(keeps_the_place_of_a_large_body),
         cmocka_unit_test(forgets_what_is_invalidated_but_not_under_its_reader),
+        cmocka_unit_test(what_is_renewed_has_the_same_bytes_elsewhere),
         cmocka_unit_test(an_outdated_fill_is_dropped),
         cmocka_unit_test(takes_next_to_nothing_before_it_is_used),
         cmocka_unit_test(without_a_limit_worth_the_name_it_remembers_nothing),
