@@ -221,12 +221,3 @@ def test_an_import_that_cannot_begin_says_why(start):
     done = node.ctl("cloud", "import")
     assert done.returncode == 76 and "no bucket 'no-such-bucket'" in done.stderr, done
     serves(node)
-
-
-def test_keys_that_would_steer_a_terminal_do_not(server, start, bucket):
-    """Goal: what others called their objects is shown without control characters."""
-    server.client().put_object(Bucket=bucket, Key="a\x1b[31mred\x07", Body=b"x",
-                               Metadata={"sha256": harness.sha256(b"x"), "size": "5"})
-    done = start(bucket=bucket).ctl("cloud", "import")
-    assert done.returncode == 1 and "not adopted: a?[31mred?" in done.stderr, done
-    assert "\x1b" not in done.stderr and "\x07" not in done.stderr
