@@ -357,8 +357,7 @@ static int allocate(struct upload *upload)
     upload->etags = calloc(upload->count, sizeof *upload->etags);
     if (!upload->buffer || !upload->etags)
         return ERR_NO_MEMORY;
-    if (digest_create(&upload->whole, DIGEST_SHA256) ||
-        digest_create(&upload->part, DIGEST_SHA256))
+    if (digest_create(&upload->whole, DIGEST_SHA256) || digest_create(&upload->part, DIGEST_SHA256))
         return ERR_NO_MEMORY; /* there is no OpenSSL without this one */
     return 0;
 }

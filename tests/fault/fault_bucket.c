@@ -207,25 +207,24 @@ static bool get(const struct call *call)
                  object->size ? last - first + 1 : 0);
 }
 
+static int by_key(const void *a, const void *b)
+{
+    return strcmp(((const struct bucket_object *)a)->key, ((const struct bucket_object *)b)->key);
+}
+
 static bool list(const struct call *call)
 {
-    char text[2048] = "<ListBucketResult><EncodingType>url</EncodingType>"
-                      "<IsTruncated>false</IsTruncated>";
-    bool given[MOST] = {false};
+    char text[2048];
+    int at = snprintf(text, sizeof text,
+                      "<ListBucketResult><EncodingType>url</EncodingType>"
+                      "<IsTruncated>false</IsTruncated>");
 
-    for (size_t n = 0; n < bucket.count; n++) { /* by name */
-        size_t next = MOST, at = strlen(text);
-
-        for (size_t i = 0; i < bucket.count; i++)
-            if (!given[i] &&
-                (next == MOST || strcmp(bucket.objects[i].key, bucket.objects[next].key) < 0))
-                next = i;
-        given[next] = true;
-        (void)snprintf(text + at, sizeof text - at,
+    qsort(bucket.objects, bucket.count, sizeof *bucket.objects, by_key);
+    for (size_t i = 0; i < bucket.count; i++)
+        at += snprintf(text + at, sizeof text - (size_t)at,
                        "<Contents><Key>%s%%2B</Key><Size>%zu</Size></Contents>",
-                       bucket.objects[next].key, bucket.objects[next].size);
-    }
-    (void)strcat(text, "</ListBucketResult>");
+                       bucket.objects[i].key, bucket.objects[i].size);
+    (void)snprintf(text + at, sizeof text - (size_t)at, "</ListBucketResult>");
     return reply_text(call, 200, text);
 }
 
