@@ -1,9 +1,11 @@
 /*
  * A table of the ids that are being looked for, each once.
  *
- *   look (cluster/cloud_look.h) ─┬─ it says which bytes it has ─► CHANGE_ADOPT: a row without a
- * body │                               here, which is then read as any is └─ it does not (the
- * ancestor's) ─► GET ─► pool: hashed, stored ─► CHANGE_PUT, from the cloud
+ *   look (cluster/cloud_look.h)
+ *     ├─ it says which bytes it has ─► CHANGE_ADOPT: a row without a body here,
+ *     │    which is then read as any other is
+ *     └─ it does not (the ancestor's) ─► GET ─► pool: hashed, stored
+ *          ─► CHANGE_PUT, from the cloud
  *
  * What is journaled bears the stamp that the cloud's object names, so it never beats newer facts,
  * and says in the same batch where the cloud has it. Should a tombstone or other bytes have become

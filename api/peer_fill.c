@@ -1,10 +1,12 @@
 /*
  * A table of the bodies that are being fetched into the disk cache.
  *
- *   cluster's thread   data ─► ring ─► wakes the writer           done ─► wakes the writer
- *   writer (a pool's)  ring ─► SHA-256 ─► posts who waits ─► cache ─► tells the cluster what it
- * took loops              wait until what they read next is hashed; read it from the ring, or,
- * where later bytes have taken its place there, from the cache
+ *   cluster's thread   data ─► ring ─► wakes the writer; done ─► wakes the writer
+ *   writer (a pool's)  ring ─► SHA-256 ─► posts who waits ─► cache
+ *                      ─► tells the cluster what it took
+ *   loops              wait until what they read next is hashed; read it from the
+ *                      ring, or, where later bytes have taken its place there, from
+ *                      the cache
  *
  * The writer takes whole blocks; the last one can be read only once the SHA-256 of all of the body
  * is right (of a part each block as it comes). So a reader holds nothing up: what it has not taken

@@ -145,7 +145,8 @@ static void on_done(struct cloud_request *request, int rc)
 
     memcpy(outer->etag, request->etag, sizeof outer->etag);
     memcpy(outer->message, request->message, sizeof outer->message);
-    outer->retry_after_ms = request->retry_after_ms;
+    outer->retry_after_ms = request->retry_after_ms < BREAKER_MAX_TOLD_MS ? request->retry_after_ms
+                                                                          : BREAKER_MAX_TOLD_MS;
     outer->more = request->more;
     lock(guard);
     strike_off(flight);

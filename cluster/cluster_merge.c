@@ -145,6 +145,7 @@ static void ask_sums(struct cluster *cluster, const struct merge_sum *sum)
 struct merge_job {
     struct commit_job job; /* first */
     uint64_t token;
+    struct id128 *lost; /* runs of this node */
     uint8_t data[];
 };
 
@@ -155,20 +156,50 @@ static void chunks_committed(struct cluster *cluster, struct delivery *delivery)
                                 .committed = {job->token, job->job.change.rc}};
 
     object_destroy(&job->job.change.object);
+    free(job->lost);
     free(job);
     cluster_merge(cluster, &input);
     cluster_end(cluster);
 }
 
-static void commit_chunks(struct cluster *cluster, uint64_t token, struct text data)
+/* Of COUNT runs those of this node that it does not know so far, into the job. */
+static int find_lost(struct cluster *cluster, struct merge_job *job,
+                     const struct wire_merge_run *runs, size_t count)
 {
+    const struct vector *vector = sync_vector(cluster->sync);
+    struct change *change = &job->job.change;
+
+    for (size_t i = 0; i < count; i++) {
+        const struct vector_run *known = vector_find(vector, &runs[i].origin);
+
+        if (!id_equal(&runs[i].node, &cluster->self) || (known && known->seq >= runs[i].seq))
+            continue;
+        struct id128 *grown =
+            reallocarray(job->lost, change->lost_run_count + 1, sizeof *job->lost);
+        if (!grown)
+            return ERR_NO_MEMORY;
+        job->lost = grown;
+        job->lost[change->lost_run_count++] = runs[i].origin;
+    }
+    change->lost_runs = job->lost;
+    return 0;
+}
+
+static void commit_chunks(struct cluster *cluster, const struct merge_output *output)
+{
+    struct text data = output->commit.data;
     struct merge_job *job = malloc(sizeof *job + data.len);
 
     if (!job)
         return;
     *job = (struct merge_job){
         .job = {.change = {.request.kind = CHANGE_MERGE}, .delivery.run = chunks_committed},
-        .token = token};
+        .token = output->commit.token};
+    if (find_lost(cluster, job, output->commit.runs, output->commit.run_count) != 0) {
+        free(job->lost);
+        free(job);
+        return;
+    }
     memcpy(job->data, data.ptr, data.len);
     job->job.change.events = job->data;
     job->job.change.events_bytes = data.len;
@@ -213,7 +244,7 @@ static void perform(struct cluster *cluster, const struct merge_output *output)
         return;
     case MERGE_COMMIT:
         if (!cluster->leaving)
-            commit_chunks(cluster, output->commit.token, output->commit.data);
+            commit_chunks(cluster, output);
         return;
     case MERGE_HOLD:
         cluster->merge_holds = output->hold;

@@ -338,6 +338,8 @@ static bool is_worth_another(struct cluster_ask *ask, int rc)
 {
     if (rc != ERR_AGAIN && rc != ERR_TIMEOUT && rc != ERR_CLOSED && rc != ERR_IO)
         return false;
+    if (ask->request.retry_after_ms > CLOUD_PLACE_MS)
+        return false; /* the reader is not to wait that long */
     if (ask->at - ask->began >= BLOCK_BYTES)
         ask->tries = 0;
     return ask->at > ask->began && ++ask->tries < CLOUD_TRIES;

@@ -130,6 +130,9 @@ struct merge_output {
         struct {
             uint64_t token;
             struct text data;
+            /* Rows: what is to be adopted after the last of them; lent until the next step. */
+            const struct wire_merge_run *runs;
+            size_t run_count;
         } commit;
         bool hold;
         struct {

@@ -258,6 +258,8 @@ static void take_chunk(struct merge *core, const struct wire_merge_chunk *chunk)
                                         .through = chunk->through};
         out->commit.token = flight->token;
         out->commit.data = chunk->data;
+        out->commit.runs = a->want.runs;
+        out->commit.run_count = a->want_known ? a->want.count : 0;
     } else {
         a->owed += merge_charge(0);
         if (a->flight_count)

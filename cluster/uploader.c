@@ -9,8 +9,9 @@
  * Whose turn it is (cluster/owed.h) is asked with the holders of the body, its author first, or,
  * where no body is needed, with all members, in the order of their scores for the object.
  *
- * Failure: what fails is tried again later; that it does is said once, until something succeeds. A
- * stop cancels and then waits for every upload: each has the cloud's or the committer's word that
+ * Failure: what fails is tried again later; that it does is said once, until something succeeds.
+ * While the cloud refuses whatever it is asked, as while it is away, no put waits for it. A stop
+ * cancels and then waits for every upload: each has the cloud's or the committer's word that
  * it will end.
  */
 #include "cluster/uploader.h"
@@ -35,6 +36,7 @@
 #define LOOK_MS    1000 /* between looks at who is there */
 #define LIMIT_NEWS 256
 #define SLOW_MS    1000 /* an upload that takes longer gets a second copy of its body */
+#define REFUSALS   3    /* in a row: it is not one object that the cloud refuses, but this node */
 
 struct flight {
     struct upload *upload;
@@ -79,7 +81,8 @@ struct uploader {
     size_t flight_count;
     struct line small, large;
     bool cancelled, failing_said;
-    bool closed; /* the breaker, when it was looked at last */
+    bool closed;       /* the breaker, when it was looked at last, and nothing is refused */
+    unsigned refusals; /* in a row, by a cloud that answers: no such bucket, not with this key */
     uint64_t look_ms;
     struct id128 members[LIMIT_MEMBERS + 1]; /* that have joined, this node first */
     size_t member_count;
@@ -236,6 +239,17 @@ static void count_done(struct uploader *u, const struct upload_result *result)
     }
 }
 
+/* A cloud that refuses all is as far away as one that is silent: nobody is to wait for it. */
+static void note_refusal(struct uploader *u, const struct upload_result *result)
+{
+    bool refused = result->rc == ERR_PERMISSION || result->rc == ERR_NOT_FOUND;
+
+    if (result->outcome == OWED_DONE)
+        u->refusals = 0;
+    else if (result->outcome == OWED_FAILED && refused && u->refusals < REFUSALS)
+        u->refusals++;
+}
+
 static void settle(struct uploader *u, struct upload *upload)
 {
     struct upload_result result;
@@ -246,6 +260,7 @@ static void settle(struct uploader *u, struct upload *upload)
     assert(at < u->flight_count && !u->flights[at].asks);
     u->flights[at] = u->flights[--u->flight_count];
     upload_result(upload, &result);
+    note_refusal(u, &result);
     if (result.outcome == OWED_FAILED) {
         atomic_fetch_add(&u->failures, 1);
         say_failure(u, &result);
@@ -476,7 +491,7 @@ static void start(struct uploader *u, const struct owed_step *step)
 /* Whether the cloud can be reached, for whoever waits for it or for another node. */
 static void look_at_guard(struct uploader *u)
 {
-    bool closed = guard_of(u).state == BREAKER_CLOSED;
+    bool closed = guard_of(u).state == BREAKER_CLOSED && u->refusals < REFUSALS;
 
     if (closed && !u->closed)
         owed_reached(u->owed, now_ms(u));

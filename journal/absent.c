@@ -9,6 +9,9 @@
  * is stamped above what it answers. Whoever makes a copy later journals a hold, which is later
  * still.
  *
+ * Rows that come with a merge say it likewise: what a run of ours has put that is not known here,
+ * and what others have heard of our holds.
+ *
  * Failure: a drop that was written for events that were then refused says the truth all the same.
  */
 #include "journal/journal_internal.h"
@@ -77,6 +80,44 @@ static int look_at(struct absent *absent, const struct event *event)
         return 0;
     for (uint32_t i = 0; rc == 0 && i < event->item_count; i++)
         rc = look(absent, &event->items[i].id, event->items[i].sha256, event->stamp);
+    return rc;
+}
+
+/* Whether one of the runs that this node has lost put ROW's bytes. */
+static bool is_lost_put(const struct change *change, const struct object *row)
+{
+    bool lost = false;
+
+    for (size_t i = 0; row->flags & OBJECT_PUT && i < change->lost_run_count && !lost; i++)
+        lost = id_equal(&change->lost_runs[i], &row->put_at.origin);
+    return lost;
+}
+
+int absent_drop_chunk(struct journal *journal, const struct change *change, const uint8_t *chunk,
+                      size_t len)
+{
+    struct absent absent = {.journal = journal};
+    struct snapshot_reader reader;
+    struct snapshot_holder holder;
+    struct object *row = NULL;
+    int rc = snapshot_open(&reader, chunk, len), next = 1;
+
+    if (rc)
+        return 0; /* found out, and refused, by whoever takes it */
+    while (rc == 0 && next == 1 && reader.kind == SNAPSHOT_ROWS && change->lost_run_count) {
+        next = snapshot_next_row(&reader, &row);
+        if (next == 1 && is_lost_put(change, row))
+            rc = look(&absent, &row->id, row->sha256, row->put_at.stamp);
+        object_destroy(&row);
+    }
+    while (rc == 0 && next == 1 && reader.kind == SNAPSHOT_HOLDERS) {
+        next = snapshot_next_holder(&reader, &holder);
+        if (next == 1 && holder.held && id_equal(&holder.node, &journal->node))
+            rc = look(&absent, &holder.id, holder.sha256, holder.at.stamp);
+    }
+    if (rc == 0)
+        rc = flush(&absent);
+    free(absent.items);
     return rc;
 }
 

@@ -58,12 +58,14 @@ static int commit_one_chunk(struct journal *journal, struct change *change, cons
     struct committer *c = &journal->committer;
     struct log_record record = {.event = chunk, .event_bytes = len};
     struct snapshot_reader runs;
-    struct entry *first, *next;
+    struct entry *first = NULL, *next;
     enum record_type type;
     struct place place;
     hlc_time stamp = 0;
-    int rc = merge_chunk_fold(&first, &type, &stamp, chunk, len, 0, committer_row, journal);
+    int rc = absent_drop_chunk(journal, change, chunk, len);
 
+    if (rc == 0)
+        rc = merge_chunk_fold(&first, &type, &stamp, chunk, len, 0, committer_row, journal);
     if (rc || !first)
         return rc;
     record.type = type;

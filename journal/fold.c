@@ -216,12 +216,29 @@ static bool same_upload(const struct object *object, const uint8_t sha256[SHA256
     return memcmp(object->uploaded_sha256, sha256, SHA256_BYTES) == 0;
 }
 
-/* An upload of other bytes that is known already is the later one by its stamp. */
+/* An upload of other bytes that is known already is the later one by its stamp. And whoever removed
+ * it may not have known of this one, which only its stamp makes the earlier: clocks may be wrong. */
 static void note_doubt(struct entry *entry, const struct event *event)
 {
-    if (event->kind == EVENT_CLOUD && event->cloud_state == CLOUD_UPLOADED &&
-        !same_upload(entry->object, event->sha256) && !(entry->object->flags & OBJECT_PURGED))
-        entry->doubt = entry->object->uploaded_at;
+    const struct object *after = entry->object;
+    const struct reg at = {event->stamp, event->origin};
+
+    if (event->kind != EVENT_CLOUD || event->cloud_state != CLOUD_UPLOADED)
+        return;
+    if (after->flags & OBJECT_PURGED ? reg_compare(&after->purged_of, &at) != 0
+                                     : !same_upload(after, event->sha256))
+        entry->doubt = after->uploaded_at;
+}
+
+/* What was there as far as was known is not, or is something else, by news of somebody who may not
+ * have known of it. */
+static bool is_doubtful(const struct object *before, const struct object *after)
+{
+    if (!before || !before->uploaded_at.stamp || before->flags & OBJECT_PURGED)
+        return false;
+    if (after->flags & OBJECT_PURGED && reg_compare(&after->purged_of, &before->uploaded_at) != 0)
+        return true;
+    return !same_upload(before, after->uploaded_sha256);
 }
 
 static int fold_row(struct entry *entry, const struct object *before, const struct event *event,
@@ -264,8 +281,7 @@ int fold_changes(struct entry *entry, const struct object *before)
     entry->mark_changed = (before && object_owes_mark(before)) != entry->mark_after;
     entry->purge_after = object_owes_purge(entry->object);
     entry->purge_changed = (before && object_owes_purge(before)) != entry->purge_after;
-    if (before && before->uploaded_at.stamp && !(before->flags & OBJECT_PURGED) &&
-        !same_upload(before, entry->object->uploaded_sha256))
+    if (is_doubtful(before, entry->object))
         entry->doubt = before->uploaded_at;
     bool wanted = before && object_wanted_here(before);
     entry->wanted_after = object_wanted_here(entry->object);

@@ -48,6 +48,10 @@ struct change {
      * (db_merge_events), laid out likewise. */
     const uint8_t *events;
     size_t events_bytes;
+    /* CHANGE_MERGE: runs of this node that it does not know any more, and is about to adopt; lent
+     * until DONE. What they put is said to be here, and is not: a drop is journaled with each. */
+    const struct id128 *lost_runs;
+    size_t lost_run_count;
     /* CHANGE_REPUT: the id under which these bytes lost. */
     struct id128 lost;
     /* CHANGE_FACT: kind and payload of an event without an object; lent until DONE. Its stamp,

@@ -448,6 +448,9 @@ void freeze_heard(struct journal *journal, const struct event *event);
 
 /* Journal drops for what the events of CHANGE that are still to be taken say this node holds. */
 int absent_drop(struct journal *journal, const struct change *change) MUST_CHECK;
+/* … for what CHUNK, of a merge, says. */
+int absent_drop_chunk(struct journal *journal, const struct change *change, const uint8_t *chunk,
+                      size_t len) MUST_CHECK;
 /* … for what EVENT alone says, if this node says it. */
 int absent_drop_of(struct journal *journal, const struct event *event) MUST_CHECK;
 

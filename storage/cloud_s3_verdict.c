@@ -188,6 +188,20 @@ static void say_code(struct s3_verdict *out, const struct s3_call *call,
 
 /* ---- By status, where the code says nothing ---- */
 
+/* Why a HEAD is refused no code says: keys from a file may have been replaced there. */
+static enum s3_again again_for_head(const struct s3_call *call, bool head)
+{
+    return head && call->s3->keys.plan.source == CREDENTIALS_FILE ? S3_KEYS : S3_NEVER;
+}
+
+/* Whether the answer names another region than the one that was asked. */
+static bool is_elsewhere(const struct s3_call *call)
+{
+    const char *asked = call->region[0] ? call->region : call->s3->region;
+
+    return call->answer.region[0] && strcmp(call->answer.region, asked) != 0;
+}
+
 static void judge_status(struct s3_verdict *out, const struct s3_call *call,
                          const struct s3_error *error)
 {
@@ -199,7 +213,7 @@ static void judge_status(struct s3_verdict *out, const struct s3_call *call,
     if (status >= 300 && status < 400)
         outcome = OUTCOME(ERR_INVALID, S3_REGION);
     else if (status == 401 || status == 403)
-        outcome = OUTCOME(ERR_PERMISSION, S3_NEVER);
+        outcome = OUTCOME(ERR_PERMISSION, again_for_head(call, head));
     else if (status == 404 && head) /* any other 404 of S3's bears a code that we know */
         outcome = OUTCOME(ERR_NOT_FOUND, S3_NEVER);
     else if (status == 408 || status == 425)
@@ -212,8 +226,10 @@ static void judge_status(struct s3_verdict *out, const struct s3_call *call,
         outcome = OUTCOME(ERR_AGAIN, S3_ANSWERED);
     else if (status >= 500 && status != 501 && status != 505)
         outcome = OUTCOME(ERR_AGAIN, S3_LOST);
-    else if (status == 400 && head && call->answer.region[0]) /* no code is told to a HEAD */
+    else if (status == 400 && head && is_elsewhere(call))
         outcome = OUTCOME(ERR_INVALID, S3_REGION);
+    else if (status == 400 && head) /* so S3 answers to a session that has expired */
+        outcome = OUTCOME(ERR_INVALID, again_for_head(call, head));
     else
         outcome = OUTCOME(ERR_INVALID, S3_NEVER);
     say(out, outcome, "%s answers %s with %ld: %s%s%s%s", call->host, call->method, status, words,

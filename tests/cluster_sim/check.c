@@ -323,6 +323,31 @@ static void check_losers(struct key *key)
     object_destroy(&row);
 }
 
+/* Whoever NODE believes to have ROW's bytes has them: answers are given, and copies left out, on the
+ * strength of it. */
+static void check_holders(struct node *node, const struct key *key, const struct object *row)
+{
+    struct id128 holders[LIMIT_FETCH_HOLDERS];
+    size_t count = 0;
+    char id[ULID_TEXT_BYTES + 1];
+    int rc = db_reader_holders(node->sim.reader, row, holders, LIMIT_FETCH_HOLDERS, &count);
+
+    if (rc)
+        fail("node %u: who has a body cannot be read: %s", node->index, err_text(rc));
+    ulid_format(id, &key->id);
+    for (size_t i = 0; i < count; i++)
+        for (unsigned n = 0; n < NODES; n++) {
+            struct object *its = NULL;
+
+            if (!id_equal(&world.nodes[n].self, &holders[i]))
+                continue;
+            its = row_of(&world.nodes[n], key);
+            if (!its || place_is_none(&its->place))
+                fail("node %u believes that node %u has the bytes of %s", node->index, n, id);
+            object_destroy(&its);
+        }
+}
+
 static void check_keys(void)
 {
     for (size_t k = 0; k < world.key_count; k++) {
@@ -336,6 +361,8 @@ static void check_keys(void)
 
             check_row(&world.nodes[i], key, row);
             if (row && !(row->flags & OBJECT_DELETED)) {
+                if (row->flags & OBJECT_PUT)
+                    check_holders(&world.nodes[i], key, row);
                 live = true;
                 level = row->level;
                 have += !place_is_none(&row->place);

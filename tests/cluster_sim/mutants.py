@@ -143,7 +143,7 @@ MUTANTS = [
      "[OUTBOX_UPLOAD] = START,",
      "[OUTBOX_UPLOAD] = PUT,"),
     ("cloud-clash", "two uploads of different bytes under one id are as good as one",
-     "journal/apply.c",
+     "journal/apply_entry.c",
      "    if (!entry->doubt.stamp)\n        return 0;\n    if (is_own(",
      "    return 0;\n    if (is_own("),
     ("cloud-head-is-enough", "whatever lies under the key is taken for the body", "cluster/upload.c",

@@ -151,6 +151,20 @@ def test_keys_changed_in_the_file_are_used_without_a_restart(server, tmp_path):
         assert drive.do("get", "there")["rc"] == "ok"
 
 
+@pytest.mark.parametrize("status", [400, 403])
+def test_a_head_that_is_refused_has_the_file_read_again(proxy, tmp_path, status):
+    """Goal: S3 tells no code to a HEAD; keys that were replaced in the file are used all the same, and where
+    none were it is asked no more than once."""
+    path = tmp_path / "credentials"
+    path.write_text("[default]\naws_access_key_id=old\naws_secret_access_key=old\n")
+    refusal = proxy.fault("status", method="HEAD", status=status, headers="x-amz-bucket-region: us-east-1\r\n")
+    with s3.Drive(proxy.endpoint, s3.environment(AWS_SHARED_CREDENTIALS_FILE=str(path))) as drive:
+        assert drive.do("head", "there")["rc"] != "ok" and len(proxy.requests) == 1
+        path.write_text(f"[default]\naws_access_key_id={s3.KEY}\naws_secret_access_key={s3.SECRET}\n")
+        refusal.times = 1
+        assert drive.do("head", "there")["rc"] == "ok" and len(proxy.requests) == 3
+
+
 def test_none_anywhere_is_said_at_once(server, endpoint):
     with s3.Drive(server.endpoint, s3.environment()) as drive:
         assert drive.opened["rc"] == "invalid" and "AWS_ACCESS_KEY_ID" in drive.opened["message"]

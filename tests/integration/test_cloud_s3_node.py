@@ -40,9 +40,22 @@ def test_level_1_is_in_the_bucket_and_comes_back_to_an_empty_node(server, start,
     assert got.header("X-Meta-Fetched") == "true" and got.header("X-Meta-Name") == "n"
 
 
+def goes_on(node, says):
+    """Puts do not wait for what refuses them, however patient their clients are; the reason is one line."""
+    for n in range(3):
+        put = node.http.put(b"%d" % n, {"X-Meta-ConsistencyLevel": "1", "X-Meta-Timeout": "3600"})
+        assert put.status == 202 and "cloud" in put.json()["pending"], put
+        assert node.http.get(put.json()["id"]).body == b"%d" % n
+    harness.wait_for(lambda: says in node.log(), "it is said")
+    assert len([line for line in node.log().splitlines() if says in line]) == 1, node.log()
+
+
 def test_a_missing_bucket_is_one_clear_line_and_the_node_goes_on(start):
-    node = start(bucket="no-such-bucket")
-    put = node.http.put(b"x", {"X-Meta-ConsistencyLevel": "1", "X-Meta-Timeout": "1"})
-    assert put.status == 202, put
-    harness.wait_for(lambda: "no bucket 'no-such-bucket'" in node.log(), "it is said")
-    assert node.http.get(put.json()["id"]).body == b"x"
+    goes_on(start(bucket="no-such-bucket"), "no bucket 'no-such-bucket'")
+
+
+def test_a_refused_key_is_one_clear_line_and_the_node_goes_on(start, monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-the-secret")
+    node = start()
+    goes_on(node, "the secret key is wrong")
+    assert "not-the-secret" not in node.log()

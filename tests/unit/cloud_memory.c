@@ -51,6 +51,7 @@ struct memory {
     bool fail_done;
     uint64_t cut_at, damage_at; /* UINT64_MAX: not */
     int cut_rc;
+    uint32_t retry_after_ms;
 };
 
 static struct memory *memory_of(struct cloud *cloud)
@@ -360,6 +361,7 @@ static void answer(struct memory *m, struct cloud_request *request)
 
     m->fail_times -= fails;
     int fail_rc = m->fail_rc;
+    uint32_t retry_after_ms = m->retry_after_ms;
     (void)pthread_mutex_unlock(&m->lock);
     if (carried)
         rc = carry_out(m, request);
@@ -367,6 +369,8 @@ static void answer(struct memory *m, struct cloud_request *request)
         rc = fail_rc;
     if (rc)
         (void)snprintf(request->message, sizeof request->message, "memory: %s", err_text(rc));
+    if (rc == ERR_AGAIN)
+        request->retry_after_ms = retry_after_ms;
     request->done(request, rc);
     (void)pthread_mutex_lock(&m->lock);
 }
@@ -627,6 +631,15 @@ void cloud_memory_fail(struct cloud *cloud, enum cloud_op op, int rc, unsigned t
     m->fail_rc = rc;
     m->fail_times = times;
     m->fail_done = done;
+    (void)pthread_mutex_unlock(&m->lock);
+}
+
+void cloud_memory_retry_after(struct cloud *cloud, uint32_t ms)
+{
+    struct memory *m = memory_of(cloud);
+
+    (void)pthread_mutex_lock(&m->lock);
+    m->retry_after_ms = ms;
     (void)pthread_mutex_unlock(&m->lock);
 }
 

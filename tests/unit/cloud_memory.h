@@ -48,6 +48,8 @@ void cloud_memory_wait(struct cloud *cloud, enum cloud_op op, unsigned count);
 /* The next TIMES requests of OP (0: of any) end with RC. DONE: they were carried out all the same,
  * and the answer got lost. */
 void cloud_memory_fail(struct cloud *cloud, enum cloud_op op, int rc, unsigned times, bool done);
+/* What ends with ERR_AGAIN asks to be left alone for so long. */
+void cloud_memory_retry_after(struct cloud *cloud, uint32_t ms);
 /* The next GET ends with RC once so many bytes of it were given. */
 void cloud_memory_cut(struct cloud *cloud, uint64_t bytes, int rc);
 /* The next GET's byte at OFFSET of the body is another one. */

@@ -254,6 +254,10 @@ static void a_cloud_that_breaks_off_goes_on_where_it_was(void **state)
     assert_int_equal(fetch_all(0, 1, size), ERR_CLOUD);
     cloud_memory_fail(cloud, CLOUD_GET, ERR_TIMEOUT, 0, false);
     assert_int_equal(fetch_all(0, 1, size), 0);
+    /* Nor is one waited for that wants to be left alone for longer than a reader would wait. */
+    cloud_memory_retry_after(cloud, 3600 * 1000);
+    cloud_memory_cut(cloud, 1000001, ERR_AGAIN);
+    assert_int_equal(fetch_all(0, 1, size), ERR_CLOUD);
     down(0);
 }
 

@@ -41,6 +41,8 @@ static void on_copies(void *arg, const struct journal_copy_news *news)
 {
     struct fixture *f = arg;
 
+    if (news->event)
+        copies_news(f->copies, news->event, news->len);
     if (news->event && news->owed && object_owed_here(news->row))
         uploader_new(f->uploader, news->row, true);
 }
@@ -79,6 +81,7 @@ static void stop_node(struct fixture *f)
 {
     db_reader_close(&f->reader);
     uploader_stop(f->uploader);
+    copies_stop(f->copies);
     journal_stop(f->node->journal);
     uploader_destroy(&f->uploader);
     copies_destroy(&f->copies);
@@ -324,6 +327,86 @@ static void test_outage(void **state)
     assert_int_equal(cloud_memory_count(f->cloud), 20);
 }
 
+static void wait_done(struct copies_wait *wait)
+{
+    sem_post(&put_sem);
+    (void)wait;
+}
+
+/* Put object N, and wait as its client would, without end. Whether the cloud has it then. */
+static bool put_and_wait(struct fixture *f, unsigned n)
+{
+    struct copies_wait wait = {.id = make_id(n), .need = COPIES_CLOUD, .done = wait_done};
+    uint8_t body[SMALL];
+
+    put_one(f, n, SMALL, NULL);
+    make_body(body, SMALL, n);
+    sha256(body, SMALL, wait.sha256);
+    assert_int_equal(copies_wait(f->copies, &wait), 0);
+    struct timespec until;
+    assert_int_equal(clock_gettime(CLOCK_REALTIME, &until), 0);
+    until.tv_sec += WAIT_MS / 1000;
+    if (sem_timedwait(&put_sem, &until))
+        fail_msg("a put waits for a cloud that refuses it");
+    assert_int_equal(wait.rc, 0);
+    assert_true(wait.fulfilled);
+    return wait.found.uploaded;
+}
+
+/* Goal: for a cloud that refuses whatever it is asked no put waits, as for one that is away; once
+ * it takes something all is brought there, and puts wait for it again. */
+static void refused(struct fixture *f, int rc)
+{
+    unsigned n = 0;
+
+    cloud_memory_fail(f->cloud, 0, rc, 1000000, false);
+    assert_int_equal(copies_start(f->copies), 0);
+    run(f);
+    for (; n < 5; n++)
+        assert_false(put_and_wait(f, n));
+    cloud_memory_fail(f->cloud, 0, rc, 0, false);
+    wait_flags(f, 0, OBJECT_UPLOADED);
+    WAIT_FOR(put_and_wait(f, n++));
+    for (unsigned i = 0; i < n; i++)
+        wait_flags(f, i, OBJECT_UPLOADED);
+    assert_true(put_and_wait(f, n));
+}
+
+static void test_refused_key(void **state)
+{
+    refused(*state, ERR_PERMISSION);
+}
+
+static void test_missing_bucket(void **state)
+{
+    refused(*state, ERR_NOT_FOUND);
+}
+
+static void asked_done(struct cloud_request *request, int rc)
+{
+    (void)request;
+    assert_int_equal(rc, ERR_AGAIN);
+    sem_post(&put_sem);
+}
+
+/* Goal: a cloud that asks to be left alone for a day is believed for a while only, by the breaker
+ * and by whoever asked. */
+static void test_long_retry_after(void **state)
+{
+    struct fixture *f = *state;
+    struct cloud_request request = {.op = CLOUD_HEAD, .key = {"k", 1}, .done = asked_done};
+    struct cloud_guard_stats guard;
+
+    cloud_memory_retry_after(f->cloud, 86400 * 1000);
+    cloud_memory_fail(f->cloud, CLOUD_HEAD, ERR_AGAIN, 1, false);
+    assert_int_equal(sem_init(&put_sem, 0, 0), 0);
+    assert_int_equal(cloud_start(f->guard, &request), 0);
+    assert_int_equal(sem_wait(&put_sem), 0);
+    assert_int_equal(request.retry_after_ms, BREAKER_MAX_TOLD_MS);
+    cloud_guard_stats(f->guard, &guard);
+    assert_in_range(guard.wait_ms, 1, BREAKER_MAX_TOLD_MS + BREAKER_DELAY_MS);
+}
+
 /* Goal: what another run of this node began, and maybe brought there, is looked for before it is
  * sent again; what is not there is sent. */
 static void test_restart(void **state)
@@ -493,9 +576,10 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
     const struct CMUnitTest tests[] = {
-        TEST(test_once),        TEST(test_lost_answer), TEST(test_outage),
-        TEST(test_restart),     TEST(test_deletes),     TEST(test_purged_on_its_way),
-        TEST(test_other_bytes), TEST(test_damaged),     TEST(test_stop),
+        TEST(test_once),        TEST(test_lost_answer),    TEST(test_outage),
+        TEST(test_refused_key), TEST(test_missing_bucket), TEST(test_long_retry_after),
+        TEST(test_restart),     TEST(test_deletes),        TEST(test_purged_on_its_way),
+        TEST(test_other_bytes), TEST(test_damaged),        TEST(test_stop),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
