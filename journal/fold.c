@@ -217,7 +217,8 @@ static bool same_upload(const struct object *object, const uint8_t sha256[SHA256
 }
 
 /* An upload of other bytes that is known already is the later one by its stamp. And whoever removed
- * it may not have known of this one, which only its stamp makes the earlier: clocks may be wrong. */
+ * it may not have known of this one, which only its stamp makes the earlier: clocks may be wrong.
+ */
 static void note_doubt(struct entry *entry, const struct event *event)
 {
     const struct object *after = entry->object;

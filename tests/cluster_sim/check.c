@@ -323,8 +323,8 @@ static void check_losers(struct key *key)
     object_destroy(&row);
 }
 
-/* Whoever NODE believes to have ROW's bytes has them: answers are given, and copies left out, on the
- * strength of it. */
+/* Whoever NODE believes to have ROW's bytes has them: answers are given, and copies left out, on
+ * the strength of it. */
 static void check_holders(struct node *node, const struct key *key, const struct object *row)
 {
     struct id128 holders[LIMIT_FETCH_HOLDERS];

@@ -695,8 +695,8 @@ static bool somebody_knows(const struct stored *object, const struct node *excep
 
 static void orphan(struct stored *object, const struct node *lost)
 {
-    bool gone = &world.nodes[object->node] == lost ||
-                world.nodes[object->node].disks != object->disk;
+    bool gone =
+        &world.nodes[object->node] == lost || world.nodes[object->node].disks != object->disk;
 
     if (!gone || object->orphan || object->planted || somebody_knows(object, lost))
         return;

@@ -316,8 +316,9 @@ static void judge(const struct http_request *client, int rc)
         return;
     if (rc == ERR_NOT_FOUND && !key->purge_submitted)
         fail("node %u does not find what lies in the cloud", node->index);
-    if (rc && (client->adopt == ADOPT_MUST || (rc != ERR_DELETED && rc != ERR_NOT_FOUND && rc != ERR_CLOUD &&
-                                rc != ERR_FULL && rc != ERR_CLOSED && !(failed && node->faulty))))
+    if (rc && (client->adopt == ADOPT_MUST ||
+               (rc != ERR_DELETED && rc != ERR_NOT_FOUND && rc != ERR_CLOUD && rc != ERR_FULL &&
+                rc != ERR_CLOSED && !(failed && node->faulty))))
         fail("node %u does not look in the cloud for what a client wants: %s", node->index,
              err_text(rc));
     if (rc)
@@ -365,8 +366,8 @@ void doors_adopt(struct node *node, struct key *key, enum adopt adopt)
     client->waiter.run = on_adopted;
     client->next = node->adopting;
     node->adopting = client;
-    int rc = adoption_ask(&client->adoption, store_adoptions(node->store), &key->id,
-                          &client->waiter);
+    int rc =
+        adoption_ask(&client->adoption, store_adoptions(node->store), &key->id, &client->waiter);
     if (rc == 0)
         return; /* and may be over */
     node->adopting = client->next;

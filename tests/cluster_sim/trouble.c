@@ -124,8 +124,8 @@ static void look_around(const struct node *except)
     }
 }
 
-/* The number of the node with this id; NODES: none, or its disk was changed since the last check, so
- * that what it said before does not count. */
+/* The number of the node with this id; NODES: none, or its disk was changed since the last check,
+ * so that what it said before does not count. */
 static unsigned node_of(const struct id128 *id, const struct node *except)
 {
     unsigned i = 0;
@@ -202,7 +202,8 @@ static bool may_wipe(const struct node *node)
 
     for (unsigned i = 0; i < NODES; i++)
         others += world.nodes[i].up && &world.nodes[i] != node;
-    return others >= 2 && world.now >= trouble.wipe_after && trouble.wipes < 4 + world.until / (2 * HOUR);
+    return others >= 2 && world.now >= trouble.wipe_after &&
+           trouble.wipes < 4 + world.until / (2 * HOUR);
 }
 
 static void wipe(void)

@@ -75,9 +75,9 @@ struct sim {
     struct journal *journal;
     struct db_reader *reader;
     char message[512];
-    bool rebuilding; /* a rebuild was begun, and no start has succeeded since */
-    bool served;     /* a start has succeeded */
-    bool faulted;    /* a call was made to fail since the last start: refusals are in order */
+    bool rebuilding;  /* a rebuild was begun, and no start has succeeded since */
+    bool served;      /* a start has succeeded */
+    bool faulted;     /* a call was made to fail since the last start: refusals are in order */
     uint64_t misfits; /* bodies from elsewhere that were wrong, since the last start */
 
     struct fact facts[SIM_IDS];       /* as acknowledged */

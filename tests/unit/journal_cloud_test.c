@@ -346,6 +346,51 @@ static void what_was_uploaded_while_it_was_removed_is_removed_again(void **state
     expect_alike(nodes->a, nodes->b);
 }
 
+static uint64_t fast_wall_ns(struct env *env)
+{
+    (void)env;
+    return env_system()->wall_ns(env_system()) + UINT64_C(3600000000000);
+}
+
+/* B, whose clock is fast, has uploaded and removed it; A, which has not heard of any of that,
+ * brings it there once more. That only its stamp makes A's the earlier upload says nothing of what
+ * is there: who believed it to be away looks, or who hears by rows that it is. */
+static void what_a_purge_did_not_know_of_is_looked_for(void **state)
+{
+    for (int way = 0; way < 2; way++) {
+        struct nodes *nodes = *state;
+        struct change purged = cloud_change(1, CLOUD_PURGED, 1, SMALL);
+
+        assert_int_equal(put_level(nodes->a, 1, 1), 0);
+        sync_to(nodes->b, nodes->a);
+        nodes->b->env.wall_ns = fast_wall_ns;
+        assert_int_equal(cloud(nodes->b, 1, CLOUD_UPLOADED), 0);
+        assert_int_equal(delete_purging(nodes->b, 1, true), 0);
+        struct object *object = row(nodes->b, 1);
+        purged.request.removed = object_removes(object);
+        object_destroy(&object);
+        assert_int_equal(commit(nodes->b, &purged), 0);
+        apply(nodes->b);
+        expect_owed(nodes->b, OUTBOX_BEGUN, "");
+        assert_int_equal(cloud(nodes->a, 1, CLOUD_UPLOADED), 0);
+        apply(nodes->a);
+        expect_owed(nodes->a, OUTBOX_BEGUN, "");
+        struct node *looks = way == 0 ? nodes->b : nodes->a;
+        if (way == 0)
+            sync_to(nodes->b, nodes->a);
+        else
+            merge_to(nodes->a, nodes->b);
+        expect_owed(looks, OUTBOX_BEGUN, "1:0 ");
+        assert_int_equal(flags(looks, 1) & OBJECT_PURGED, OBJECT_PURGED);
+        assert_int_equal(cloud(looks, 1, CLOUD_PURGED), 0); /* it was there, and is removed */
+        expect_owed(looks, OUTBOX_BEGUN, "");
+        if (way == 0) {
+            assert_int_equal(teardown_nodes(state), 0);
+            assert_int_equal(setup_two(state), 0);
+        }
+    }
+}
+
 /* ---- What lies in the cloud alone ---- */
 
 static struct change adoption(unsigned n, hlc_time stamp)
@@ -742,6 +787,7 @@ int main(void)
         TEST(a_rebuild_takes_the_end_for_the_end),
         TEST(a_deleted_object_owes_a_mark_and_where_asked_a_purge),
         TEST(an_upload_that_a_delete_did_not_know_of_is_marked_and_purged),
+        TEST(what_a_purge_did_not_know_of_is_looked_for),
         TEST(what_was_uploaded_while_it_was_removed_is_removed_again),
         TEST(what_is_adopted_lies_in_the_cloud_and_nowhere_else),
         TEST(what_two_nodes_adopt_is_one_object),

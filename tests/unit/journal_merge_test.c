@@ -485,6 +485,111 @@ static void whoever_counts_copies_hears_of_a_merge(void **state)
     node_close(b, true);
 }
 
+/* The run of this node that FROM knows and TO does not. */
+static struct id128 lost_run(struct node *to, struct node *from)
+{
+    struct id128 self = journal_node(to->journal), lost = {{0}};
+    struct db_reader *there = reader_of(from), *here = reader_of(to);
+    struct db_origin *theirs, *ours;
+    size_t their_count, our_count;
+    unsigned found = 0;
+
+    assert_int_equal(db_reader_origins(there, &theirs, &their_count), 0);
+    assert_int_equal(db_reader_origins(here, &ours, &our_count), 0);
+    for (size_t i = 0; i < their_count; i++) {
+        bool known = !id_equal(&theirs[i].node, &self);
+
+        for (size_t k = 0; k < our_count && !known; k++)
+            known = id_equal(&ours[k].origin, &theirs[i].origin);
+        if (!known) {
+            lost = theirs[i].origin;
+            found++;
+        }
+    }
+    assert_int_equal(found, 1);
+    free(theirs);
+    free(ours);
+    db_reader_close(&there);
+    db_reader_close(&here);
+    return lost;
+}
+
+/* As cluster_merge does: the runs of its own that TO is about to adopt are told with the rows. */
+static void merge_lost(struct node *to, struct node *from)
+{
+    const struct id128 lost = lost_run(to, from);
+    struct db_reader *reader = reader_of(from);
+    struct id128 next;
+    struct buf data;
+
+    buf_init(&data, 0);
+    assert_int_equal(db_merge_members(reader, &first_id, &data, &next), 0);
+    assert_int_equal(db_merge_rows(reader, &first_id, &db_last_id, &data, &next), 0);
+    assert_true(id_equal(&next, &db_last_id));
+    struct change change = {.request.kind = CHANGE_MERGE,
+                            .events = (const uint8_t *)data.data,
+                            .events_bytes = data.len,
+                            .lost_runs = &lost,
+                            .lost_run_count = 1,
+                            .done = done};
+    assert_int_equal(journal_submit(to->journal, &change), 0);
+    while (journal_commit_step(to->journal))
+        ;
+    assert_int_equal(change.rc, 0);
+    buf_release(&data);
+    db_reader_close(&reader);
+    adopt_from(to, from);
+}
+
+/* B goes back to a backup. What it put and copied since comes back as rows, as A has no events of
+ * it any more: nobody counts on these copies, and they can be made again. */
+static void a_restored_node_drops_what_rows_say_it_has(void **state)
+{
+    struct trio *trio = *state;
+    struct node *a = trio->a, *b = trio->b;
+    char command[512];
+
+    node_open(a, false);
+    node_open(b, false);
+    join_as(a, "10.0.0.1:1");
+    join_as(b, "10.0.0.2:1");
+    assert_int_equal(put(a, 1, 500), 0);
+    assert_int_equal(put(b, 2, 500), 0);
+    assert_int_equal(sync_to(a, b), 0);
+    node_close(b, true);
+    snprintf(command, sizeof command, "cp -a '%s' '%s.backup'", b->root, b->root);
+    assert_int_equal(system(command), 0);
+    node_open(b, false);
+    assert_int_equal(sync_to(b, a), 0);
+    assert_int_equal(put(b, 3, 500), 0);
+    assert_int_equal(hold(b, 1, 500), 0);
+    assert_int_equal(sync_to(a, b), 0);
+    assert_int_equal(holders_of(a, 1), 2);
+    assert_int_equal(holders_of(a, 3), 1);
+    compact(a);
+    node_close(b, true);
+    snprintf(command, sizeof command, "rm -rf '%s' && mv '%s.backup' '%s'", b->root, b->root,
+             b->root);
+    assert_int_equal(system(command), 0);
+    node_open(b, false);
+    merge_lost(b, a);
+    assert_int_equal(sync_to(a, b), 0);
+    for (int i = 0; i < 2; i++) {
+        struct node *node = i == 0 ? a : b;
+
+        assert_int_equal(holders_of(node, 1), 1);
+        assert_int_equal(holders_of(node, 2), 1); /* which the backup has */
+        assert_int_equal(holders_of(node, 3), 0);
+        expect_sound(node, NULL);
+    }
+    expect_equal(a, b);
+    assert_int_equal(hold(b, 1, 500), 0);
+    assert_int_equal(sync_to(a, b), 0);
+    assert_int_equal(holders_of(a, 1), 2);
+    node_close(b, true);
+    node_close(a, true);
+}
+
 int main(void)
 {
 #define test(name) cmocka_unit_test_setup_teardown(name, setup_trio, teardown_trio)
@@ -498,6 +603,7 @@ int main(void)
         test(a_failed_batch_adopts_nothing),
         test(sums_tell_where_rows_differ),
         test(ranges_are_read_in_whole_ids),
+        test(a_restored_node_drops_what_rows_say_it_has),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
