@@ -1,7 +1,7 @@
 /*
  * jansson says "invalid" where memory was short, and its lexer drops a character whose buffer could
- * not grow without saying anything. So its allocations are watched: a text in whose reading one
- * failed has not been read.
+ * not grow without saying anything, as does what writes objects by their keys. So its allocations
+ * are watched: a text in whose reading or writing one failed has not been read or written.
  */
 #include "base/json.h"
 
@@ -37,4 +37,17 @@ int json_read(json_t **out, const char *text, size_t len, size_t flags)
     json_decref(*out);
     *out = NULL;
     return was_short ? ERR_NO_MEMORY : ERR_INVALID;
+}
+
+int json_write(char **out, const json_t *json, size_t flags)
+{
+    (void)pthread_once(&watched, watch);
+    was_short = false;
+    *out = json_dumps(json, flags);
+    if (*out && !was_short)
+        return 0;
+    bool none = !*out && !was_short;
+    free(*out);
+    *out = NULL;
+    return none ? ERR_INVALID : ERR_NO_MEMORY;
 }

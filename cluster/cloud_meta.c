@@ -288,8 +288,9 @@ static bool add_pairs(struct cloud_meta *meta, json_t *user)
 
 static bool add_whole(struct cloud_meta *meta, json_t *user)
 {
-    char *text = json_dumps(user, JSON_COMPACT | JSON_SORT_KEYS | JSON_ENSURE_ASCII);
-    bool added = text && add_pair(meta, literal("usermeta"), text, strlen(text));
+    char *text;
+    bool added = json_write(&text, user, JSON_COMPACT | JSON_SORT_KEYS | JSON_ENSURE_ASCII) == 0 &&
+                 add_pair(meta, literal("usermeta"), text, strlen(text));
 
     free(text);
     return added;
@@ -299,13 +300,14 @@ static int add_sidecar(struct cloud_meta *meta, const struct object *object, jso
 {
     struct text name = object_name(object);
     json_t *root = json_object();
+    int rc = ERR_NO_MEMORY;
 
     add(meta, "usermeta", "sidecar");
     if (root && json_object_set_new(root, "name", json_stringn(name.ptr, name.len)) == 0 &&
         json_object_set(root, "user_meta", user) == 0)
-        meta->sidecar = json_dumps(root, JSON_COMPACT | JSON_SORT_KEYS | JSON_ENSURE_ASCII);
+        rc = json_write(&meta->sidecar, root, JSON_COMPACT | JSON_SORT_KEYS | JSON_ENSURE_ASCII);
     json_decref(root);
-    if (!meta->sidecar)
+    if (rc)
         return ERR_NO_MEMORY;
     meta->sidecar_len = strlen(meta->sidecar);
     assert(meta->sidecar_len <= LIMIT_CLOUD_SIDECAR_BYTES);
@@ -491,9 +493,9 @@ static int take_pair(struct cloud_facts *facts, const struct cloud_pair *pair, u
 static int set_user_meta(struct cloud_facts *facts, json_t *user)
 {
     struct buf canonical;
-    char *text = json_dumps(user, JSON_COMPACT | JSON_ENSURE_ASCII);
+    char *text;
 
-    if (!text)
+    if (json_write(&text, user, JSON_COMPACT | JSON_ENSURE_ASCII))
         return ERR_NO_MEMORY;
     buf_init(&canonical, 0);
     int rc = json_object_size(user) > 0 ? usermeta_canonical(&canonical, text, strlen(text))

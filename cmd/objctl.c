@@ -184,6 +184,11 @@ static void print_line(const char *format, va_list args)
     if (end > sizeof line - (size_t)head - 2)
         end = sizeof line - (size_t)head - 2;
     end += (size_t)head;
+    /* Names and keys in it are others': none steers the terminal. */
+    for (size_t i = 0; i < end; i++) {
+        if (((unsigned char)line[i] < 0x20 && line[i] != '\n') || line[i] == 0x7f)
+            line[i] = '?';
+    }
     /* A bar of progress may stand on this line. */
     if (isatty(STDERR_FILENO))
         (void)!write(STDERR_FILENO, "\r\033[K", 4);

@@ -251,11 +251,11 @@ static int from_file(struct search *search, const char *variable, bool config, b
 
     if (rc == 0)
         rc = io_read_all(search->io, path, CREDENTIALS_FILE_BYTES, &text, &len);
-    if (rc == ERR_NOT_FOUND)
-        return rc;
+    if (rc && (rc == ERR_NOT_FOUND || search->out->source))
+        return ERR_NOT_FOUND; /* where only the region would be wanted it can be done without */
     if (rc) {
         (void)snprintf(search->message, search->cap, "%s: %s", path, err_text(rc));
-        return ERR_INVALID;
+        return rc == ERR_NO_MEMORY ? rc : ERR_INVALID;
     }
     rc = credentials_profile(&found, region, text, len, profile, config);
     OPENSSL_cleanse(text, len);

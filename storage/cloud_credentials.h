@@ -51,8 +51,9 @@ struct credentials_plan {
 typedef const char *credentials_getenv(const char *name);
 
 /* Look in the order above. ERR_INVALID with MESSAGE (CAP bytes): what is set makes no sense (half a
- * key, a profile that is not there, a container URL that would send the token abroad). Reads files
- * of at most CREDENTIALS_FILE_BYTES. */
+ * key, a profile that is not there, a container URL that would send the token abroad), or a file
+ * cannot be read that might have keys; ERR_NO_MEMORY. Reads files of at most
+ * CREDENTIALS_FILE_BYTES. */
 int credentials_find(struct credentials_plan *out, struct io *io, credentials_getenv *get,
                      char *message, size_t cap) MUST_CHECK;
 

@@ -283,7 +283,8 @@ static int walk_level(struct walk *walk)
     level->walk = walk;
     if (begins(after->ptr, after->len, walk->key, walk->key_len)) {
         level->bound_len = after->len - walk->key_len;
-        memcpy(level->bound, after->ptr + walk->key_len, level->bound_len);
+        if (level->bound_len)
+            memcpy(level->bound, after->ptr + walk->key_len, level->bound_len);
         level->bound_descends = true;
     }
     while (rc == 0 && full) {

@@ -96,6 +96,7 @@ static int open_object(struct dir_work *work, struct dir_object *object)
 {
     struct cloud_request *request = work->request;
 
+    *object = (struct dir_object){.foreign = true};
     work->fd = io_open(dir_io(work), work->path, IO_READ);
     if (work->fd < 0) {
         int failed = work->fd;

@@ -169,7 +169,9 @@ int cloud_dir_there(struct cloud_dir *cloud)
     (void)pthread_mutex_lock(&cloud->lock);
     memcpy(known, cloud->id, sizeof known);
     (void)pthread_mutex_unlock(&cloud->lock);
-    int rc = *known ? read_id(cloud, id) : ERR_AGAIN;
+    if (!*known) /* it could not be made when it should; this may wait for somebody who tries */
+        return cloud_dir_prepare(cloud) == 0 ? 0 : ERR_AGAIN;
+    int rc = read_id(cloud, id);
     return rc == ERR_NO_MEMORY ? rc : rc == 0 && strcmp(id, known) == 0 ? 0 : ERR_AGAIN;
 }
 

@@ -59,8 +59,7 @@ int trailer_write(char **out, size_t *len, const struct cloud_request *request)
         !add_pairs(root, "meta", request->pairs, request->pair_count) ||
         !add_pairs(root, "tags", request->tags, request->tag_count))
         goto out;
-    json = json_dumps(root, JSON_COMPACT | JSON_SORT_KEYS);
-    if (!json)
+    if (json_write(&json, root, JSON_COMPACT | JSON_SORT_KEYS))
         goto out;
     size_t json_bytes = strlen(json);
     if (json_bytes > TRAILER_JSON_BYTES) {

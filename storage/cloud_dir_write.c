@@ -97,9 +97,8 @@ static int begin_put(struct dir_work *work)
     }
     cloud->env->random(cloud->env, dice, sizeof dice);
     hex_encode(name, dice, sizeof dice);
-    rc = digest_create(&work->digest, DIGEST_SHA256);
-    if (rc)
-        return rc;
+    if (digest_create(&work->digest, DIGEST_SHA256))
+        return ERR_NO_MEMORY; /* there is no OpenSSL without this one */
     char *path = io_join(cloud->temporary_dir, name);
     if (!path)
         return ERR_NO_MEMORY;

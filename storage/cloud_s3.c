@@ -128,11 +128,11 @@ void s3_work_end(struct s3_work *work, int rc, const struct s3_call *call)
         return;
     work->ended = true;
     work->rc = rc;
-    if (rc && call) {
+    if (rc)
         (void)snprintf(work->request->message, sizeof work->request->message, "%s",
-                       call->verdict.message);
+                       call && call->verdict.message[0] ? call->verdict.message : err_text(rc));
+    if (rc && call)
         work->request->retry_after_ms = call->verdict.wait_ms;
-    }
     atomic_store(&work->stopping, true);
     work->kind->stop(work);
     if (work->tasks == 0)

@@ -328,7 +328,7 @@ static int set_method(const struct s3_call *call)
         good &= curl_easy_setopt(easy, CURLOPT_UPLOAD, 1L) == CURLE_OK;
         good &= curl_easy_setopt(easy, CURLOPT_INFILESIZE_LARGE, (curl_off_t)size) == CURLE_OK;
         if (size >= (uint64_t)READ_BYTES)
-            good &= curl_easy_setopt(easy, CURLOPT_UPLOAD_BUFFERSIZE, READ_BYTES) == CURLE_OK;
+            (void)curl_easy_setopt(easy, CURLOPT_UPLOAD_BUFFERSIZE, READ_BYTES);
     } else if (strcmp(call->method, "POST") == 0) {
         good &= curl_easy_setopt(easy, CURLOPT_POST, 1L) == CURLE_OK;
         good &= curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)call->body.len) ==
@@ -357,7 +357,8 @@ static int set_options(struct s3_call *call)
     good &= curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)s3->connect_ms) == CURLE_OK;
     good &= curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L) == CURLE_OK;
     good &= curl_easy_setopt(easy, CURLOPT_MAXAGE_CONN, IDLE_S) == CURLE_OK;
-    good &= curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, READ_BYTES) == CURLE_OK;
+    /* Refused where a transfer that was broken off has left its buffer: of this size, too. */
+    (void)curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, READ_BYTES);
     good &= curl_easy_setopt(easy, CURLOPT_USERAGENT, "objstore/" OBJSTORE_VERSION) == CURLE_OK;
     good &= curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, call->curl_message) == CURLE_OK;
     good &= curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_header) == CURLE_OK;

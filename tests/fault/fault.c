@@ -422,6 +422,7 @@ int main(int argc, char **argv)
         make_template(&scenarios[s]);
         for (size_t m = 0; m < sizeof modes / sizeof *modes; m++)
             if ((scenarios[s].over == SOCKETS || modes[m].way < FAULT_SOCKET) &&
+                (scenarios[s].over != CLOUD || modes[m].way != FAULT_SQLITE) &&
                 strstr(fault_way_names[modes[m].way], runner.way))
                 run_mode(&scenarios[s], &modes[m]);
     }

@@ -20,6 +20,7 @@
 
 #define MOST    16 /* objects, parts, connections */
 #define PATH    "/bucket/"
+#define UPLOADS 64
 #define LOOK_MS 20
 
 struct call {
@@ -37,13 +38,14 @@ static struct {
     pthread_mutex_t lock;
     struct bucket_object objects[MOST];
     size_t count;
-    /* The upload in parts: one at a time. */
+    /* Uploads in parts: which are open, and of the last one what came of it. */
+    bool open[UPLOADS];
+    unsigned last;
     struct bucket_object upload;
     struct {
         uint8_t *bytes;
         size_t len;
     } parts[MOST];
-    unsigned uploads;
 } bucket = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 /* ---- Objects; under the lock ---- */
@@ -59,7 +61,9 @@ const struct bucket_object *bucket_find(const char *key)
 unsigned bucket_uploads(void)
 {
     (void)pthread_mutex_lock(&bucket.lock);
-    unsigned uploads = bucket.uploads;
+    unsigned uploads = 0;
+    for (unsigned i = 0; i < UPLOADS; i++)
+        uploads += bucket.open[i];
     (void)pthread_mutex_unlock(&bucket.lock);
     return uploads;
 }
@@ -203,25 +207,24 @@ static bool get(const struct call *call)
                  object->size ? last - first + 1 : 0);
 }
 
+static int by_key(const void *a, const void *b)
+{
+    return strcmp(((const struct bucket_object *)a)->key, ((const struct bucket_object *)b)->key);
+}
+
 static bool list(const struct call *call)
 {
-    char text[2048] = "<ListBucketResult><EncodingType>url</EncodingType>"
-                      "<IsTruncated>false</IsTruncated>";
-    bool given[MOST] = {false};
+    char text[2048];
+    int at = snprintf(text, sizeof text,
+                      "<ListBucketResult><EncodingType>url</EncodingType>"
+                      "<IsTruncated>false</IsTruncated>");
 
-    for (size_t n = 0; n < bucket.count; n++) { /* by name */
-        size_t next = MOST, at = strlen(text);
-
-        for (size_t i = 0; i < bucket.count; i++)
-            if (!given[i] &&
-                (next == MOST || strcmp(bucket.objects[i].key, bucket.objects[next].key) < 0))
-                next = i;
-        given[next] = true;
-        (void)snprintf(text + at, sizeof text - at,
+    qsort(bucket.objects, bucket.count, sizeof *bucket.objects, by_key);
+    for (size_t i = 0; i < bucket.count; i++)
+        at += snprintf(text + at, sizeof text - (size_t)at,
                        "<Contents><Key>%s%%2B</Key><Size>%zu</Size></Contents>",
-                       bucket.objects[next].key, bucket.objects[next].size);
-    }
-    (void)strcat(text, "</ListBucketResult>");
+                       bucket.objects[i].key, bucket.objects[i].size);
+    (void)snprintf(text + at, sizeof text - (size_t)at, "</ListBucketResult>");
     return reply_text(call, 200, text);
 }
 
@@ -240,9 +243,18 @@ static bool tags(const struct call *call)
     return reply_text(call, 200, text);
 }
 
+/* The upload that CALL names; 0: it is not open. */
+static unsigned upload_of(const struct call *call)
+{
+    const char *at = strstr(call->query, "uploadId=");
+    unsigned id = at ? (unsigned)atoi(at + 9) : 0;
+
+    return id < UPLOADS && bucket.open[id] ? id : 0;
+}
+
 static bool take_part(struct call *call, unsigned number)
 {
-    if (number < 1 || number > MOST || bucket.uploads == 0)
+    if (number < 1 || number > MOST || !upload_of(call) || upload_of(call) != bucket.last)
         return refuse(call, 404, "NoSuchUpload");
     free(bucket.parts[number - 1].bytes);
     bucket.parts[number - 1].bytes = call->body;
@@ -256,7 +268,7 @@ static bool complete(const struct call *call)
     struct bucket_object whole = bucket.upload;
     size_t at = 0;
 
-    if (bucket.uploads == 0)
+    if (!upload_of(call) || upload_of(call) != bucket.last)
         return refuse(call, 404, "NoSuchUpload");
     for (size_t i = 0; i < MOST; i++)
         whole.size += bucket.parts[i].len;
@@ -270,7 +282,7 @@ static bool complete(const struct call *call)
     }
     keep(&whole);
     drop_parts();
-    bucket.uploads = 0;
+    bucket.open[bucket.last] = false;
     return reply_text(call, 200,
                       "<CompleteMultipartUploadResult><ETag>\"whole\"</ETag>"
                       "</CompleteMultipartUploadResult>");
@@ -299,14 +311,20 @@ static bool put(struct call *call)
 
 static bool post(struct call *call)
 {
+    char text[160];
+
     if (strncmp(call->query, "uploads", 7) != 0)
         return complete(call);
+    if (++bucket.last == UPLOADS)
+        fault_fail("too many uploads");
     describe(call, &bucket.upload);
-    bucket.uploads = 1;
+    bucket.open[bucket.last] = true;
     drop_parts();
-    return reply_text(call, 200,
-                      "<InitiateMultipartUploadResult><UploadId>one</UploadId>"
-                      "</InitiateMultipartUploadResult>");
+    (void)snprintf(text, sizeof text,
+                   "<InitiateMultipartUploadResult><UploadId>%u</UploadId>"
+                   "</InitiateMultipartUploadResult>",
+                   bucket.last);
+    return reply_text(call, 200, text);
 }
 
 static bool answer(struct call *call)
@@ -316,12 +334,12 @@ static bool answer(struct call *call)
     if (strcmp(call->method, "POST") == 0)
         return post(call);
     if (strcmp(call->method, "DELETE") == 0) {
-        if (strstr(call->query, "uploadId")) {
-            drop_parts();
-            bucket.uploads = 0;
-        } else {
+        if (!strstr(call->query, "uploadId"))
             forget(call->key);
-        }
+        else if (upload_of(call))
+            bucket.open[upload_of(call)] = false;
+        else
+            return refuse(call, 404, "NoSuchUpload");
         return reply(call, 204, "", "", 0);
     }
     if (strstr(call->query, "list-type"))

@@ -169,26 +169,28 @@ int __wrap_asprintf(char **out, const char *format, ...)
     return len;
 }
 
-/* libcurl's own, which it asks us for. */
+/* Of libcurl what can fail for want of memory. Not its own allocations: without memory for it, it
+ * sends a request without its query string, which S3 refuses by the signature. */
 
-static void *curl_malloc(size_t size)
-{
-    return hits(FAULT_ALLOC) ? NULL : __real_malloc(size);
-}
+WRAP(CURL *, curl_easy_init, (void), (), NO_MEMORY)
+WRAP(CURLM *, curl_multi_init, (void), (), NO_MEMORY)
+WRAP(CURLMcode, curl_multi_add_handle, (CURLM * multi, CURL *easy), (multi, easy),
+     FAIL(FAULT_ALLOC, CURLM_OUT_OF_MEMORY, ENOMEM))
+WRAP(struct curl_slist *, curl_slist_append, (struct curl_slist * list, const char *text),
+     (list, text), NO_MEMORY)
 
-static void *curl_calloc(size_t n, size_t size)
+#undef curl_easy_setopt
+CURLcode __real_curl_easy_setopt(CURL *easy, CURLoption option, ...);
+CURLcode __wrap_curl_easy_setopt(CURL *easy, CURLoption option, ...);
+CURLcode __wrap_curl_easy_setopt(CURL *easy, CURLoption option, ...)
 {
-    return hits(FAULT_ALLOC) ? NULL : __real_calloc(n, size);
-}
+    va_list args;
 
-static void *curl_realloc(void *p, size_t size)
-{
-    return hits(FAULT_ALLOC) ? NULL : __real_realloc(p, size);
-}
-
-static char *curl_strdup(const char *s)
-{
-    return hits(FAULT_ALLOC) ? NULL : __real_strdup(s);
+    FAIL(FAULT_ALLOC, CURLE_OUT_OF_MEMORY, ENOMEM)
+    va_start(args, option);
+    void *value = va_arg(args, void *); /* as wide as a long and a curl_off_t */
+    va_end(args);
+    return __real_curl_easy_setopt(easy, option, value);
 }
 
 /* ---- SQLite ---- */
@@ -390,7 +392,4 @@ void fault_init(struct fault_shared *shared)
     ours.xMalloc = sqlite_malloc;
     ours.xRealloc = sqlite_realloc;
     (void)sqlite3_config(SQLITE_CONFIG_MALLOC, &ours);
-    if (curl_global_init_mem(CURL_GLOBAL_DEFAULT, curl_malloc, free, curl_realloc, curl_strdup,
-                             curl_calloc) != CURLE_OK)
-        fault_fail("libcurl does not begin");
 }

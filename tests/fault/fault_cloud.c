@@ -28,7 +28,7 @@ enum { KEY_SMALL, KEY_LARGE, KEY_AFTER, KEYS };
 static const char *const keys[KEYS] = {"one/small", "large", "one/zz"};
 
 static const struct cloud_pair pair = {{"of", 2}, {"it", 2}};
-static const struct cloud_pair tag = {{"usermeta-a", 10}, {"b/c", 3}};
+static const struct cloud_pair tag = {{"usermeta-a", 10}, {"b-c", 3}};
 
 static uint8_t large[LARGE + 8];
 
@@ -279,8 +279,9 @@ static void settle(unsigned key)
         if (ask.size == size_of(key, version) && under_test.may[key] & 1u << version)
             found = version;
     if ((rc && rc != ERR_NOT_FOUND) || (rc == 0 && !found) || !(under_test.may[key] & 1u << found))
-        fault_fail("%s afterwards: %s, %llu bytes; versions %#x may be there", keys[key],
-                   err_text(rc), (unsigned long long)ask.size, under_test.may[key]);
+        fault_fail("%s afterwards: %s (%s), %llu bytes; versions %#x may be there", keys[key],
+                   err_text(rc), ask.request.message, (unsigned long long)ask.size,
+                   under_test.may[key]);
     under_test.may[key] = 1u << found;
 }
 
@@ -369,7 +370,8 @@ void cloud_s3_requests(struct world *world)
     (void)snprintf(endpoint, sizeof endpoint, "http://127.0.0.1:%u", bucket_start());
     under_test.s3 = true;
     act(world, make_s3);
-    if (bucket_uploads())
+    /* Without memory for its id, or for the abort, one stays: that is the bucket's to clear. */
+    if (bucket_uploads() && world->k == 0)
         fault_fail("an upload in parts was left behind");
     bucket_stop();
 }

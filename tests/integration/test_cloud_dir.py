@@ -312,6 +312,19 @@ def test_what_contradicts_itself_is_refused_and_named(start, bucket):
     assert node.http.get(object_id).status == 404
 
 
+def test_keys_that_would_steer_a_terminal_do_not(start, bucket):
+    """Goal: what others called their objects is shown without control characters."""
+    node = start()
+    object_id = put(node, b"right bytes", ONE)
+    wipe(node)
+    data = (bucket / object_id).read_bytes()
+    (bucket / object_id).unlink()
+    (bucket / "a%1B[31mred%07").write_bytes(data.replace(b'"size":"11"', b'"size":"12"'))
+    done = node.ctl("cloud", "import")
+    assert done.returncode == 1 and "not adopted: a?[31mred?" in done.stderr, done
+    assert "\x1b" not in done.stderr and "\x07" not in done.stderr
+
+
 # ---- Figures ----
 
 

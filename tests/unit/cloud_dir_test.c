@@ -446,6 +446,34 @@ static void reads_that_fail_say_so(void **state)
     cloud_destroy(&cloud);
 }
 
+/* A key that cannot be looked at is not one that is not there. */
+static void lists_that_cannot_be_read_say_so(void **state)
+{
+    struct cloud *cloud = create_in(&faulty.env);
+    struct cloud_call call;
+    bool struck = true, failed = false;
+
+    (void)state;
+    assert_int_equal(put_into(cloud, "a/b", "1"), 0);
+    assert_int_equal(put_into(cloud, "a/c/d", "22"), 0);
+    assert_int_equal(put_into(cloud, "e", "333"), 0);
+    for (long k = 1; struck; k++) {
+        faulty_arm(&faulty, k, ERR_IO);
+        cloud_call_init(&call, cloud, CLOUD_LIST, "", "");
+        int rc = cloud_call_do(&call);
+        struck = faulty_struck(&faulty);
+        faulty_arm(&faulty, 0, 0);
+        failed |= rc != 0;
+        if (rc == 0)
+            assert_string_equal(call.keys, "a/b:1\na/c/d:2\ne:3\n");
+        else
+            assert_true(*call.request.message);
+        assert_true(k < 200);
+    }
+    assert_true(failed);
+    cloud_destroy(&cloud);
+}
+
 /* More names in one directory than one pass keeps. */
 static void many_keys_are_listed_in_bounded_passes(void **state)
 {
@@ -502,6 +530,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(an_error_at_any_call_leaves_a_whole_object, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(reads_that_fail_say_so, setup, teardown),
+        cmocka_unit_test_setup_teardown(lists_that_cannot_be_read_say_so, setup, teardown),
         cmocka_unit_test_setup_teardown(many_keys_are_listed_in_bounded_passes, setup, teardown),
     };
     const struct cloud_contract contract = {.create = create, .prefix = "contract/x/"};

@@ -158,8 +158,17 @@ static void the_environment_comes_first_and_has_to_be_whole(void **state)
     set("AWS_REGION", "eu-west-2");
     assert_int_equal(find(), 0);
     assert_string_equal(plan.region, "eu-west-2");
+    /* Files are then looked into for a region alone: one that cannot be read does no harm. */
+    set("AWS_CONFIG_FILE", "/proc");
+    assert_int_equal(find(), 0);
     set("AWS_SESSION_TOKEN", "a\r\nb: c");
     assert_int_equal(find(), ERR_INVALID);
+    set("AWS_SESSION_TOKEN", "");
+    set("AWS_ACCESS_KEY_ID", "");
+    set("AWS_SECRET_ACCESS_KEY", "");
+    assert_int_equal(find(), ERR_INVALID);
+    assert_non_null(strstr(message, "/proc"));
+    set("AWS_CONFIG_FILE", "");
 }
 
 static void then_files_then_a_container_then_the_instance(void **state)
