@@ -141,8 +141,8 @@ static void void_batch(struct journal *journal, const struct chain *chain, int r
     if (c->held_next < c->held_count) {
         struct change *begun = c->held[c->held_next];
 
-        if (begun->events_done) { /* what it did in this batch is void, too */
-            begun->events_done = 0;
+        if (begun->events_done || begun->drops_done) { /* what it did in this batch is void, too */
+            begun->events_done = begun->drops_done = 0;
             c->decided[c->decided_count++] = begun;
             c->held_next++;
         }

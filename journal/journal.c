@@ -564,7 +564,7 @@ void journal_listen_copies(struct journal *journal,
 int journal_submit(struct journal *journal, struct change *change)
 {
     assert(change->done);
-    change->events_done = 0;
+    change->events_done = change->drops_done = 0;
     change->rc = 0;
     change->object = NULL;
     change->lsn = 0;
