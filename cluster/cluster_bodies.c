@@ -345,24 +345,22 @@ void bodies_failed(struct cluster *cluster)
     }
 }
 
+/* Of what both sides of a transfer are sent, the asked one's. */
+static bool is_for_server(const struct wire_message *message)
+{
+    if (message->type == WIRE_BODY_END)
+        return message->flow.end == WIRE_END_CANCEL;
+    return message->type == WIRE_BODY_ASK || message->type == WIRE_BODY_CREDIT;
+}
+
 void bodies_message(struct cluster *cluster, const struct wire_message *message)
 {
     uint64_t now_ms = cluster_now(cluster);
 
-    switch (message->type) {
-    case WIRE_BODY_ASK:
-    case WIRE_BODY_CREDIT:
+    if (is_for_server(message))
         serve_message(cluster->serve, message, now_ms);
-        return;
-    case WIRE_BODY_END:
-        if (message->flow.end == WIRE_END_CANCEL) {
-            serve_message(cluster->serve, message, now_ms);
-            return;
-        }
-        /* fall through */
-    default:
+    else
         fetch_message(cluster->fetches, message, now_ms);
-    }
 }
 
 static void send_message(void *arg, const struct id128 *to, const struct wire_message *message)
