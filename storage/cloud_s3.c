@@ -128,9 +128,11 @@ void s3_work_end(struct s3_work *work, int rc, const struct s3_call *call)
         return;
     work->ended = true;
     work->rc = rc;
-    if (rc)
-        (void)snprintf(work->request->message, sizeof work->request->message, "%s",
-                       call && call->verdict.message[0] ? call->verdict.message : err_text(rc));
+    const char *why = call ? call->verdict.message : work->request->message;
+    if (rc && !why[0])
+        why = err_text(rc);
+    if (rc && why != work->request->message)
+        (void)snprintf(work->request->message, sizeof work->request->message, "%s", why);
     if (rc && call)
         work->request->retry_after_ms = call->verdict.wait_ms;
     atomic_store(&work->stopping, true);
