@@ -765,7 +765,7 @@ static void a_damaged_copy_gives_way_to_a_good_one(void **state)
 {
     static const size_t of[] = {900, 256 * KIB, 3 * MIB, 500, 1 * MIB};
     struct pair *pair = *state;
-    struct place before[5];
+    struct place before[5], meanwhile;
 
     for (unsigned i = 0; i < 5; i++)
         put_full(pair, i, of[i]);
@@ -773,7 +773,7 @@ static void a_damaged_copy_gives_way_to_a_good_one(void **state)
     wait_for(stats_of(pair).done == 5);
     for (unsigned i = 0; i < 3; i++) {
         repair(pair, i, &before[i]);
-        repair(pair, i, &before[i]); /* as whoever else reads it does */
+        repair(pair, i, &meanwhile); /* as whoever else reads it does; it may be mended by then */
     }
     wait_for(repaired_of(pair) >= 3 && stats_of(pair).repairs == 0 && stats_of(pair).flights == 0);
     uint64_t repaired = repaired_of(pair);
