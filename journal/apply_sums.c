@@ -17,13 +17,22 @@
 #include <assert.h>
 #include <stdlib.h>
 
-/* The sums of VOLUME, made where they are missing. Under sums_lock. */
-static struct segment_sums *sums_of(struct applier *a, uint32_t volume)
+/* The sums of VOLUME, or NULL. Under sums_lock. */
+static struct segment_sums *find_sums(const struct applier *a, uint32_t volume)
 {
     for (size_t i = a->sum_count; i-- > 0;)
         if (a->sums[i].volume == volume)
             return &a->sums[i];
+    return NULL;
+}
 
+/* The sums of VOLUME, made where they are missing. Under sums_lock. */
+static struct segment_sums *sums_of(struct applier *a, uint32_t volume)
+{
+    struct segment_sums *sums = find_sums(a, volume);
+
+    if (sums)
+        return sums;
     struct segment_sums *grown = realloc(a->sums, (a->sum_count + 1) * sizeof *grown);
 
     if (!grown)
@@ -198,12 +207,10 @@ bool applier_forget(struct journal *journal, uint32_t volume, lsn_t files_throug
 lsn_t applier_segment_settled(struct journal *journal, uint32_t volume)
 {
     struct applier *a = &journal->applier;
-    lsn_t settled = LSN_LIMIT;
 
     pthread_mutex_lock(&a->sums_lock);
-    for (size_t i = 0; i < a->sum_count; i++)
-        if (a->sums[i].volume == volume && !a->sums[i].dirty)
-            settled = a->sums[i].settled_at;
+    const struct segment_sums *sums = find_sums(a, volume);
+    lsn_t settled = sums && !sums->dirty ? sums->settled_at : LSN_LIMIT;
     pthread_mutex_unlock(&a->sums_lock);
     return settled;
 }
@@ -211,12 +218,10 @@ lsn_t applier_segment_settled(struct journal *journal, uint32_t volume)
 bool applier_segment_empty(struct journal *journal, uint32_t volume)
 {
     struct applier *a = &journal->applier;
-    bool empty = false;
 
     pthread_mutex_lock(&a->sums_lock);
-    for (size_t i = 0; i < a->sum_count; i++)
-        if (a->sums[i].volume == volume)
-            empty = a->sums[i].live_bytes == 0 && a->sums[i].live_record_bytes == 0;
+    const struct segment_sums *sums = find_sums(a, volume);
+    bool empty = sums && sums->live_bytes == 0 && sums->live_record_bytes == 0;
     pthread_mutex_unlock(&a->sums_lock);
     return empty;
 }
@@ -226,9 +231,9 @@ void applier_shun(struct journal *journal, uint32_t volume, uint64_t ms)
     struct applier *a = &journal->applier;
 
     pthread_mutex_lock(&a->sums_lock);
-    for (size_t i = 0; i < a->sum_count; i++)
-        if (a->sums[i].volume == volume)
-            a->sums[i].shunned_until_ms = env_mono_ms(journal->env) + ms;
+    struct segment_sums *sums = find_sums(a, volume);
+    if (sums)
+        sums->shunned_until_ms = env_mono_ms(journal->env) + ms;
     pthread_mutex_unlock(&a->sums_lock);
 }
 

@@ -16,7 +16,7 @@
 
 static uint64_t looked_at, searched_at;
 
-static struct object *row_of(struct node *node, const struct key *key)
+struct object *row_of(struct node *node, const struct key *key)
 {
     struct object *row = NULL;
     int rc = journal_find(node->sim.journal, node->sim.reader, &key->id, &row);

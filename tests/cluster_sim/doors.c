@@ -396,16 +396,6 @@ static bool clouds_are_reached(void)
     return true;
 }
 
-static struct object *row_of(struct node *node, const struct key *key)
-{
-    struct object *row = NULL;
-    int rc = journal_find(node->sim.journal, node->sim.reader, &key->id, &row);
-
-    if (rc && rc != ERR_NOT_FOUND)
-        fail("node %u: a look-up fails: %s", node->index, err_text(rc));
-    return row;
-}
-
 /* One or two clients of each of the nodes in MASK, which have no copy, within some milliseconds. */
 static unsigned ask_at_once(struct key *key, unsigned mask)
 {

@@ -262,5 +262,7 @@ void trouble_heal(void);
 /* ---- check.c ---- */
 
 void check_cluster(void);
+/* What NODE's database has of it, for the caller to destroy; NULL: nothing. */
+struct object *row_of(struct node *node, const struct key *key);
 
 #endif

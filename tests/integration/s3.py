@@ -88,6 +88,16 @@ class Server:
             region_name=REGION, config=Config(s3={"addressing_style": "path"}, retries={"max_attempts": 1}))
 
 
+def tls_server(place):
+    """One whose certificate only its own authority vouches for: that is at `certificate`."""
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+                    "-days", "2", "-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1",
+                    "-keyout", place / "key.pem", "-out", place / "cert.pem"], check=True, capture_output=True)
+    made = Server(place, cert=place / "cert.pem", key=place / "key.pem")
+    made.certificate = place / "cert.pem"
+    return made
+
+
 class Drive:
     """The backend under test, behind tests/tools/cloud_drive.c."""
 

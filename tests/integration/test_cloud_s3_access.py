@@ -4,7 +4,6 @@ region, trusts only certificates it should, and says in one line what an operato
 import email.utils
 import http.server
 import json
-import subprocess
 import threading
 import time
 
@@ -276,26 +275,21 @@ def test_redirects_come_to_an_end(proxy):
 @pytest.fixture(scope="module")
 def tls(tmp_path_factory):
     """A server whose certificate only its own authority vouches for."""
-    place = tmp_path_factory.mktemp("tls")
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
-                    "-days", "2", "-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1",
-                    "-keyout", place / "key.pem", "-out", place / "cert.pem"], check=True, capture_output=True)
-    made = s3.Server(place, cert=place / "cert.pem", key=place / "key.pem")
-    made.certificate = str(place / "cert.pem")
+    made = s3.tls_server(tmp_path_factory.mktemp("tls"))
     yield made
     made.stop()
 
 
 def test_tls_is_verified(tls, tmp_path):
     path = s3.put_file(tmp_path / "in", b"12345")
-    with s3.Drive(tls.endpoint, ca_file=tls.certificate) as drive:
+    with s3.Drive(tls.endpoint, ca_file=str(tls.certificate)) as drive:
         assert drive.do("put", "k", file=path)["rc"] == "ok"
         assert drive.do("get", "k")["got"] == 5
     with s3.Drive(tls.endpoint) as drive:
         got = drive.do("put", "k", file=path)
         assert got["rc"] == "closed" and "certificate of 127.0.0.1" in got["message"], got
         assert drive.figures()["retries"] == 0
-    with s3.Drive(tls.endpoint.replace("127.0.0.1", "localhost"), ca_file=tls.certificate) as drive:
+    with s3.Drive(tls.endpoint.replace("127.0.0.1", "localhost"), ca_file=str(tls.certificate)) as drive:
         assert "certificate of localhost" in drive.do("get", "k")["message"]
     with s3.Drive(tls.endpoint, ca_file=str(tmp_path / "none.pem")) as drive:
         got = drive.do("get", "k")

@@ -5,7 +5,6 @@ import email.utils
 import hashlib
 import json
 import re
-import subprocess
 import time
 
 import fault_proxy
@@ -146,18 +145,14 @@ def test_what_is_no_s3_is_named(start, proxy):
 
 @pytest.fixture(scope="module")
 def tls(tmp_path_factory):
-    place = tmp_path_factory.mktemp("tls")
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
-                    "-days", "2", "-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1",
-                    "-keyout", place / "key.pem", "-out", place / "cert.pem"], check=True, capture_output=True)
-    made = s3.Server(place, cert=place / "cert.pem", key=place / "key.pem")
+    made = s3.tls_server(tmp_path_factory.mktemp("tls"))
     yield made
     made.stop()
 
 
 def test_a_certificate_of_ones_own_wants_its_authority(start, tls):
     fails(start(endpoint=tls.endpoint), "list", "certificate of 127.0.0.1", "--s3-ca-file")
-    node = start(f"--s3-ca-file={tls.directory / 'cert.pem'}", endpoint=tls.endpoint)
+    node = start(f"--s3-ca-file={tls.certificate}", endpoint=tls.endpoint)
     assert node.ctl("cloud", "check").returncode == 0
 
 
