@@ -234,11 +234,17 @@ static enum sync_result judge(struct cluster *cluster, struct sync_outcome *outc
     return (enum sync_result)0;
 }
 
+/* Only an answer to a probe that went out since then tells of now: what was said before may have
+ * been on its way. */
 void orders_summary(struct cluster *cluster, const struct id128 *node)
 {
+    struct probe_peer peer;
+
+    if (!probe_peer(cluster->probe, node, &peer))
+        return;
     for (struct cluster_order *order = cluster->orders; order; order = order->next)
         for (size_t i = 0; order->kind == ORDER_SYNC && i < order->count; i++)
-            if (id_equal(&order->outcomes[i].node, node))
+            if (id_equal(&order->outcomes[i].node, node) && peer.answered_ms >= order->begun_ms)
                 order->outcomes[i].told = true;
 }
 

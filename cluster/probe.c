@@ -296,7 +296,7 @@ static void drop_seed(struct probe *probe, struct text address)
             probe_drop_seed(probe, &probe->seeds[i]);
 }
 
-/* Not again where the last one is still young: its answer tells the same. */
+/* Not again in the same millisecond: the last one's answer tells the same. */
 static void probe_at_once(struct probe *probe, const struct id128 *node)
 {
     for (size_t i = 0; i < probe->peer_count; i++) {
@@ -304,7 +304,7 @@ static void probe_at_once(struct probe *probe, const struct id128 *node)
         const struct asked *last = &peer->probes[(peer->probe_count + RECENT - 1) % RECENT];
 
         if ((id_is_zero(node) || id_equal(node, &peer->node)) &&
-            (last->nonce == 0 || probe->now_ms - last->sent_ms >= AT_ONCE_MS))
+            (last->nonce == 0 || last->sent_ms < probe->now_ms))
             begin_round(probe, peer);
     }
 }

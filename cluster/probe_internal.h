@@ -11,7 +11,6 @@
 #define LATE_MS           1000 /* a later tick means that this node slept */
 #define RECENT            4    /* probes and questions to others whose answers still count */
 #define HELPERS           2
-#define AT_ONCE_MS        100
 #define FAILED_ASK_ROUNDS 10
 #define RTT_MAX_MS        4000 /* a longer one measures a pause, not the way */
 #define DOUBT_MEMBERS     2
