@@ -180,8 +180,9 @@ void public_put(struct public_api *api, struct http_request *http, const struct 
         read_body(request);
 }
 
-/* The disk takes what came while more comes, but no more than that: the client waits where it is
- * faster. Else the page cache would fill with what others' syncs have to wait for. */
+/* The disk takes what came while more comes, but no more than that, and nothing comes meanwhile
+ * where others commit: the client waits. Else the page cache would fill with what others' syncs
+ * have to wait for. */
 static void write_back(struct public_request *request);
 
 /* Back on the loop: the rest of the body may come. */
@@ -189,7 +190,8 @@ static void body_goes_on(struct http_request *http)
 {
     struct public_request *request = http_request_data(http);
 
-    write_back(request);
+    if (store_put_due(request->put))
+        write_back(request);
 }
 
 static void on_written(void *arg)

@@ -136,7 +136,9 @@ int store_put_write(struct store_put *put, const void *data, size_t len) MUST_CH
  */
 bool store_put_due(const struct store_put *put);
 /* Have a pool thread see to that, while more is written. ERR_AGAIN: the disk is still at the part
- * before; wait, then call it again. ERR_IO, ERR_NO_SPACE: it could not take a part. */
+ * before, or others commit, whose syncs would wait for what runs ahead: wait before more is
+ * written, then call it again where it is still due. ERR_IO, ERR_NO_SPACE: it could not take a
+ * part. */
 int store_put_write_back(struct store_put *put) MUST_CHECK;
 /* DONE is called on a pool thread when the disk has taken that part, and until then the put must
  * not be touched; false: it has by now, nothing is called. */

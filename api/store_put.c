@@ -50,6 +50,7 @@ struct store_put {
     struct job flush;
     struct large_span span;
     int flush_rc; /* of those that are over */
+    lsn_t synced; /* the journal, when the part before it was begun */
     /* NULL: none is under way; else what its end calls, `nobody` where nobody waits for it. */
     void (*_Atomic then)(struct store_put *put);
     /* From here on kept from one use to the next. */
@@ -224,6 +225,7 @@ int store_put_begin(struct store_put **out, struct store *store,
     memset(put, 0, offsetof(struct store_put, sha));
     put->store = store;
     put->length = options->length;
+    put->synced = journal_synced(store->journal);
     put->expect = options->expect;
     struct request *request = &put->change.request;
     request->kind = CHANGE_PUT;
@@ -340,7 +342,10 @@ int store_put_write_back(struct store_put *put)
     atomic_store(&put->then, nobody);
     if (pool_submit(put->store->writers, &put->flush) != 0)
         atomic_store(&put->then, NULL); /* the pool is full: the last sync takes longer */
-    return 0;
+    lsn_t synced = journal_synced(put->store->journal);
+    bool others = synced != put->synced;
+    put->synced = synced;
+    return others ? ERR_AGAIN : 0;
 }
 
 static void call_written(struct store_put *put)

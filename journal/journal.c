@@ -634,6 +634,11 @@ void journal_count_bad(struct journal *journal, uint64_t bad_blocks, uint64_t re
     atomic_fetch_add(&journal->lost, lost);
 }
 
+lsn_t journal_synced(const struct journal *journal)
+{
+    return log_synced(journal->log);
+}
+
 void journal_stats(struct journal *journal, struct journal_stats *out)
 {
     struct log_segment *segments;

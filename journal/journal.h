@@ -207,6 +207,9 @@ bool journal_restates(struct journal *journal);
 int journal_room(struct journal *journal, uint64_t len) MUST_CHECK;
 /* The same for bytes that are going to be stored right away; BEGINS: the first of a put. */
 int journal_claim(struct journal *journal, uint64_t len, bool begins) MUST_CHECK;
+
+/* End of what is durable of the log: it grows with each commit, whoever's. Any thread. */
+lsn_t journal_synced(const struct journal *journal);
 /* Stored bytes were given back: the next to ask shall know. Asks the file system; any thread. */
 void journal_freed(struct journal *journal);
 
