@@ -265,7 +265,6 @@ static void on_committed(struct change *change)
 static void say(struct upload *u, enum cloud_state state)
 {
     struct request *request = &u->change.request;
-    int rc;
 
     object_destroy(&u->change.object);
     u->change = (struct change){.done = on_committed};
@@ -285,11 +284,7 @@ static void say(struct upload *u, enum cloud_state state)
     if (state == CLOUD_PURGED)
         request->removed = u->removes;
     u->waits = JOURNAL;
-    rc = journal_submit(u->host->journal, &u->change);
-    if (rc) {
-        u->answer = rc;
-        u->host->woken(u->host->arg, u);
-    }
+    u->host->submit(u->host->arg, &u->change);
 }
 
 /* ---- Asking the cloud ---- */

@@ -31,6 +31,9 @@ struct upload_host {
     /* Bytes of ID's body have left, or it begins. Any thread, not more often than each
      * UPLOAD_PROGRESS_MS; must not block. */
     void (*moved)(void *arg, const struct id128 *id);
+    /* CHANGE is to be submitted to the journal, soon; its `done` is called in any case. From
+     * upload_step. */
+    void (*submit)(void *arg, struct change *change);
     void *arg;
 };
 

@@ -6,6 +6,8 @@
  * places there; so a request is always at hand when a place gets free, while others wait for the
  * committer. What waits in line holds no body.
  *
+ * What uploads have to say to the journal is submitted together where many are under way.
+ *
  * Whose turn it is (cluster/owed.h) is asked with the holders of the body, its author first, or,
  * where no body is needed, with all members, in the order of their scores for the object.
  *
@@ -36,6 +38,8 @@
 #define LOOK_MS    1000 /* between looks at who is there */
 #define LIMIT_NEWS 256
 #define SLOW_MS    1000 /* an upload that takes longer gets a second copy of its body */
+#define GATHER     16   /* changes for the journal: with so many uploads under way they wait … */
+#define GATHER_MS  2    /* … so long for one another, as a commit costs by the sync */
 #define REFUSALS   3    /* in a row: it is not one object that the cloud refuses, but this node */
 
 struct flight {
@@ -79,6 +83,9 @@ struct uploader {
     bool writeback;
     struct flight flights[FLIGHTS];
     size_t flight_count;
+    struct change *gathered[FLIGHTS]; /* to be submitted */
+    size_t gathered_count;
+    uint64_t gathered_ms; /* the first of them */
     struct line small, large;
     bool cancelled, failing_said;
     bool closed;       /* the breaker, when it was looked at last, and nothing is refused */
@@ -96,7 +103,7 @@ static uint64_t now_ms(const struct uploader *u)
     return env_mono_ms(u->env);
 }
 
-/* ---- From other threads ---- */
+/* ---- What uploads say ---- */
 
 static void on_woken(void *arg, struct upload *upload)
 {
@@ -113,6 +120,42 @@ static void on_moved(void *arg, const struct id128 *id)
 
     copies_moved(u->copies, id, now_ms(u));
 }
+
+/* ---- To the journal ---- */
+
+static void submit_gathered(struct uploader *u)
+{
+    for (size_t i = 0; i < u->gathered_count; i++) {
+        struct change *change = u->gathered[i];
+        int rc = journal_submit(u->host.journal, change);
+
+        if (rc) {
+            change->rc = rc;
+            change->done(change);
+        }
+    }
+    u->gathered_count = 0;
+}
+
+/* This thread's, from upload_step. */
+static void on_submit(void *arg, struct change *change)
+{
+    struct uploader *u = arg;
+
+    if (u->gathered_count == 0)
+        u->gathered_ms = now_ms(u);
+    assert(u->gathered_count < FLIGHTS); /* each upload has one at most */
+    u->gathered[u->gathered_count++] = change;
+}
+
+/* Those of few uploads, which somebody may wait for, go at once. */
+static bool gathers(const struct uploader *u)
+{
+    return u->gathered_count > 0 && u->gathered_count < GATHER && u->flight_count >= GATHER &&
+           !u->cancelled && now_ms(u) - u->gathered_ms < GATHER_MS;
+}
+
+/* ---- From other threads ---- */
 
 void uploader_poke(struct uploader *uploader)
 {
@@ -506,6 +549,8 @@ static uint64_t earliest(struct uploader *u, uint64_t until_ms)
 
     if (look_ms < until_ms)
         until_ms = look_ms;
+    if (u->gathered_count > 0 && u->gathered_ms + GATHER_MS < until_ms)
+        until_ms = u->gathered_ms + GATHER_MS;
     if ((u->small.count && u->small.taken < u->small.places) ||
         (u->large.count && u->large.taken < u->large.places)) {
         uint64_t gate_ms = now_ms(u) + guard_of(u).wait_ms;
@@ -526,6 +571,8 @@ uint64_t uploader_step(struct uploader *u)
     take_news(u);
     serve_line(u, &u->small);
     serve_line(u, &u->large);
+    if (u->outside || !gathers(u))
+        submit_gathered(u);
     atomic_store(&u->flying, u->flight_count);
     atomic_store(&u->resting, owed_failures(u->owed));
     if (u->outside)
@@ -556,6 +603,7 @@ void uploader_cancel(struct uploader *u)
     take_woken(u);
     serve_line(u, &u->small);
     serve_line(u, &u->large);
+    submit_gathered(u);
     for (size_t i = 0; i < u->flight_count; i++)
         upload_cancel(u->flights[i].upload);
 }
@@ -565,6 +613,7 @@ bool uploader_close_step(struct uploader *u)
     take_woken(u);
     serve_line(u, &u->small);
     serve_line(u, &u->large);
+    submit_gathered(u);
     if (u->flight_count > 0)
         return false;
     db_reader_close(&u->host.reader);
@@ -613,6 +662,7 @@ int uploader_create(struct uploader **out, const struct uploader_config *config)
                                    .env = config->env,
                                    .woken = on_woken,
                                    .moved = on_moved,
+                                   .submit = on_submit,
                                    .arg = u};
     u->cluster = config->cluster;
     u->copies = config->copies;
