@@ -457,8 +457,8 @@ static void a_copy_lies_where_its_record_lies(void **state)
         }
     }
     assert_false(fold_is_copy_here(&event, &without, &self));
-    assert_int_equal(
-        fold_event(&entry, before, &event, raw.data, raw.len, &without, &place, &self), 0);
+    assert_int_equal(fold_event(&entry, before, &event, raw.data, raw.len, &without, &place, &self),
+                     0);
     assert_null(entry->object);
     entry_destroy(entry);
     buf_release(&raw);
