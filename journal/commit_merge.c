@@ -66,7 +66,7 @@ static int commit_one_chunk(struct journal *journal, struct change *change, cons
 
     /* Once: the chunk itself may have to wait for the next batch. */
     if (change->drops_done <= change->events_done)
-        rc = absent_drop_chunk(journal, change, chunk, len);
+        rc = absent_answer_chunk(journal, change, chunk, len);
     if (rc == 0) {
         change->drops_done = change->events_done + 1;
         rc = merge_chunk_fold(&first, &type, &stamp, chunk, len, 0, committer_row, journal);

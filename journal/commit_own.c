@@ -232,7 +232,7 @@ int commit_restated(struct journal *journal, struct change *change)
     d.event.fields &=
         ~(uint32_t)(d.event.kind == EVENT_FREEZE ? EVENT_HAS_AFTER : EVENT_HAS_FOLLOWS);
     change->request.id = d.event.id;
-    if ((rc = absent_drop_of(journal, &d.event)) != 0)
+    if ((rc = absent_answer_of(journal, &d.event)) != 0)
         return rc;
     if (fold_concerns_row(&d.event) && (rc = committer_row(journal, &d.event.id, &before)) != 0)
         return rc;

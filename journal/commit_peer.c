@@ -78,7 +78,7 @@ int commit_items(struct journal *journal, struct change *change,
 
 int commit_peer_events(struct journal *journal, struct change *change)
 {
-    int rc = absent_drop(journal, change);
+    int rc = absent_answer(journal, change);
 
     return rc ? rc : commit_items(journal, change, commit_peer_event);
 }

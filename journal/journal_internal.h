@@ -52,6 +52,7 @@ struct committer {
     uint64_t records, refused;
     lsn_t marked; /* the synced_through that the last batch on disk carries */
     uint64_t frozen_refused, frozen_said_ms; /* freeze.c */
+    uint64_t hold_answers, hold_answers_ms;  /* absent.c: so many since then */
 };
 
 /* What the applier knows of a segment beyond what the log does. */
@@ -448,15 +449,17 @@ int freeze_fact(struct journal *journal, struct change *change, struct decision 
 /* EVENT, a freeze, was taken from a peer. */
 void freeze_heard(struct journal *journal, const struct event *event);
 
-/* ---- absent.c: what this node is said to hold, and does not; the committer's ---- */
+/* ---- absent.c: what this node is said to hold, and does not, or the reverse; the committer's ----
+ * ERR_AGAIN: too many answers for now. */
 
-/* Journal drops for what the events of CHANGE that are still to be taken say this node holds. */
-int absent_drop(struct journal *journal, const struct change *change) MUST_CHECK;
+/* Journal drops for what the events of CHANGE that are still to be taken say this node holds and it
+ * does not, and holds for what they say that it lacks and it has. */
+int absent_answer(struct journal *journal, const struct change *change) MUST_CHECK;
 /* … for what CHUNK, of a merge, says. */
-int absent_drop_chunk(struct journal *journal, const struct change *change, const uint8_t *chunk,
-                      size_t len) MUST_CHECK;
+int absent_answer_chunk(struct journal *journal, const struct change *change, const uint8_t *chunk,
+                        size_t len) MUST_CHECK;
 /* … for what EVENT alone says, if this node says it. */
-int absent_drop_of(struct journal *journal, const struct event *event) MUST_CHECK;
+int absent_answer_of(struct journal *journal, const struct event *event) MUST_CHECK;
 
 /* ---- restate.c: own facts of frozen runs once more; the janitor's ---- */
 

@@ -736,6 +736,64 @@ static void a_restored_node_takes_back_what_it_does_not_have(void **state)
     node_close(c, true);
 }
 
+/* A copy of its disk ran as another process of its id, and took back in its name what it lacked.
+ * The node that has the bytes says so, and is counted on again; while both run, not without end. */
+static void what_a_copy_took_back_is_said_again_by_who_has_it(void **state)
+{
+    struct group *group = *state;
+    struct node *a = group->at[0], *c = group->at[1], *copy = group->at[2];
+
+    node_open(a, false);
+    node_open(c, false);
+    assert_int_equal(put_as(a, 1, 1, 50), 0);
+    node_close(a, true);
+    copy_disk(copy, a);
+    node_open(a, false);
+    struct id128 self = journal_node(a->journal);
+    for (unsigned n = 2; n < 5; n++)
+        assert_int_equal(put_as(a, n, n, 50), 0);
+    assert_int_equal(sync_to(c, a), 0);
+    node_open(copy, false);
+    assert_int_equal(sync_to(copy, c), 0);
+    assert_int_equal(sync_to(c, copy), 0);
+    for (unsigned n = 2; n < 5; n++)
+        assert_int_equal(holders_of(c, n, &self), 0);
+
+    struct committer *committer = &a->journal->committer;
+    committer->hold_answers = 1000; /* as if it had said so all the time */
+    committer->hold_answers_ms = env_mono_ms(a->journal->env) + 3600000;
+    struct journal_stats before, after;
+    journal_stats(a->journal, &before);
+    assert_int_equal(sync_to(a, c), 0);
+    journal_stats(a->journal, &after);
+    assert_int_equal(before.events, after.events); /* not taken yet */
+    assert_int_equal(holders_of(a, 2, &self), 1);
+    committer->hold_answers_ms = 0; /* and that is long ago */
+    assert_int_equal(sync_to(a, c), 0);
+    assert_int_equal(committer->hold_answers, 1);
+    assert_int_equal(sync_to(c, a), 0);
+    for (unsigned n = 1; n < 5; n++) {
+        assert_int_equal(holders_of(a, n, &self), 1);
+        assert_int_equal(holders_of(c, n, &self), 1);
+        expect_body(a, n, 50);
+    }
+    assert_true(equal(a, c));
+
+    /* The copy takes it back once more, and is gone: the last word is of who has it. */
+    assert_int_equal(sync_to(copy, c), 0);
+    assert_int_equal(sync_to(c, copy), 0);
+    node_close(copy, true);
+    assert_int_equal(holders_of(c, 2, &self), 0);
+    assert_int_equal(sync_to(a, c), 0);
+    assert_int_equal(sync_to(c, a), 0);
+    assert_int_equal(holders_of(c, 2, &self), 1);
+    assert_int_equal(holders_of(c, 1, &self), 1);
+    expect_sound(a, NULL);
+    expect_sound(c, NULL);
+    node_close(a, true);
+    node_close(c, true);
+}
+
 /* ---- An own event that is lost ---- */
 
 static void spoil_event(struct node *node, unsigned n)
@@ -936,6 +994,7 @@ int main(void)
         test(a_restarted_author_says_again_what_others_never_got),
         test(what_could_not_be_said_again_is_still_owed),
         test(a_restored_node_takes_back_what_it_does_not_have),
+        test(what_a_copy_took_back_is_said_again_by_who_has_it),
         test(what_lies_behind_a_lost_event_is_said_again),
         test(a_lost_event_comes_back_from_others),
         test(a_copy_gets_an_id_and_says_what_it_holds),

@@ -590,6 +590,48 @@ static void a_restored_node_drops_what_rows_say_it_has(void **state)
     node_close(a, true);
 }
 
+/* B ran on a backup for a while, and said that it lacks what it lacked then. It is back on its own
+ * disk, and that comes back as rows: it has the bytes, and says so. */
+static void what_rows_say_it_lacks_and_it_has_is_held_again(void **state)
+{
+    struct trio *trio = *state;
+    struct node *a = trio->a, *b = trio->b;
+    char command[512];
+
+    node_open(a, false);
+    node_open(b, false);
+    join_as(a, "10.0.0.1:1");
+    join_as(b, "10.0.0.2:1");
+    node_close(b, true);
+    snprintf(command, sizeof command, "cp -a '%s' '%s.backup'", b->root, b->root);
+    assert_int_equal(system(command), 0);
+    node_open(b, false);
+    assert_int_equal(put(b, 3, 500), 0);
+    assert_int_equal(sync_to(a, b), 0);
+    node_close(b, true);
+    snprintf(command, sizeof command, "mv '%s' '%s.own' && mv '%s.backup' '%s'", b->root, b->root,
+             b->root, b->root);
+    assert_int_equal(system(command), 0);
+    node_open(b, false);
+    compact(a);
+    merge_lost(b, a);
+    assert_int_equal(sync_to(a, b), 0);
+    assert_int_equal(holders_of(a, 3), 0);
+    compact(a);
+    node_close(b, true);
+    snprintf(command, sizeof command, "rm -rf '%s' && mv '%s.own' '%s'", b->root, b->root, b->root);
+    assert_int_equal(system(command), 0);
+    node_open(b, false);
+    merge_lost(b, a);
+    assert_int_equal(sync_to(a, b), 0);
+    assert_int_equal(holders_of(a, 3), 1);
+    assert_int_equal(holders_of(b, 3), 1);
+    expect_equal(a, b);
+    expect_sound(b, NULL);
+    node_close(b, true);
+    node_close(a, true);
+}
+
 int main(void)
 {
 #define test(name) cmocka_unit_test_setup_teardown(name, setup_trio, teardown_trio)
@@ -604,6 +646,7 @@ int main(void)
         test(sums_tell_where_rows_differ),
         test(ranges_are_read_in_whole_ids),
         test(a_restored_node_drops_what_rows_say_it_has),
+        test(what_rows_say_it_lacks_and_it_has_is_held_again),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
