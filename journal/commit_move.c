@@ -112,7 +112,9 @@ static int write_move(struct journal *journal, struct change *change, const stru
 
     if (rc)
         return rc;
-    if ((rc = log_add(journal->log, &record, &place)) != 0) {
+    /* A row points to it that its event does not lead to. */
+    rc = live && !kept && !entry->object ? ERR_CORRUPT : log_add(journal->log, &record, &place);
+    if (rc) {
         entry_destroy(entry);
         return rc;
     }

@@ -170,6 +170,13 @@ bool fold_needs_row(const struct event *event, const struct id128 *self)
     return fold_concerns_row(event) && (!copies || id_equal(&event->node, self));
 }
 
+bool fold_is_copy_here(const struct event *event, const struct record_header *header,
+                       const struct id128 *self)
+{
+    return (event->kind == EVENT_HOLD || event->kind == EVENT_DROP) &&
+           (id_equal(&event->node, self) || header->flags & (RECORD_LARGE | RECORD_HAS_BODY));
+}
+
 bool fold_is_covered(const struct event *event)
 {
     return fold_is_peer_fact(event->kind) || fold_concerns_row(event);
@@ -327,7 +334,9 @@ int fold_event(struct entry **out, const struct object *before, const struct eve
     }
     /* What is held or dropped of an object that is not known yet makes no row of it. */
     bool waits = !before && (event->kind == EVENT_HOLD || event->kind == EVENT_DROP);
-    if (fold_needs_row(event, self) && !waits &&
+    bool needs = fold_needs_row(event, self) ||
+                 (fold_concerns_row(event) && fold_is_copy_here(event, header, self));
+    if (needs && !waits &&
         (rc = fold_row(entry, before, event, raw, raw_bytes, header, place, self)) != 0) {
         entry_destroy(entry);
         return rc;

@@ -226,6 +226,10 @@ void fold_delta(struct delta *d, const struct object *before, const struct objec
 bool fold_concerns_row(const struct event *event);
 /* … and whether it can change that row on node SELF: what others hold of it does not. */
 bool fold_needs_row(const struct event *event, const struct id128 *self);
+/* Whether the record with EVENT and HEADER says something of copies on node SELF: by its id, or by
+ * the body that it bears, which came here under an id that this node had before. */
+bool fold_is_copy_here(const struct event *event, const struct record_header *header,
+                       const struct id128 *self);
 /* Whether all that it says is in what a snapshot carries, so that one covers it. Others are never
  * compacted. */
 bool fold_is_covered(const struct event *event);

@@ -69,8 +69,7 @@ static int replay_record(struct replay *replay, const struct record_view *view,
         return 0;
     }
     bool is_late = replay->without_peers && fold_is_peer_fact(event.kind);
-    bool is_copy = (event.kind == EVENT_HOLD || event.kind == EVENT_DROP) &&
-                   id_equal(&event.node, &journal->node);
+    bool is_copy = fold_is_copy_here(&event, &view->header, &journal->node);
 
     if (replay->late && !is_copy)
         return 0;

@@ -581,6 +581,15 @@ bool cloud_holds(const struct key *key)
     return of_key(key) != NULL;
 }
 
+bool cloud_mark_is_orphan(const struct key *key)
+{
+    char mark[MARK_LEN + ULID_TEXT_BYTES + 1] = MARK;
+
+    ulid_format(mark + MARK_LEN, &key->id);
+    const struct stored *object = find(mark);
+    return object && object->orphan;
+}
+
 unsigned cloud_gets(const struct key *key)
 {
     const struct stored *object = of_key(key);

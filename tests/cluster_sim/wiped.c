@@ -29,6 +29,13 @@ static enum fate fate_of(struct key *key)
              row->size && key_variant(key, row->sha256) == 0)
         fate = LIVE;
     object_destroy(&row);
+    /* A node deleted it, said so to the client and to the cloud, and lost its disk while nobody
+     * else had heard of it. The others went on with the object, but the client was told the truth:
+     * once the bucket alone is asked, the mark counts. */
+    if (fate == LIVE && cloud_mark_is_orphan(key)) {
+        atomic_fetch_add(&world.counts->outlived, 1);
+        fate = GONE;
+    }
     return fate;
 }
 

@@ -381,9 +381,10 @@ static void report(double took)
     say("cluster-sim: %" PRIu64 " clients at once had the cloud asked %" PRIu64
         " times, and %" PRIu64 " of what a member had never; of %" PRIu64
         " objects from before %" PRIu64 " times one was adopted, %" PRIu64
-        " found again by a wiped cluster\n",
+        " found again by a wiped cluster, %" PRIu64
+        " not for the mark of a delete that only a lost disk knew\n",
         COUNT(shared_reads), COUNT(shared_gets), COUNT(near_reads), COUNT(planted), COUNT(adopted),
-        COUNT(refound));
+        COUNT(refound), COUNT(outlived));
 #undef COUNT
 }
 

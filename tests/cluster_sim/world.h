@@ -105,7 +105,7 @@ struct world_counts {
         jumps, checks, key_checks, body_checks, events, stalls, conflicts, clones, faults,
         must_reads, trace, forgotten, cloud_asked, cloud_puts, cloud_gets, cloud_deletes,
         cloud_outages, cloud_checks, cloud_marks, cloud_promised, cloud_orphans, purges, raises,
-        planted, adopted, refound, shared_reads, shared_gets, near_reads;
+        planted, adopted, refound, outlived, shared_reads, shared_gets, near_reads;
 };
 
 struct world_options {
@@ -246,6 +246,9 @@ bool cloud_is_right(const struct object *row);
 void cloud_plant(struct key *key, unsigned level);
 /* Something lies under its id. */
 bool cloud_holds(const struct key *key);
+/* Its mark lies there for a delete that nobody can know of any more: the disk of whoever put it was
+ * lost before a node that was up had heard of the delete. */
+bool cloud_mark_is_orphan(const struct key *key);
 /* How often its body was asked for. */
 unsigned cloud_gets(const struct key *key);
 /* End what NODE has asked: it stops. */

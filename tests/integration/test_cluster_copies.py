@@ -80,6 +80,25 @@ def test_a_copy_is_told_to_stop(nodes):
         assert done.returncode == 0, done.stderr
 
 
+def test_copies_of_an_earlier_id_are_found_again(nodes):
+    """What a node has fetched is its own also under a new id: a rebuild of its database finds it."""
+    cluster = Cluster(nodes, 2).start()
+    one, other = cluster.members
+    told = Told()
+    puts(told, one, 1)
+    cluster.wait_equal()
+    wait_for(lambda: other.stats()["replication"]["pending"] == 0, "copies")
+    cluster.wait_equal()
+    other.stop()
+    one.stop()
+    rename_node(other)
+    done = other.ctl("journal", "rebuild")
+    assert done.returncode == 0, done.stderr
+    other.seeds = []
+    other.start()
+    told.check(other, bodies=True)
+
+
 def test_a_copy_that_was_there_first_stays(nodes):
     """The copy has taken the original's place, at another address; then the original is started, too: it
     is the younger process, and gives way, and nobody is led back to its address."""

@@ -427,6 +427,44 @@ static void a_drop_speaks_of_what_lay_below_it(void **state)
     object_destroy(&before);
 }
 
+/* ---- Copies ---- */
+
+/* A body that came as a copy lies where its record lies, whichever id this node had then: it moves,
+ * and is found again, when it has another one. Without a body another node's copy is its own. */
+static void a_copy_lies_where_its_record_lies(void **state)
+{
+    struct record_header header = inline_body(100), without = {.type = RECORD_EVENT, .id = the_id};
+    struct object *before = stored();
+    struct place place = place_at(7000);
+    struct entry *entry;
+    struct event event;
+    struct buf raw;
+
+    (void)state;
+    buf_init(&raw, LIMIT_EVENT_BYTES);
+    encode_drop(&raw, &event, A_HOLD);
+    for (int moved = 0; moved < 2; moved++) {
+        header.type = moved ? RECORD_MOVE : RECORD_EVENT;
+        for (int old = 0; old < 2; old++) {
+            event.node = old ? other : self;
+            assert_true(fold_is_copy_here(&event, &header, &self));
+            assert_int_equal(
+                fold_event(&entry, before, &event, raw.data, raw.len, &header, &place, &self), 0);
+            assert_non_null(entry->object);
+            assert_int_equal(entry->object->place.lsn, 7000);
+            assert_true(entry->place_taken && entry->place_moved);
+            entry_destroy(entry);
+        }
+    }
+    assert_false(fold_is_copy_here(&event, &without, &self));
+    assert_int_equal(fold_event(&entry, before, &event, raw.data, raw.len, &without, &place, &self),
+                     0);
+    assert_null(entry->object);
+    entry_destroy(entry);
+    buf_release(&raw);
+    object_destroy(&before);
+}
+
 /* ---- What the applier needs besides ---- */
 
 static void a_run_ends_by_the_first_event_of_the_next(void **state)
@@ -629,6 +667,7 @@ int main(void)
         cmocka_unit_test(a_delete_leaves_the_old_place_and_keeps_nothing),
         cmocka_unit_test(only_our_own_statement_about_these_bytes_drops_them),
         cmocka_unit_test(a_drop_speaks_of_what_lay_below_it),
+        cmocka_unit_test(a_copy_lies_where_its_record_lies),
         cmocka_unit_test(a_run_ends_by_the_first_event_of_the_next),
         cmocka_unit_test(the_kinds_that_are_in_rows),
         cmocka_unit_test(what_is_owed_to_the_cloud_follows_the_row),
