@@ -11,6 +11,7 @@
 #include "journal/db_peers.h"
 
 #include "journal/db_internal.h"
+#include "journal/merge.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -357,6 +358,24 @@ int db_reader_holders(struct db_reader *reader, const struct object *object, str
     return rc;
 }
 
+/* Whether the views know the put that decided OBJECT's bytes. A row that is still pending is ahead
+ * of them: of what its author adopted from the cloud they may lack the drop that came before that
+ * put, and nobody is to count on a copy that never was. Only what the cloud is known to have or to
+ * get is ever adopted; of all else the put itself says who has it. */
+static int put_is_in_view(struct db_reader *reader, const struct object *object, bool *in_view)
+{
+    struct object *seen = NULL;
+
+    *in_view = !(object->flags & OBJECT_CLOUD);
+    if (*in_view)
+        return 0;
+    int rc = db_find(reader, &object->id, &seen);
+
+    *in_view = rc == 0 && reg_compare(&seen->put_at, &object->put_at) == 0;
+    object_destroy(&seen);
+    return rc == ERR_NOT_FOUND ? 0 : rc;
+}
+
 /* Whether the member in ROW of STATEMENT_COPIES has the bytes: what it said of them last, or that
  * it put them, whichever came later. */
 static bool row_holds(sqlite3_stmt *row, const struct object *object, bool is_author)
@@ -380,6 +399,9 @@ int db_reader_copies(struct db_reader *reader, const struct object *object,
 
     *out = sum;
     if (rc && rc != ERR_NOT_FOUND)
+        return rc;
+    if (has_author && !id_equal(&author, self) &&
+        (rc = put_is_in_view(reader, object, &has_author)) != 0)
         return rc;
     if ((rc = conn_statement(&reader->conn, STATEMENT_COPIES, &select)) != 0)
         return rc;

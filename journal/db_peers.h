@@ -80,9 +80,11 @@ struct db_copies {
 };
 
 /*
- * Of the bytes that OBJECT names, of one moment. SELF is this node: its copy is the one at
- * object->place, and it belongs to the cluster unless a member event says that it left or was
- * forgotten (a node that never met another has journaled nothing of the kind).
+ * Of the bytes that OBJECT names, of one moment. Where OBJECT is ahead of the views (journal_find),
+ * a copy of another node may count a little later, and none counts that never was. SELF is this
+ * node: its copy is the one at object->place, and it belongs to the cluster unless a member event
+ * says that it left or was forgotten (a node that never met another has journaled nothing of the
+ * kind).
  */
 int db_reader_copies(struct db_reader *reader, const struct object *object,
                      const struct id128 *self, struct db_copies *out) MUST_CHECK;

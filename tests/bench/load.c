@@ -425,8 +425,9 @@ static void report(const struct load *load)
 }
 
 /* A short slice: on busy processors whoever wakes up with one is let in at once (Linux 6.12;
- * before, this does nothing); with a rate, when it is not this one that keeps them busy, also before
- * all others, where that is allowed. What is measured is the server's waiting and not our own. */
+ * before, this does nothing); with a rate, when it is not this one that keeps them busy, also
+ * before all others, where that is allowed. What is measured is the server's waiting and not our
+ * own. */
 static void run_when_due(const struct load *load)
 {
     struct {

@@ -135,6 +135,19 @@ static unsigned node_of(const struct id128 *id, const struct node *except)
     return i < NODES && world.nodes[i].fresh_disk ? NODES : i;
 }
 
+/* The row by which NODE counts KEY's copies, as db_reader_copies does: of what the cloud knows,
+ * which its author may have adopted without the bytes, only what its views know. The drop that came
+ * before such a put is in them with it, and may still be pending where the row is. */
+static int counted_row(struct node *node, const struct key *key, struct object **row)
+{
+    int rc = journal_find(node->sim.journal, node->sim.reader, &key->id, row);
+
+    if (rc || !((*row)->flags & OBJECT_CLOUD))
+        return rc;
+    object_destroy(row);
+    return db_find(node->sim.reader, &key->id, row);
+}
+
 /* NODE, whose disk is about to go, has been told of copies by those who made them: these are what
  * its acknowledgements beyond its own disk rest on (202 after the second copy), and stay. */
 static void note_holders(struct node *node)
@@ -145,7 +158,7 @@ static void note_holders(struct node *node)
         struct object *row = NULL;
         size_t count = 0;
 
-        if (journal_find(node->sim.journal, node->sim.reader, &key->id, &row) != 0)
+        if (counted_row(node, key, &row) != 0)
             continue;
         if ((row->flags & (OBJECT_PUT | OBJECT_DELETED)) == OBJECT_PUT &&
             db_reader_holders(node->sim.reader, row, holders, LIMIT_FETCH_HOLDERS, &count) == 0)

@@ -232,8 +232,8 @@ static inline void apply(struct node *node)
         ;
 }
 
-/* Every event that FROM has applied goes to TO. */
-static inline void sync_to(struct node *to, struct node *from)
+/* Every event that FROM has goes to TO, where it is committed, and still to be applied. */
+static inline void hand_to(struct node *to, struct node *from)
 {
     struct db_origin *origins;
     struct db_reader *reader;
@@ -259,6 +259,11 @@ static inline void sync_to(struct node *to, struct node *from)
     assert_int_equal(journal_commit_step(to->journal), 1);
     assert_int_equal(change.rc, 0);
     buf_release(&events);
+}
+
+static inline void sync_to(struct node *to, struct node *from)
+{
+    hand_to(to, from);
     apply(to);
 }
 

@@ -4,6 +4,7 @@
 #include "tests/unit/conflict_fixture.h"
 
 #include "journal/db_merge.h"
+#include "journal/db_peers.h"
 
 #define KEY "prefix/01ARZ3NDEKTSV4RRFFQ69G5FAV"
 
@@ -468,6 +469,53 @@ static void what_is_adopted_lies_in_the_cloud_and_nowhere_else(void **state)
     expect_alike(nodes->a, nodes->b);
 }
 
+/* How many copies of object N NODE counts, of two members. */
+static unsigned counted(struct node *node, unsigned n)
+{
+    struct id128 self = journal_node(node->journal);
+    struct object *object = row(node, n);
+    struct db_copies copies;
+    struct db_reader *reader;
+
+    assert_int_equal(journal_reader_open(node->journal, &reader), 0);
+    assert_int_equal(db_reader_copies(reader, object, &self, &copies), 0);
+    assert_int_equal(copies.members, 2);
+    db_reader_close(&reader);
+    object_destroy(&object);
+    return copies.held;
+}
+
+/* Nobody counts on whoever adopts, not even while the event that says so waits to be applied. */
+static void who_adopts_has_no_copy_at_any_moment(void **state)
+{
+    struct nodes *nodes = *state;
+    struct id128 ida = journal_node(nodes->a->journal);
+    hlc_time old = (hlc_time)1000000 << 16;
+    struct event joined = {.kind = EVENT_MEMBER,
+                           .fields = EVENT_HAS_MEMBER,
+                           .subject = ida,
+                           .address = {"a:1", 3},
+                           .member_state = MEMBER_JOINED};
+    struct change change = {.request.kind = CHANGE_FACT, .fact = &joined, .done = done};
+
+    assert_int_equal(commit(nodes->a, &change), 0);
+    sync_to(nodes->b, nodes->a); /* it knows A, and A's run */
+    assert_int_equal(adopt(nodes->a, 1, old), 0);
+    assert_int_equal(put_level(nodes->a, 2, 0), 0);
+    hand_to(nodes->b, nodes->a);
+    assert_true(stats_of(nodes->b).pending > 0);
+    assert_int_equal(counted(nodes->b, 1), 0);
+    assert_int_equal(counted(nodes->b, 2), 1); /* which A has */
+    apply(nodes->b);
+    assert_int_equal(counted(nodes->b, 1), 0);
+    assert_int_equal(counted(nodes->b, 2), 1);
+    /* What the cloud has, and A besides, counts as soon as it is in the views. */
+    assert_int_equal(put_level(nodes->a, 3, 1), 0);
+    assert_int_equal(cloud(nodes->a, 3, CLOUD_UPLOADED), 0);
+    sync_to(nodes->b, nodes->a);
+    assert_int_equal(counted(nodes->b, 3), 1);
+}
+
 static void what_two_nodes_adopt_is_one_object(void **state)
 {
     struct nodes *nodes = *state;
@@ -790,6 +838,7 @@ int main(void)
         TEST(what_a_purge_did_not_know_of_is_looked_for),
         TEST(what_was_uploaded_while_it_was_removed_is_removed_again),
         TEST(what_is_adopted_lies_in_the_cloud_and_nowhere_else),
+        TEST(who_adopts_has_no_copy_at_any_moment),
         TEST(what_two_nodes_adopt_is_one_object),
         TEST(what_is_known_otherwise_is_not_adopted),
         TEST(what_is_read_back_bears_the_time_that_it_had),

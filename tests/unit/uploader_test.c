@@ -3,6 +3,7 @@
  * it; also where answers get lost, the cloud is away for a while, the node is restarted in the
  * middle of it, or the object is deleted meanwhile. A copy that is damaged here never does.
  */
+#include "base/container.h"
 #include "base/text.h"
 #include "cluster/cloud_guard.h"
 #include "cluster/cloud_meta.h"
@@ -25,7 +26,17 @@ struct fixture {
     struct uploader *uploader;
     struct db_reader *reader;
     _Atomic unsigned damaged;
+    struct env env;             /* the uploader's: the node's, but for … */
+    _Atomic uint64_t stands_ns; /* … its clock, where it stands; 0: it runs */
 };
+
+static uint64_t uploader_mono_ns(struct env *env)
+{
+    struct fixture *f = container_of(env, struct fixture, env);
+    uint64_t stands_ns = atomic_load(&f->stands_ns);
+
+    return stands_ns ? stands_ns : f->node->env.mono_ns(&f->node->env);
+}
 
 /* ---- As cluster/cluster_journal.c does it ---- */
 
@@ -58,9 +69,11 @@ static void on_damage(void *arg, const struct object *object)
 static void start_node(struct fixture *f)
 {
     node_open(f->node, false);
+    f->env = f->node->env;
+    f->env.mono_ns = uploader_mono_ns;
     const struct uploader_config config = {.journal = f->node->journal,
                                            .cluster = f->cluster,
-                                           .env = &f->node->env,
+                                           .env = &f->env,
                                            .cloud = f->guard,
                                            .prefix = "p",
                                            .outbox_copies = 2};
@@ -442,6 +455,46 @@ static void test_restart(void **state)
     assert_int_equal(asked(f, CLOUD_HEAD), 2);
 }
 
+/* One step on the test's own thread; how many records there are then. */
+static uint64_t records_after_step(struct fixture *f, uint64_t *until_ms)
+{
+    struct journal_stats stats;
+
+    *until_ms = uploader_step(f->uploader);
+    journal_stats(f->node->journal, &stats);
+    return stats.records;
+}
+
+/* Goal: few uploads journal at once that they begin; of many, those that do so within 2 ms are
+ * submitted together, 16 at most. */
+static void test_together(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t until_ms, now_ms = env_mono_ms(&f->env);
+    struct journal_stats before;
+
+    atomic_store(&f->stands_ns, now_ms * 1000000);
+    cloud_memory_hold(f->cloud, true);
+    for (unsigned n = 0; n < 35; n++)
+        put_one(f, n, SMALL, NULL);
+    journal_stats(f->node->journal, &before);
+    assert_int_equal(uploader_open(f->uploader), 0);
+    WAIT_FOR(records_after_step(f, &until_ms) == before.records + 15 + 16);
+    for (unsigned i = 0; i < 100; i++)
+        assert_int_equal(records_after_step(f, &until_ms), before.records + 15 + 16);
+    assert_int_equal(until_ms, now_ms + 2);
+
+    atomic_store(&f->stands_ns, (now_ms + 2) * 1000000);
+    WAIT_FOR(records_after_step(f, &until_ms) == before.records + 35);
+    atomic_store(&f->stands_ns, 0);
+    cloud_memory_hold(f->cloud, false);
+    for (unsigned n = 0; n < 35; n++)
+        WAIT_FOR(records_after_step(f, &until_ms) && flags_of(f, n) & OBJECT_UPLOADED);
+    assert_int_equal(asked(f, CLOUD_PUT), 35);
+    uploader_cancel(f->uploader);
+    WAIT_FOR(uploader_close_step(f->uploader));
+}
+
 /* Goal: a delete is marked and leaves the copy; a purge removes it, the sidecar, too, from where
  * the row says that it is; a second delete may ask for it. */
 static void test_deletes(void **state)
@@ -580,6 +633,7 @@ int main(void)
         TEST(test_refused_key), TEST(test_missing_bucket), TEST(test_long_retry_after),
         TEST(test_restart),     TEST(test_deletes),        TEST(test_purged_on_its_way),
         TEST(test_other_bytes), TEST(test_damaged),        TEST(test_stop),
+        TEST(test_together),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
