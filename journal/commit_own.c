@@ -216,6 +216,13 @@ int commit_fact(struct journal *journal, struct change *change)
     return committer_event(journal, change, &d, NULL);
 }
 
+/* A copy that was found damaged when EVENT was written lies in BEFORE again. To journal the drop
+ * anew would take this one along: drops speak of what lies below them in the log. */
+static bool is_healed(const struct event *event, const struct object *before)
+{
+    return event->kind == EVENT_DROP && before && !place_is_none(&before->place);
+}
+
 int commit_restated(struct journal *journal, struct change *change)
 {
     struct committer *c = &journal->committer;
@@ -236,6 +243,10 @@ int commit_restated(struct journal *journal, struct change *change)
         return rc;
     if (fold_concerns_row(&d.event) && (rc = committer_row(journal, &d.event.id, &before)) != 0)
         return rc;
+    if (is_healed(&d.event, before)) {
+        object_destroy(&before);
+        return 0;
+    }
     rc = committer_event(journal, change, &d, before);
     object_destroy(&before);
     if (rc == 0) {

@@ -578,6 +578,22 @@ static void both_halves_of_a_copied_machine_go_on_and_lose_nothing(void **state)
         node_close(group->at[i], true);
 }
 
+static size_t holders_of(struct node *node, unsigned n, const struct id128 *who)
+{
+    struct db_reader *reader = reader_of(node);
+    struct id128 found[8];
+    struct object *object;
+    size_t count, hits = 0;
+
+    assert_int_equal(find(node, n, &object), 0);
+    assert_int_equal(db_reader_holders(reader, object, found, 8, &count), 0);
+    for (size_t i = 0; i < count; i++)
+        hits += id_equal(&found[i], who);
+    object_destroy(&object);
+    db_reader_close(&reader);
+    return hits;
+}
+
 /* The process ended before it had heard of it: the next one, of the same disk, says it again. */
 static void a_restarted_author_says_again_what_others_never_got(void **state)
 {
@@ -611,6 +627,42 @@ static void a_restarted_author_says_again_what_others_never_got(void **state)
     assert_true(equal(a, c));
     expect_sound(a, NULL);
     expect_sound(c, NULL);
+    node_close(a, true);
+    node_close(c, true);
+}
+
+/* That a copy was damaged is not said again of the one that is good since then. */
+static void what_is_said_again_leaves_a_healed_copy_alone(void **state)
+{
+    struct group *group = *state;
+    struct node *a = group->at[0], *twin = group->at[1], *c = group->at[2];
+    struct change drop = {.request = {.kind = CHANGE_DROP, .id = make_id(3), .damaged = true},
+                          .done = done};
+    struct object *object;
+
+    node_open(a, false);
+    node_open(c, false);
+    assert_int_equal(put_as(a, 1, 1, 50), 0);
+    struct id128 run = run_of(a);
+    copy_running(twin, a);
+    assert_int_equal(put_as(a, 2, 2, 50), 0);
+    assert_int_equal(sync_to(c, a), 0);
+    assert_int_equal(put_as(a, 3, 3, 3000), 0);
+    assert_int_equal(find(a, 3, &object), 0);
+    drop.request.checked = object->place;
+    object_destroy(&object);
+    assert_int_equal(commit(a, &drop), 0);
+    assert_int_equal(put_as(a, 3, 3, 3000), 0);
+    assert_int_equal(put_as(twin, 4, 4, 50), 0);
+    assert_int_equal(sync_to(c, twin), 1);
+    assert_true(knows_frozen(c, &run));
+    node_close(twin, true);
+
+    struct node *const two[] = {a, c};
+    mingle(two, 2);
+    expect_body(a, 3, 3000);
+    assert_int_equal(holders_of(c, 3, &a->journal->node), 1);
+    expect_sound(a, NULL);
     node_close(a, true);
     node_close(c, true);
 }
@@ -655,22 +707,6 @@ static void what_could_not_be_said_again_is_still_owed(void **state)
 }
 
 /* ---- What this node is said to hold ---- */
-
-static size_t holders_of(struct node *node, unsigned n, const struct id128 *who)
-{
-    struct db_reader *reader = reader_of(node);
-    struct id128 found[8];
-    struct object *object;
-    size_t count, hits = 0;
-
-    assert_int_equal(find(node, n, &object), 0);
-    assert_int_equal(db_reader_holders(reader, object, found, 8, &count), 0);
-    for (size_t i = 0; i < count; i++)
-        hits += id_equal(&found[i], who);
-    object_destroy(&object);
-    db_reader_close(&reader);
-    return hits;
-}
 
 static uint64_t wanted(struct node *node)
 {
@@ -992,6 +1028,7 @@ int main(void)
         test(a_fresh_run_is_greater_than_the_one_before),
         test(both_halves_of_a_copied_machine_go_on_and_lose_nothing),
         test(a_restarted_author_says_again_what_others_never_got),
+        test(what_is_said_again_leaves_a_healed_copy_alone),
         test(what_could_not_be_said_again_is_still_owed),
         test(a_restored_node_takes_back_what_it_does_not_have),
         test(what_a_copy_took_back_is_said_again_by_who_has_it),
