@@ -1,6 +1,7 @@
 """Clusters under test: several nodes on loopback that find each other by their private addresses."""
 
 import hashlib
+import pathlib
 import random
 import signal
 import socket
@@ -58,6 +59,15 @@ class InsideClient(wire.Client):
         return super().request(*args, **more)
 
 
+def _is_stopped(pid):
+    """Whether no thread of the process runs."""
+    try:
+        stats = [task.joinpath("stat").read_text() for task in pathlib.Path(f"/proc/{pid}/task").iterdir()]
+    except FileNotFoundError:  # a thread that has just ended
+        return False
+    return all(stat.rpartition(")")[2].split()[0] in "Tt" for stat in stats)
+
+
 class Member(harness.Node):
     """A node that takes part in a cluster."""
 
@@ -109,8 +119,10 @@ class Member(harness.Node):
         self.known_id = None
 
     def pause(self):
-        """Cut it off from everybody: nobody hears it, and it hears nobody."""
+        """Cut it off from everybody: nobody hears it, and it hears nobody.
+        One thread takes the signal and then stops the others: on a busy machine they answer until it has run."""
         self.signal(signal.SIGSTOP)
+        wait_for(lambda: _is_stopped(self.process.pid), f"every thread of {self.name} to have stopped")
 
     def resume(self):
         self.signal(signal.SIGCONT)
