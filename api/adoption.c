@@ -4,8 +4,10 @@
  *   look (cluster/cloud_look.h)
  *     ├─ it says which bytes it has ─► CHANGE_ADOPT: a row without a body here,
  *     │    which is then read as any other is
- *     └─ it does not (the ancestor's) ─► GET ─► pool: hashed, stored
- *          ─► CHANGE_PUT, from the cloud
+ *     └─ it does not (the ancestor's) ─► the member that reads it for all (cluster_seek_start)
+ *          ├─ that is another one, which tells it, and sync has brought its row
+ *          └─ it is this node, or that one does not ─► GET ─► pool: hashed, stored
+ *               ─► CHANGE_PUT, from the cloud
  *
  * What is journaled bears the stamp that the cloud's object names, so it never beats newer facts,
  * and says in the same batch where the cloud has it. Should a tombstone or other bytes have become
@@ -29,8 +31,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define LIMIT_ADOPTIONS 64 /* under way */
-
 struct piece {
     struct piece *next;
     size_t len;
@@ -44,8 +44,11 @@ struct adoption {
     struct adoption_waiter *waiters;
     unsigned references; /* … of each waiter, and of what is under way */
     struct id128 id;
+    bool delegated;
     int rc;
+    uint8_t sha256[SHA256_BYTES];
     struct store_change *change;
+    struct cluster_reader reader; /* of what another member finds */
     /* A body whose SHA-256 nobody told. */
     struct cloud_request request;
     struct store_job job;
@@ -132,8 +135,8 @@ static void conclude(struct adoption *adoption, int rc)
     adoption->waiters = NULL;
     (void)pthread_mutex_unlock(&table->lock);
     for (struct adoption_waiter *next; waiters; waiters = next) {
-        next = waiters->next; /* WAITERS may be gone once it is posted */
-        http_post(waiters->http, waiters->run);
+        next = waiters->next; /* WAITERS may be gone once it is woken */
+        waiters->wake(waiters);
     }
     adoption_release(&adoption);
 }
@@ -195,7 +198,12 @@ static void say_where(struct request *request, const struct adoption *adoption)
 /* The journal's word on either way. */
 static void on_journaled(void *arg, const struct store_result *result)
 {
-    conclude(arg, result->rc);
+    struct adoption *adoption = arg;
+
+    assert(result->rc || result->object);
+    if (result->rc == 0)
+        memcpy(adoption->sha256, result->object->sha256, SHA256_BYTES);
+    conclude(adoption, result->rc);
 }
 
 static void adopt(struct adoption *adoption)
@@ -224,7 +232,7 @@ static void submit_job(struct adoption *adoption)
 {
     int rc = store_submit_admitted(adoption->table->store, &adoption->job);
 
-    assert(rc == 0); /* as a request that sends its answer: one of those waits for it */
+    assert(rc == 0); /* as a request that sends its answer: there is a place for each of us */
     (void)rc;
 }
 
@@ -381,6 +389,45 @@ static void run_begin(struct store_job *job, struct db_reader *reader)
         conclude(adoption, rc);
 }
 
+static void read_body(struct adoption *adoption)
+{
+    adoption->job.run = run_begin;
+    submit_job(adoption);
+}
+
+static void on_found_data(struct cluster_reader *reader, uint64_t offset, const void *bytes,
+                          size_t len)
+{
+    struct adoption *adoption = container_of(reader, struct adoption, reader);
+
+    assert(offset <= SHA256_BYTES && len <= SHA256_BYTES - offset);
+    memcpy(adoption->sha256 + offset, bytes, len);
+}
+
+static void on_found(struct cluster_reader *reader, int rc)
+{
+    struct adoption *adoption = container_of(reader, struct adoption, reader);
+
+    if (rc)
+        read_body(adoption);
+    else
+        conclude(adoption, 0);
+}
+
+/* The member that reads it for all is to tell which bytes they are. */
+static void seek(struct adoption *adoption)
+{
+    int rc = ERR_UNSUPPORTED;
+
+    adoption->reader.data = on_found_data;
+    adoption->reader.done = on_found;
+    if (!adoption->delegated)
+        rc = cluster_seek_start(store_cluster(adoption->table->store), &adoption->id,
+                                &adoption->reader);
+    if (rc)
+        read_body(adoption);
+}
+
 /* ---- Looking ---- */
 
 static void on_looked(struct cloud_look *look, int rc)
@@ -394,12 +441,11 @@ static void on_looked(struct cloud_look *look, int rc)
     } else if (look->facts.fields & CLOUD_FACTS_SHA256) {
         adopt(adoption);
     } else {
-        adoption->job.run = run_begin;
-        submit_job(adoption);
+        seek(adoption);
     }
 }
 
-static struct adoption *create(struct adoptions *table, const struct id128 *id)
+static struct adoption *create(struct adoptions *table, const struct id128 *id, bool delegated)
 {
     struct adoption *adoption = calloc(1, sizeof *adoption);
     const char *prefix = cluster_cloud_prefix(store_cluster(table->store));
@@ -408,6 +454,7 @@ static struct adoption *create(struct adoptions *table, const struct id128 *id)
         return NULL;
     adoption->table = table;
     adoption->id = *id;
+    adoption->delegated = delegated;
     adoption->references = 1;
     adoption->last = &adoption->first;
     (void)pthread_mutex_init(&adoption->lock, NULL);
@@ -422,7 +469,7 @@ static struct adoption *create(struct adoptions *table, const struct id128 *id)
 }
 
 int adoption_ask(struct adoption **out, struct adoptions *table, const struct id128 *id,
-                 struct adoption_waiter *waiter)
+                 bool delegated, struct adoption_waiter *waiter)
 {
     struct adoption *fresh = NULL;
     int rc = 0;
@@ -433,7 +480,7 @@ int adoption_ask(struct adoption **out, struct adoptions *table, const struct id
         adoption = adoption->next;
     if (!adoption && table->count >= LIMIT_ADOPTIONS)
         rc = ERR_FULL;
-    else if (!adoption && !(adoption = fresh = create(table, id)))
+    else if (!adoption && !(adoption = fresh = create(table, id, delegated)))
         rc = ERR_NO_MEMORY;
     *out = adoption;
     if (rc == 0) {
@@ -450,4 +497,10 @@ int adoption_ask(struct adoption **out, struct adoptions *table, const struct id
 int adoption_result(const struct adoption *adoption)
 {
     return adoption->rc;
+}
+
+const uint8_t *adoption_sha256(const struct adoption *adoption)
+{
+    assert(adoption->rc == 0);
+    return adoption->sha256;
 }

@@ -10,11 +10,14 @@
  * A read that comes before the loan is ready waits in it. Wakes come on threads that must not block
  * (the cluster's, the fill's writer), so what has to read or hash is a job of the store's pool.
  *
+ * Which bytes an unknown id has (cluster/cluster_seek.c) is an adoption, as a client's.
+ *
  * Failure: whatever cannot be had is told to the read; the node that asks goes on by itself. A body
  * for which the disk cache has no room is not lent.
  */
 #include "api/lender.h"
 
+#include "api/adoption.h"
 #include "api/headers.h"
 #include "api/peer_body.h"
 #include "api/peer_copy.h"
@@ -325,10 +328,46 @@ static void close_loan(void *arg, void *it)
         loan_free(loan);
 }
 
+/* ---- Unknown ids ---- */
+
+struct seeking {
+    struct adoption_waiter waiter;
+    struct adoption *adoption;
+    struct cluster_seek *seek;
+};
+
+static void adoption_wakes(struct adoption_waiter *waiter)
+{
+    struct seeking *it = container_of(waiter, struct seeking, waiter);
+    int rc = adoption_result(it->adoption);
+
+    it->seek->done(it->seek, rc, rc ? NULL : adoption_sha256(it->adoption));
+    adoption_release(&it->adoption);
+    free(it);
+}
+
+static int seek_for(void *arg, const struct id128 *id, struct cluster_seek *seek)
+{
+    struct store *store = arg;
+    struct seeking *it;
+
+    if (!store_adoptions(store))
+        return ERR_UNSUPPORTED;
+    it = calloc(1, sizeof *it);
+    if (!it)
+        return ERR_NO_MEMORY;
+    it->waiter.wake = adoption_wakes;
+    it->seek = seek;
+    int rc = adoption_ask(&it->adoption, store_adoptions(store), id, true, &it->waiter);
+    if (rc)
+        free(it);
+    return rc;
+}
+
 void lender_start(struct store *store)
 {
     const struct cluster_lender lender = {
-        .open = lend, .read = read_loan, .close = close_loan, .arg = store};
+        .open = lend, .read = read_loan, .close = close_loan, .seek = seek_for, .arg = store};
 
     cluster_lend(store_cluster(store), &lender);
 }

@@ -31,11 +31,18 @@ static void looked_for(struct http_request *http)
     public_get_again(request);
 }
 
+static void wake(struct adoption_waiter *waiter)
+{
+    const struct public_request *request =
+        container_of(waiter, struct public_request, adoption_waiter);
+
+    http_post(request->http, looked_for);
+}
+
 int public_fetch(struct public_request *request)
 {
     request->may_fetch = false;
-    request->adoption_waiter.http = request->http;
-    request->adoption_waiter.run = looked_for;
+    request->adoption_waiter.wake = wake;
     return adoption_ask(&request->adoption, store_adoptions(request->api->store), &request->id,
-                        &request->adoption_waiter);
+                        false, &request->adoption_waiter);
 }

@@ -4,7 +4,8 @@
  * Two pools: the readers have a read-only SQLite connection each and serve look-ups and cold reads;
  * the writers sync large bodies and read stored copies again. A new request is refused where the
  * readers are LIMIT_POOL_QUEUE jobs behind; a request that already sends its answer always finds
- * room, because the queue has a place for every connection.
+ * room, because the queue has a place for every connection, and for what is looked for in the cloud
+ * for other nodes.
  */
 #include "api/store_impl.h"
 
@@ -18,7 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define READER_CAPACITY (LIMIT_POOL_QUEUE + LIMIT_HTTP_CONNECTIONS)
+#define READER_CAPACITY (LIMIT_POOL_QUEUE + LIMIT_HTTP_CONNECTIONS + LIMIT_ADOPTIONS)
 #define WRITER_CAPACITY (LIMIT_POOL_QUEUE + LIMIT_HTTP_CONNECTIONS)
 
 struct store_change {

@@ -91,7 +91,8 @@ struct store_job {
  */
 int store_submit(struct store *store, struct store_job *job) MUST_CHECK;
 /* The same for a request that has been admitted and cannot be refused any more (in the middle of
- * its answer). It finds room as long as every connection has at most one job. */
+ * its answer). It finds room as long as every connection has at most one job, and every adoption.
+ */
 int store_submit_admitted(struct store *store, struct store_job *job) MUST_CHECK;
 
 /* ---- Put: begin, write the pieces, finish; destroy. One loop at a time. ---- */

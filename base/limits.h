@@ -107,6 +107,8 @@
 #define LIMIT_SERVE_READ_BYTES            (4 * MIB) /* … and so much; each is at most a chunk */
 #define LIMIT_SERVE_READ_BYTES_BACKGROUND (3 * MIB)
 #define LIMIT_SERVE_READS_DELEGATED       32 /* besides: of bodies on their way here, chunks */
+#define LIMIT_SEEKS                       16 /* ids that are left to others to look for … */
+#define LIMIT_SEEKS_SERVED                24 /* … and that others leave to this node: of those reads */
 
 /* Replication: copies that this node makes for itself. Times in milliseconds. */
 #define LIMIT_REPLICAS     64 /* under way at once, … */

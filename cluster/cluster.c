@@ -101,6 +101,7 @@ static void tick(struct cluster *cluster)
         pull_tick(cluster, now_ms);
         serve_tick(cluster->serve, now_ms);
         lend_retry(cluster);
+        seek_retry(cluster);
         orders_tick(cluster, now_ms);
         peer_tick(cluster, now_ms);
         twin_tick(cluster, now_ms);

@@ -124,6 +124,7 @@ struct cluster_fetch {
         *holders; /* as db_reader_holders gives them; this node's own id is skipped */
     size_t holder_count;
     const struct cluster_cloud *cloud; /* lent for the call; NULL: it has no copy */
+    bool seeks;                        /* cluster_seek_start's */
 };
 
 /*
@@ -139,6 +140,17 @@ int cluster_fetch_start(struct cluster *cluster, const struct cluster_fetch *fet
 void cluster_fetch_consumed(struct cluster *cluster, struct cluster_reader *reader, uint64_t bytes);
 /* It wants no more: `done` follows soon. Any thread; fine after `done` is under way, too. */
 void cluster_fetch_cancel(struct cluster *cluster, struct cluster_reader *reader);
+
+/*
+ * ID is not known here, and its body has to be read out of the cloud to be known: have the member
+ * do that which does it for all (cluster/cluster_seek.c). READER's `data` gets the SHA-256 of the
+ * bytes, SHA256_BYTES. Its `done` gets 0: a look-up finds ID here by now. Anything else: the caller
+ * is to see to it by itself; so it is where this node is that member, as soon as it is silent,
+ * refuses or fails, and where what it found does not become known here. Any thread; errors (`done`
+ * is not called) mean the same.
+ */
+int cluster_seek_start(struct cluster *cluster, const struct id128 *id,
+                       struct cluster_reader *reader) MUST_CHECK;
 
 /* Whether the cloud that this node reads has OBJECT's bytes, as its row says; and where. */
 bool cluster_cloud_of(const struct cluster *cluster, const struct object *object,
@@ -163,6 +175,11 @@ struct cluster_loan_read {
      * far as such bytes are. ERR_CORRUPT; else not now. */
     void (*done)(struct cluster_loan_read *read, int rc, uint8_t *bytes);
 };
+/* Another node's cluster_seek_start. */
+struct cluster_seek {
+    /* Once, on any thread. 0: ID is known here, durably; SHA256 is its bytes'. */
+    void (*done)(struct cluster_seek *seek, int rc, const uint8_t sha256[SHA256_BYTES]);
+};
 /*
  * How the cluster's thread has part in bodies that come here from the cloud: what a member is asked
  * for as the delegate, it gives while it arrives. Implemented above (api/lender.h).
@@ -177,6 +194,9 @@ struct cluster_lender {
     void (*read)(void *arg, void *loan, struct cluster_loan_read *read);
     /* No read is under way. Does not block. */
     void (*close)(void *arg, void *loan);
+    /* Look for ID in the cloud, for another node; an error: not now, `done` is not called. On the
+     * cluster's thread; does not block, and may call `done` at once. */
+    int (*seek)(void *arg, const struct id128 *id, struct cluster_seek *seek);
     void *arg;
 };
 /* Once. LENDER is copied, and ARG lives until cluster_stop has returned. Any thread. */

@@ -64,9 +64,13 @@ int cluster_fetch_start(struct cluster *cluster, const struct cluster_fetch *fet
     else if (cluster->alone && !ask->fetch.cloud)
         rc = ERR_NOT_FOUND;
     else
-        rc = cluster->reader_count >= LIMIT_FETCHES ? ERR_FULL : 0;
+        rc = cluster->reader_count >= LIMIT_FETCHES ||
+                     (fetch->seeks && cluster->seek_count >= LIMIT_SEEKS)
+                 ? ERR_FULL
+                 : 0;
     if (rc == 0) {
         cluster->reader_count++;
+        cluster->seek_count += fetch->seeks;
         reader->ask = ask;
         reader->number = reader->consumed = 0;
         reader->queued = reader->cancelled = reader->over = reader->from_cloud = false;
@@ -110,6 +114,7 @@ void bodies_end(struct cluster *cluster, struct cluster_reader *reader, int rc)
     struct cluster_ask *ask = reader->ask;
     reader->ask = NULL;
     cluster->reader_count--;
+    cluster->seek_count -= ask->fetch.seeks;
     /* It may have been put on the list again while we looked at it. */
     struct cluster_reader **at = &cluster->readers, *before = NULL;
     while (reader->queued && *at && *at != reader) {
@@ -185,6 +190,8 @@ static void body_read(struct cluster *cluster, struct delivery *delivery)
 
     if (job->loan)
         lend_begin(cluster, &job->read, job->loan, job->size);
+    else if (job->unknown && seek_is(&job->read))
+        seek_serve(cluster, &job->read);
     else if (!job->unknown || !lend_await(cluster, &job->read, job->asked_ms))
         serve_read_done(cluster->serve, job->read.key, job->rc, job->data, job->len, job->size,
                         cluster_now(cluster));
@@ -254,6 +261,16 @@ static int read_chunk(struct body_job *job, const struct object *object)
     return rc == ERR_NOT_FOUND ? ERR_AGAIN : rc;
 }
 
+/* OBJECT, as which bytes it has is asked for. */
+static int read_name(struct body_job *job, const struct object *object)
+{
+    if ((object->flags & (OBJECT_PUT | OBJECT_DELETED)) != OBJECT_PUT)
+        return ERR_DELETED;
+    memcpy(job->data, object->sha256, SHA256_BYTES);
+    job->size = job->len = SHA256_BYTES;
+    return 0;
+}
+
 void cluster_damage(void *arg, const struct object *object)
 {
     struct cluster *cluster = arg;
@@ -285,7 +302,7 @@ static void read_body(struct job *base, void *context)
 
         job->rc = journal_find(journal, context, &job->read.id, &object);
         if (job->rc == 0)
-            job->rc = read_chunk(job, object);
+            job->rc = seek_is(&job->read) ? read_name(job, object) : read_chunk(job, object);
         if (job->rc == ERR_CORRUPT)
             journal_found_damaged(journal, object);
         job->unknown = job->read.delegated && job->rc == ERR_NOT_FOUND &&

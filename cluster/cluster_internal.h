@@ -83,6 +83,7 @@ struct cluster_ask {
     bool source_over; /* the next one is to be asked once the reader has room */
     bool cloud_away;  /* it was asked, and did not answer */
     bool own;         /* the delegate is this node */
+    bool sought;      /* the delegate knows it now; it is to be known here, too: since `since_ms` */
     int rc;           /* of the source that is over */
     uint64_t at;      /* the reader's next byte; the cloud's thread's while `flying` */
     uint64_t began;   /* where the present source began, … */
@@ -97,7 +98,7 @@ struct cluster_ask {
     bool overrun;      /* the cloud's thread's: more came than was asked for */
     unsigned tries;    /* in a row that did not bring BLOCK_BYTES */
     uint64_t retry_ms; /* 0: it need not be asked again */
-    uint64_t since_ms; /* since when it has no room for us */
+    uint64_t since_ms; /* since when it has no room for us; of the present source */
 };
 
 struct cluster_order;
@@ -181,6 +182,7 @@ struct cluster {
         uint64_t asked_ms;
     } late[LIMIT_SERVE_READS_DELEGATED];
     size_t late_count;
+    unsigned seeks_served; /* under way for other nodes */
     uint64_t malformed, other_tag, refused, undelivered;
     /* What could not be given away for want of memory: said to the core that asked, next turn. */
     uint64_t unread[UNREAD];
@@ -217,6 +219,7 @@ struct cluster {
     size_t order_count;                            /* of those, and under way */
     bool orders_closed;
     size_t reader_count;
+    size_t seek_count; /* of those */
     struct news *news;
     size_t news_count, news_cap;
     bool news_whole;   /* a round has ended: digest and events fit the runs */
@@ -425,6 +428,17 @@ void lend_begin(struct cluster *cluster, const struct serve_read *read, void *lo
 void lend_over(void *arg, uint64_t key);
 /* Close every loan; no read of one is under way. */
 void lend_close(struct cluster *cluster);
+
+/* ---- cluster_seek.c ---- */
+
+/* What ASK seeks its delegate knows: wait until it is known here. Calls nothing of the cores. */
+void seek_answered(struct cluster *cluster, struct cluster_ask *ask);
+/* Look for what is waited for so. */
+void seek_retry(struct cluster *cluster);
+/* READ, a delegated one, asks which bytes its id has, … */
+bool seek_is(const struct serve_read *read);
+/* … and nothing is known of that here: have it looked for, and serve told. */
+void seek_serve(struct cluster *cluster, const struct serve_read *read);
 
 /* ---- cluster_self.c ---- */
 

@@ -263,6 +263,7 @@ void cluster_news(struct cluster *cluster)
         ask_members(cluster);
     peer_local(cluster);
     lend_retry(cluster);
+    seek_retry(cluster);
 }
 
 /* Without memory for a job its end is told with the next turn: not now, in the middle of a step. */

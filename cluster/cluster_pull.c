@@ -21,6 +21,8 @@
  * all but BODY_WINDOW_BYTES / 2: so its window and the next one's never add up to more than
  * CLUSTER_CLOUD_BYTES.
  *
+ * Who seeks what an id has (cluster_seek.c) asks the DELEGATE alone.
+ *
  * A range says which bytes it means by the ETag that the row names (If-Match). A whole body needs
  * none, as its owner compares the SHA-256.
  *
@@ -39,9 +41,10 @@
 
 /* Milliseconds. */
 #define DELEGATE_FIRST_BYTE_MS 500
-#define CLOUD_AGAIN_MS         250   /* after a break, doubled with each that brought little */
-#define CLOUD_FULL_MS          50    /* while it has too much under way … */
-#define CLOUD_PLACE_MS         30000 /* … for so long */
+#define SEEK_COMING_MS         600000 /* a body is read whole meanwhile; the delegate sees it move */
+#define CLOUD_AGAIN_MS         250    /* after a break, doubled with each that brought little */
+#define CLOUD_FULL_MS          50     /* while it has too much under way … */
+#define CLOUD_PLACE_MS         30000  /* … for so long */
 #define CLOUD_TRIES            3
 
 static bool is_background(const struct cluster_ask *ask)
@@ -178,7 +181,8 @@ static int ask_delegate(struct cluster *cluster, struct cluster_ask *ask)
                                     .holder_count = 1,
                                     .rounds = 1,
                                     .delegated = true,
-                                    .first_byte_ms = DELEGATE_FIRST_BYTE_MS};
+                                    .first_byte_ms = DELEGATE_FIRST_BYTE_MS,
+                                    .coming_ms = ask->fetch.seeks ? SEEK_COMING_MS : 0};
 
     if (ask->fetch.delegated || (!is_whole(ask) && !is_part(ask)))
         return ERR_NOT_FOUND;
@@ -303,7 +307,7 @@ static void advance(struct cluster *cluster, struct cluster_ask *ask)
             rc = ask->fetch.cloud ? ask_members(cluster, ask, false) : ERR_NOT_FOUND;
             break;
         case PULL_DELEGATE:
-            rc = ask->fetch.cloud ? ask_delegate(cluster, ask) : ERR_NOT_FOUND;
+            rc = ask->fetch.cloud || ask->fetch.seeks ? ask_delegate(cluster, ask) : ERR_NOT_FOUND;
             break;
         case PULL_CLOUD:
             rc = ask->fetch.cloud ? ask_cloud(cluster, ask) : ERR_NOT_FOUND;
@@ -315,7 +319,7 @@ static void advance(struct cluster *cluster, struct cluster_ask *ask)
             break;
         default:
             assert(ask->source == PULL_FAR);
-            rc = ask_members(cluster, ask, true);
+            rc = ask->fetch.seeks ? ERR_NOT_FOUND : ask_members(cluster, ask, true);
             if (rc) {
                 end(cluster, ask, rc);
                 return;
@@ -482,6 +486,11 @@ void pull_done(void *arg, uint64_t number, int rc)
     struct cluster_ask *ask = reader->ask;
     if (rc == 0 && ask->source == PULL_DELEGATE && !ask->own)
         atomic_fetch_add_explicit(&cluster->cloud_counts.coalesced, 1, memory_order_relaxed);
+    if (rc == 0 && ask->fetch.seeks) {
+        reader->number = 0;
+        seek_answered(cluster, ask);
+        return;
+    }
     if (rc == 0 || ask->source == PULL_FAR) {
         end(cluster, ask, rc);
         return;

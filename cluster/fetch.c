@@ -50,7 +50,7 @@ struct fetch {
     bool background;
     bool large; /* in the background, and keeps its place for long */
     bool delegated;
-    unsigned round, rounds, first_byte_ms;
+    unsigned round, rounds, first_byte_ms, coming_ms;
     uint64_t counted_from; /* the byte that was next when `round` began anew */
     uint64_t deadline_ms;  /* WAITING: 0 unless all places are taken */
     /* The try; ASKED only. */
@@ -502,6 +502,7 @@ int fetch_start(struct fetches *fetches, const struct fetch_request *request, ui
         .round = 1,
         .rounds = request->rounds ? request->rounds : FETCH_ROUNDS,
         .first_byte_ms = request->first_byte_ms ? request->first_byte_ms : FETCH_FIRST_BYTE_MS,
+        .coming_ms = request->coming_ms ? request->coming_ms : FETCH_COMING_MS,
         .holder_count = request->holder_count};
     memcpy(fetch->sha256, request->sha256, SHA256_BYTES);
     for (size_t i = 0; i < request->holder_count; i++)
@@ -620,7 +621,7 @@ static void on_coming(struct fetches *fetches, const struct id128 *from,
         send_cancel(fetches, from, flow->session);
         return;
     }
-    if (!fetch->delegated || fetch->credit == 0 || now_ms - fetch->moved_ms >= FETCH_COMING_MS)
+    if (!fetch->delegated || fetch->credit == 0 || now_ms - fetch->moved_ms >= fetch->coming_ms)
         return;
     fetch->deadline_ms =
         now_ms + (fetch->at > fetch->began ? FETCH_PROGRESS_MS : fetch->first_byte_ms);

@@ -70,6 +70,7 @@ struct fetch_request {
     bool delegated;              /* whoever is asked may fetch it for us from elsewhere */
     unsigned rounds;             /* 0: FETCH_ROUNDS */
     unsigned first_byte_ms;      /* 0: FETCH_FIRST_BYTE_MS */
+    unsigned coming_ms;          /* 0: FETCH_COMING_MS */
     const struct id128 *holders; /* whom to ask, the best first, each once; lent for the call */
     size_t holder_count;         /* at most LIMIT_FETCH_HOLDERS */
 };

@@ -5,7 +5,7 @@
  * needs three functions: they stand here, and the linker takes them instead of the library's.
  *
  *   get ── RAM ── disk cache ── peer_body (small), peer_fill (large) ── wake ─► pool: compare, end
- *   adopt ── adoption ── http_post ─► judge
+ *   adopt ── adoption ── wake ─► judge
  *
  * In the quiet of a check some bodies are asked for by many clients of many nodes at once: then the
  * cloud is asked once for each, and not at all where a member has it.
@@ -338,8 +338,9 @@ static void judge(const struct http_request *client, int rc)
     atomic_fetch_add(&world.counts->adopted, 1);
 }
 
-static void on_adopted(struct http_request *client)
+static void on_adopted(struct adoption_waiter *waiter)
 {
+    struct http_request *client = container_of(waiter, struct http_request, waiter);
     struct http_request **at = &client->node->adopting;
     int rc = adoption_result(client->adoption);
 
@@ -362,12 +363,11 @@ void doors_adopt(struct node *node, struct key *key, enum adopt adopt)
     client->node = node;
     client->key = key;
     client->adopt = adopt;
-    client->waiter.http = client;
-    client->waiter.run = on_adopted;
+    client->waiter.wake = on_adopted;
     client->next = node->adopting;
     node->adopting = client;
-    int rc =
-        adoption_ask(&client->adoption, store_adoptions(node->store), &key->id, &client->waiter);
+    int rc = adoption_ask(&client->adoption, store_adoptions(node->store), &key->id, false,
+                          &client->waiter);
     if (rc == 0)
         return; /* and may be over */
     node->adopting = client->next;
