@@ -41,6 +41,7 @@
 
 /* Milliseconds. */
 #define DELEGATE_FIRST_BYTE_MS 500
+#define SEEK_FIRST_BYTE_MS     1000
 #define SEEK_COMING_MS         600000 /* a body is read whole meanwhile; the delegate sees it move */
 #define CLOUD_AGAIN_MS         250    /* after a break, doubled with each that brought little */
 #define CLOUD_FULL_MS          50     /* while it has too much under way … */
@@ -181,11 +182,14 @@ static int ask_delegate(struct cluster *cluster, struct cluster_ask *ask)
                                     .holder_count = 1,
                                     .rounds = 1,
                                     .delegated = true,
-                                    .first_byte_ms = DELEGATE_FIRST_BYTE_MS,
-                                    .coming_ms = ask->fetch.seeks ? SEEK_COMING_MS : 0};
+                                    .first_byte_ms = DELEGATE_FIRST_BYTE_MS};
 
     if (ask->fetch.delegated || (!is_whole(ask) && !is_part(ask)))
         return ERR_NOT_FOUND;
+    if (ask->fetch.seeks) {
+        request.first_byte_ms = SEEK_FIRST_BYTE_MS;
+        request.coming_ms = SEEK_COMING_MS;
+    }
     node = pick_delegate(cluster, ask);
     ask->own = id_equal(&node, &cluster->self);
     /* What this node's clients ask for comes here by itself; its replicator joins them. */
@@ -321,7 +325,7 @@ static void advance(struct cluster *cluster, struct cluster_ask *ask)
             assert(ask->source == PULL_FAR);
             rc = ask->fetch.seeks ? ERR_NOT_FOUND : ask_members(cluster, ask, true);
             if (rc) {
-                end(cluster, ask, rc);
+                end(cluster, ask, ask->fetch.seeks && ask->rc ? ask->rc : rc);
                 return;
             }
         }
@@ -497,6 +501,7 @@ void pull_done(void *arg, uint64_t number, int rc)
     }
     /* This is a step of fetch's: the next source has to wait until it is over. */
     ask->source_over = true;
+    ask->rc = rc;
     reader->number = 0;
     pthread_mutex_lock(&cluster->lock);
     bodies_enqueue(cluster, reader);
