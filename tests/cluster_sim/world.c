@@ -209,6 +209,11 @@ static bool is_calm(uint64_t seed)
     return seed % 8 == 2;
 }
 
+static bool has_ancestor(uint64_t seed)
+{
+    return seed % 12 == 11; /* its nodes are wiped at the end, and look for all of it again */
+}
+
 static int run_one(uint64_t seed)
 {
     static struct sim_counts sim_counts;
@@ -219,6 +224,7 @@ static int run_one(uint64_t seed)
     world.client_dice = xxh64(&seed, sizeof seed, 2) | 1;
     world.until = options.hours_tenths * (HOUR / 10);
     world.calm = is_calm(seed);
+    world.ancestor = has_ancestor(seed);
     world.day = options.day;
     cloud_begin();
     world.doing = "the first start";

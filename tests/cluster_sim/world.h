@@ -134,6 +134,7 @@ struct world {
     const char *doing; /* for a failure's report */
     bool quiet;        /* no trouble any more: what a check needs is under way */
     bool calm;         /* nothing goes wrong in this run */
+    bool ancestor;     /* half of what lay in the cloud before does not tell its SHA-256 */
     bool day;          /* the cloud is away for all of this run but its end */
 
     uint64_t burst_at, burst_until, next_request_at, trouble_at, check_at;
@@ -249,6 +250,8 @@ bool cloud_holds(const struct key *key);
 /* Its mark lies there for a delete that nobody can know of any more: the disk of whoever put it was
  * lost before a node that was up had heard of the delete. */
 bool cloud_mark_is_orphan(const struct key *key);
+/* … of the ancestor's, which does not tell its SHA-256. */
+bool cloud_is_ancestors(const struct key *key);
 /* How often its body was asked for. */
 unsigned cloud_gets(const struct key *key);
 /* End what NODE has asked: it stops. */

@@ -869,6 +869,20 @@ static void a_delegate_is_waited_for_while_it_says_so(void **state)
     }
     assert_done(rig, 2, ERR_TIMEOUT);
     assert_true(rig->now_ms - begun >= FETCH_COMING_MS);
+    assert_true(rig->now_ms - begun <= FETCH_COMING_MS + 1000);
+    /* As long as was said, where it was. */
+    rig->done_count = 0;
+    request.number = 3;
+    request.coming_ms = 2 * FETCH_COMING_MS;
+    assert_int_equal(fetch_start(rig->fetches, &request, rig->now_ms), 0);
+    begun = rig->now_ms;
+    while (rig->done_count == 0 && rig->now_ms < begun + 3 * FETCH_COMING_MS) {
+        pass(rig, 400);
+        coming(rig);
+    }
+    assert_done(rig, 3, ERR_TIMEOUT);
+    assert_true(rig->now_ms - begun >= request.coming_ms);
+    assert_true(rig->now_ms - begun <= request.coming_ms + 1000);
 }
 
 static void survives_hostile_sequences(void **state)
