@@ -63,6 +63,7 @@ struct sim_cloud {
     struct cloud cloud; /* first */
     struct node *node;
     struct asking *asked;
+    bool closed; /* nothing is taken any more */
 };
 
 /* A removal, and who knew of it then. */
@@ -212,9 +213,11 @@ static uint64_t latency(void)
 static int start(struct cloud *cloud, struct cloud_request *request)
 {
     struct sim_cloud *c = of(cloud);
-    struct asking *asking = calloc(1, sizeof *asking);
+    struct asking *asking = c->closed ? NULL : calloc(1, sizeof *asking);
     size_t count = 0;
 
+    if (c->closed)
+        return ERR_CLOSED;
     if (!asking)
         abort();
     for (const struct asking *other = c->asked; other; other = other->next)
@@ -255,6 +258,7 @@ void cloud_hang_up(struct node *node)
 {
     if (!node->cloud)
         return;
+    of(node->cloud)->closed = true;
     for (struct asking *asking = of(node->cloud)->asked; asking; asking = asking->next)
         cancel(node->cloud, asking->request);
 }

@@ -304,6 +304,7 @@ static void wind_up(struct node *node)
                 fail("node %u: its copies do not end", node->index);
         }
         cluster_leave(cluster);
+        cloud_hang_up(node); /* as cloud_guard_close does */
         while (!cluster_leave_step(cluster)) {
             take_all(node);
             if (++steps > 2 * MAX_STEPS)
@@ -311,7 +312,6 @@ static void wind_up(struct node *node)
                      cluster->under_way);
         }
         lend_close(cluster);
-        cloud_hang_up(node);
         take_all(node);
     }
 }
