@@ -355,6 +355,18 @@ static void run_write(struct store_job *job, struct db_reader *reader)
     }
 }
 
+/* By now: whoever asks for ADOPTION looked before another one ended, or its news came since. */
+static bool is_known(struct adoption *adoption, struct db_reader *reader)
+{
+    struct object *row = NULL;
+    int rc = journal_find(store_journal(adoption->table->store), reader, &adoption->id, &row);
+
+    if (rc == 0)
+        memcpy(adoption->sha256, row->sha256, SHA256_BYTES);
+    object_destroy(&row);
+    return rc == 0;
+}
+
 static void run_begin(struct store_job *job, struct db_reader *reader)
 {
     struct adoption *adoption = container_of(job, struct adoption, job);
@@ -370,7 +382,10 @@ static void run_begin(struct store_job *job, struct db_reader *reader)
                                               .length = look->size,
                                               .from_cloud = &from};
 
-    (void)reader;
+    if (is_known(adoption, reader)) {
+        conclude(adoption, 0);
+        return;
+    }
     say_where(&from, adoption);
     int rc = store_put_begin(&adoption->put, adoption->table->store, &options);
     if (rc == 0) {
