@@ -12,13 +12,13 @@
 /* What the store does for its cluster on node I. */
 static struct finder {
     int node;
-    enum { FINDS, REFUSES, FAILS, WAITS } manner;
+    _Atomic enum manner { FINDS, REFUSES, FAILS, WAITS } manner;
     struct cluster_seek
         *waiting[LIMIT_SEEKS_SERVED]; /* `wait_count` of them, the cluster's thread's */
     atomic_uint wait_count;
     atomic_uint asked;
     pthread_t thread;
-    bool found;
+    atomic_bool found;
 } finders[NODES];
 
 static int number_of(const struct id128 *id)
@@ -65,7 +65,7 @@ static int on_seek(void *arg, const struct id128 *id, struct cluster_seek *seek)
     struct finding *it;
 
     atomic_fetch_add(&finder->asked, 1);
-    switch (finder->manner) {
+    switch (atomic_load(&finder->manner)) {
     case REFUSES:
         return ERR_FULL;
     case FAILS:
