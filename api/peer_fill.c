@@ -14,7 +14,7 @@
  * has the body's end in it.
  *
  * A fill is in the table until it is over, or everybody has left: then the fetch is cancelled, and
- * who asks next begins anew; unless the cloud has a copy and most of it has come.
+ * who asks next begins anew; unless all of it has come, or most of it and the cloud has a copy.
  *
  * References: one of each who takes part, one of fetch and writer together, until the writer has
  * seen `done`.

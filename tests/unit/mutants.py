@@ -75,6 +75,10 @@ MUTANTS = [
      "api/peer_fill.c",
      "    bool comes = fill->rc == 0 && fill->came < fill->size;",
      "    bool comes = fill->rc == 0 && !fill->fetched;")),
+    ("api_cloud", ("coalesce-paid-for", "what all have left is given up though it is nearly here",
+     "api/peer_fill.c",
+     "    return fill->pinned || (fill->origin.has_cloud",
+     "    return fill->pinned || (false && fill->origin.has_cloud")),
     ("peer_fill", ("coalesce-unverified", "the last block is sent before the SHA-256 is known",
      "api/peer_fill.c",
      "    int rc = taken == fill->size ? verify(fill) : 0;\n"
