@@ -9,8 +9,9 @@
  *   keeps the old copy where it is good and takes the new bytes where it is not.
  *
  * Small bodies are collected in memory (what all uploads take together is bounded), larger ones go
- * to their file as they come, hashed on the way. A put that ends without a commit leaves nothing:
- * its file is removed by the pool, because removing a large file can take long.
+ * to their file as they come. What is there is handed to the disk and hashed by a pool thread, a
+ * part at a time, while more comes. A put that ends without a commit leaves nothing: its file is
+ * removed by the pool, because removing a large file can take long.
  *
  * Puts are used again: at 60,000 a second their memory is worth keeping.
  */
@@ -46,11 +47,12 @@ struct store_put {
     bool finished; /* the large file is complete */
     bool busy;     /* a pool thread or the committer has it */
     bool gated;    /* it went through the gate for changes, and goes out of it */
-    /* The disk takes SPAN of the large file while more is written. */
+    /* The disk takes SPAN of the large file, and it is hashed, while more is written. */
     struct job flush;
     struct large_span span;
-    int flush_rc; /* of those that are over */
-    lsn_t synced; /* the journal, when the part before it was begun */
+    uint64_t hashed; /* bytes of the body; the rest at the end */
+    int flush_rc;    /* of those that are over */
+    lsn_t synced;    /* the journal, when the part before it was begun */
     /* NULL: none is under way; else what its end calls, `nobody` where nobody waits for it. */
     void (*_Atomic then)(struct store_put *put);
     /* From here on kept from one use to the next. */
@@ -283,20 +285,30 @@ static int become_large(struct store_put *put)
     rc = large_create(&put->large, put->store->large);
     if (rc || put->received == 0)
         return rc;
-    digest_update(put->sha, put->body, put->received);
-    if (put->expect.has_md5)
-        digest_update(put->md5, put->body, put->received);
     rc = large_write(put->large, put->body, put->received);
     release_body(put);
     return rc;
 }
 
-static int write_large(struct store_put *put, const void *data, size_t len)
+/* Hash the body up to byte END, which the page cache has: not the thread that receives it does. */
+static int hash_up_to(struct store_put *put, uint64_t end)
 {
-    digest_update(put->sha, data, len);
-    if (put->expect.has_md5)
-        digest_update(put->md5, data, len);
-    return large_write(put->large, data, len);
+    uint8_t *buf = put->hashed < end ? malloc(BLOCK_BYTES) : NULL;
+    int rc = put->hashed < end && !buf ? ERR_NO_MEMORY : ERR_NONE;
+
+    while (put->hashed < end && !rc) {
+        size_t len = end - put->hashed < BLOCK_BYTES ? end - put->hashed : BLOCK_BYTES;
+
+        rc = large_read_back(put->large, buf, len, put->hashed);
+        if (rc)
+            break;
+        digest_update(put->sha, buf, len);
+        if (put->expect.has_md5)
+            digest_update(put->md5, buf, len);
+        put->hashed += len;
+    }
+    free(buf);
+    return rc;
 }
 
 bool store_put_due(const struct store_put *put)
@@ -312,9 +324,13 @@ static void nobody(struct store_put *put)
 static void run_flush(struct job *job, void *context)
 {
     struct store_put *put = container_of(job, struct store_put, flush);
-    int rc = large_hand_over(put->large, put->span);
+    int rc = large_hand_over(put->large, put->span, false);
 
     (void)context;
+    if (rc == 0)
+        rc = hash_up_to(put, large_span_end(put->span)); /* meanwhile */
+    if (rc == 0)
+        rc = large_hand_over(put->large, put->span, true);
     put->flush_rc = put->flush_rc ? put->flush_rc : rc;
     void (*then)(struct store_put * put) = atomic_exchange(&put->then, NULL);
     /* From here on PUT is its owner's, unless he waits. */
@@ -410,7 +426,7 @@ int store_put_write(struct store_put *put, const void *data, size_t len)
         if (rc)
             return rc;
     }
-    rc = put->large ? write_large(put, data, len) : write_small(put, data, len);
+    rc = put->large ? large_write(put->large, data, len) : write_small(put, data, len);
     if (rc == 0)
         put->received += len;
     return rc;
@@ -509,6 +525,28 @@ static void committed(struct change *change)
     finish(put, rc);
 }
 
+static bool digests_match(struct store_put *put)
+{
+    uint8_t *sha = put->change.request.sha256;
+    uint8_t md5[MD5_BYTES];
+
+    if (put->large) {
+        assert(put->hashed == put->received);
+        digest_final(put->sha, sha);
+        if (put->expect.has_md5)
+            digest_final(put->md5, md5);
+    } else {
+        sha256(put->body, put->received, sha);
+        if (put->expect.has_md5) {
+            digest_reset(put->md5);
+            digest_update(put->md5, put->body, put->received);
+            digest_final(put->md5, md5);
+        }
+    }
+    return (!put->expect.has_sha256 || memcmp(sha, put->expect.sha256, SHA256_BYTES) == 0) &&
+           (!put->expect.has_md5 || memcmp(md5, put->expect.md5, MD5_BYTES) == 0);
+}
+
 static void run_finish_large(struct job *job, void *context)
 {
     struct store_put *put = container_of(job, struct store_put, job);
@@ -516,7 +554,9 @@ static void run_finish_large(struct job *job, void *context)
     uint64_t size = 0;
 
     (void)context;
-    int rc = put->flush_rc;
+    int rc = put->flush_rc ? put->flush_rc : hash_up_to(put, put->received);
+    if (rc == 0 && !digests_match(put))
+        rc = ERR_MISMATCH;
     if (rc == 0)
         rc = large_finish(put->large, &change->file, &size, &change->trailer);
     if (rc == 0) {
@@ -533,27 +573,6 @@ static void finish_large(struct store_put *put)
     run_finish_large(&put->job, NULL);
 }
 
-static bool digests_match(struct store_put *put)
-{
-    uint8_t *sha = put->change.request.sha256;
-    uint8_t md5[MD5_BYTES];
-
-    if (put->large) {
-        digest_final(put->sha, sha);
-        if (put->expect.has_md5)
-            digest_final(put->md5, md5);
-    } else {
-        sha256(put->body, put->received, sha);
-        if (put->expect.has_md5) {
-            digest_reset(put->md5);
-            digest_update(put->md5, put->body, put->received);
-            digest_final(put->md5, md5);
-        }
-    }
-    return (!put->expect.has_sha256 || memcmp(sha, put->expect.sha256, SHA256_BYTES) == 0) &&
-           (!put->expect.has_md5 || memcmp(md5, put->expect.md5, MD5_BYTES) == 0);
-}
-
 static int submit(struct store_put *put)
 {
     struct change *change = &put->change;
@@ -565,8 +584,6 @@ static int submit(struct store_put *put)
         rc = digest_create(&put->md5, DIGEST_MD5);
     if (rc)
         return rc;
-    if (!digests_match(put))
-        return ERR_MISMATCH;
     change->request.size = put->received;
     change->done = committed;
     if (put->large) {
@@ -575,6 +592,8 @@ static int submit(struct store_put *put)
         put->job.run = run_finish_large;
         return pool_submit(put->store->writers, &put->job);
     }
+    if (!digests_match(put))
+        return ERR_MISMATCH;
     change->body = put->received ? put->body : put->small;
     for (uint64_t i = 0; i < block_count(put->received); i++) {
         size_t at = i * BLOCK_BYTES;

@@ -110,16 +110,17 @@ static int system_fsync(struct io *io, int fd)
     return rc == 0 ? 0 : failure();
 }
 
-static int system_sync_range(struct io *io, int fd, uint64_t offset, uint64_t len)
+static int system_sync_range(struct io *io, int fd, uint64_t offset, uint64_t len, bool wait)
 {
     (void)io;
     if (offset > INT64_MAX || len > INT64_MAX)
         return ERR_RANGE;
     /* Advice: where the file system does not know it, the pages go out when they are synced. */
-    if (sync_file_range(fd, (off64_t)offset, (off64_t)len,
-                        SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
-                            SYNC_FILE_RANGE_WAIT_AFTER) == 0 ||
-        errno == ENOSYS || errno == EOPNOTSUPP || errno == ESPIPE || errno == EINTR)
+    unsigned flags = SYNC_FILE_RANGE_WRITE;
+    if (wait)
+        flags |= SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WAIT_AFTER;
+    if (sync_file_range(fd, (off64_t)offset, (off64_t)len, flags) == 0 || errno == ENOSYS ||
+        errno == EOPNOTSUPP || errno == ESPIPE || errno == EINTR)
         return 0;
     return failure();
 }

@@ -47,9 +47,9 @@ struct io {
     ssize_t (*pwritev)(struct io *io, int fd, const struct iovec *iov, int count, uint64_t offset);
     int (*fdatasync)(struct io *io, int fd);
     int (*fsync)(struct io *io, int fd);
-    /* Have dirty pages of the range written, and wait for that; promises nothing about durability.
-     */
-    int (*sync_range)(struct io *io, int fd, uint64_t offset, uint64_t len);
+    /* Have dirty pages of the range written, and WAIT for that or not; promises nothing about
+     * durability. */
+    int (*sync_range)(struct io *io, int fd, uint64_t offset, uint64_t len, bool wait);
     int (*truncate)(struct io *io, int fd, uint64_t size);
     int (*stat_fd)(struct io *io, int fd, struct io_stat *out);
     int (*stat)(struct io *io, const char *path, struct io_stat *out);

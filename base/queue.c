@@ -4,8 +4,12 @@
  * A producer signals only where somebody waits, so a busy consumer costs it no system call. The
  * waiting count and the items are both under the mutex: a push either sees the waiter or the waiter
  * sees the item before it sleeps, so no wake-up is lost. A queue_wake without a waiter is kept for
- * the next wait. Several consumers work as well (the pool is one); then each may find that another
- * has taken what it was woken for, and queue_take answers 0.
+ * the next wait.
+ *
+ * Several consumers work as well (the pool is one); then each may find that another has taken what
+ * it was woken for, and queue_take answers 0. One wake-up at a time is under way: a producer of
+ * many items wakes one consumer, who wakes the next where it leaves some. Where an item is done
+ * sooner than a thread wakes, the others sleep on.
  */
 #include "base/queue.h"
 
@@ -19,7 +23,7 @@ struct queue {
     pthread_mutex_t lock;
     pthread_cond_t changed;
     size_t capacity, first, length;
-    unsigned waiting;
+    unsigned waiting, signalled; /* consumers; those of them that wake up, at least */
     bool woken, closed;
     void *items[];
 };
@@ -82,6 +86,16 @@ void queue_destroy(struct queue **queue)
     *queue = NULL;
 }
 
+/* Whether a consumer has to be woken, which the caller then does; the lock is held. */
+static bool wakes_one(struct queue *queue)
+{
+    bool wakes = queue->length > 0 && queue->waiting > 0 && queue->signalled == 0;
+
+    if (wakes)
+        queue->signalled++;
+    return wakes;
+}
+
 int queue_push(struct queue *queue, void *item)
 {
     int rc;
@@ -99,7 +113,7 @@ int queue_push(struct queue *queue, void *item)
         queue->length++;
         rc = 0;
     }
-    bool signal = rc == 0 && queue->waiting > 0;
+    bool signal = rc == 0 && wakes_one(queue);
     unlock(queue);
     /* After the unlock, so that the consumer does not wake only to wait for us. */
     if (signal)
@@ -118,7 +132,10 @@ size_t queue_take(struct queue *queue, void **items, size_t max)
         queue->first = queue->first + 1 < queue->capacity ? queue->first + 1 : 0;
         queue->length--;
     }
+    bool signal = wakes_one(queue);
     unlock(queue);
+    if (signal)
+        (void)pthread_cond_signal(&queue->changed);
     return count;
 }
 
@@ -154,6 +171,9 @@ bool queue_wait(struct queue *queue, int64_t timeout_ms)
         rc = timeout_ms < 0 ? pthread_cond_wait(&queue->changed, &queue->lock)
                             : pthread_cond_timedwait(&queue->changed, &queue->lock, &until);
         queue->waiting--;
+        /* Perhaps another's, who then is woken once more than needed. */
+        if (queue->signalled > 0)
+            queue->signalled--;
         assert(rc == 0 || rc == ETIMEDOUT);
     }
     queue->woken = false;

@@ -48,6 +48,18 @@ void applier_close(struct journal *journal)
     a->sums = NULL;
 }
 
+static int save_origins(struct applier *a)
+{
+    int rc = ERR_NONE;
+
+    for (size_t i = 0; i < a->origin_count && !rc; i++) {
+        if (a->origins[i].unsaved)
+            rc = db_origin_set(a->db, &a->origins[i]);
+        a->origins[i].unsaved = false; /* after an error they are read back */
+    }
+    return rc;
+}
+
 int applier_commit(struct journal *journal, lsn_t position)
 {
     struct applier *a = &journal->applier;
@@ -60,6 +72,8 @@ int applier_commit(struct journal *journal, lsn_t position)
             rc = 0; /* removed since, by a later record; else reads and the scrub report it */
     }
     a->state.position = position;
+    if (rc == 0)
+        rc = save_origins(a);
     if (rc == 0)
         rc = applier_write_sums(journal);
     if (rc == 0)

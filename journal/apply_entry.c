@@ -84,10 +84,8 @@ static int put_event(struct journal *journal, const struct entry *entry, bool *a
     /* Also one that is there already, behind a hole that was filled just now. */
     if (entry->seq == origin->seq + 1) {
         origin->seq = entry->seq;
-        origin->changed = true;
+        origin->changed = origin->unsaved = true;
         memcpy(origin->hash, entry->hash, SHA256_BYTES);
-        if ((rc = db_origin_set(a->db, origin)) != 0)
-            return rc;
     }
     if (!entry->ends_origin || !*added)
         return 0;
@@ -95,8 +93,8 @@ static int put_event(struct journal *journal, const struct entry *entry, bool *a
     if ((rc = applier_origin(a, &entry->ended, &entry->node, &origin)) != 0 || origin->ended)
         return rc;
     origin->ended = true;
-    origin->changed = true;
-    return db_origin_set(a->db, origin);
+    origin->changed = origin->unsaved = true;
+    return 0;
 }
 
 /* A run contradicts itself: it leaves every vector. Of one of our own, what others may lack is to
@@ -147,12 +145,11 @@ static int put_peer_fact(struct journal *journal, const struct entry *entry)
         return db_feature_raise(db, event.feature);
     }
     for (uint32_t i = 0; rc == 0 && i < event.item_count; i++) {
-        struct object *object = NULL;
+        bool deleted;
 
-        rc = db_find_writing(db, &event.items[i].id, &object);
-        if (rc == ERR_NOT_FOUND || (rc == 0 && !(object->flags & OBJECT_DELETED)))
+        rc = db_is_deleted(db, &event.items[i].id, &deleted);
+        if (rc == 0 && !deleted)
             rc = db_holder_fold(db, &event, &event.items[i]);
-        object_destroy(&object);
     }
     return rc;
 }

@@ -22,12 +22,11 @@ static int put_holders(struct journal *journal, struct snapshot_reader *reader)
     int rc;
 
     while ((rc = snapshot_next_holder(reader, &holder)) == 1) {
-        struct object *object = NULL;
+        bool deleted;
 
-        rc = db_find_writing(db, &holder.id, &object);
-        if (rc == ERR_NOT_FOUND || (rc == 0 && !(object->flags & OBJECT_DELETED)))
+        rc = db_is_deleted(db, &holder.id, &deleted);
+        if (rc == 0 && !deleted)
             rc = db_holder_join(db, &holder);
-        object_destroy(&object);
         if (rc)
             break;
     }

@@ -362,6 +362,33 @@ int db_find_writing(struct db *db, const struct id128 *id, struct object **out)
     return find_object(&db->conn, id, out);
 }
 
+int db_is_deleted(struct db *db, const struct id128 *id, bool *out)
+{
+    struct object *object;
+    sqlite3_stmt *flags;
+    int rc = conn_statement(&db->conn, STATEMENT_FLAGS, &flags);
+
+    *out = false;
+    if (rc)
+        return rc;
+    int bound = sqlite3_bind_int64(flags, 1, object_key(id));
+    if (bound != SQLITE_OK)
+        return conn_error(&db->conn, bound);
+    rc = conn_step(&db->conn, flags);
+    bool found = rc == 1 && row_has_id(flags, id);
+    if (found)
+        *out = sqlite3_column_int64(flags, 1) & OBJECT_DELETED;
+    if (rc == 1)
+        sqlite3_reset(flags);
+    if (rc <= 0 || found)
+        return rc < 0 ? rc : 0;
+    /* Another id has the key. */
+    rc = find_object(&db->conn, id, &object);
+    *out = rc == 0 && object->flags & OBJECT_DELETED;
+    object_destroy(&object);
+    return rc == ERR_NOT_FOUND ? 0 : rc;
+}
+
 /* ---- Checkpoints ---- */
 
 int db_checkpoint(struct db *db, bool *complete)

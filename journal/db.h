@@ -53,6 +53,7 @@ struct db_origin {
     bool ended;
     bool frozen;  /* there is a row of it in `frozen` (db_freeze.h); not written by db_origin_set */
     bool changed; /* the applier's own: not said to the listener yet */
+    bool unsaved; /* … the row is behind: applier_commit writes it, once a transaction */
     bool gap;     /* … events above `seq` were met, but not the next one (mend.c) */
     uint64_t trimmed; /* … compaction has looked at all events up to here since the start */
 };
@@ -116,6 +117,9 @@ int db_garbage_add(struct db *db, uint64_t file, lsn_t freed_at) MUST_CHECK;
 int db_garbage_remove(struct db *db, lsn_t through) MUST_CHECK;
 /* Look-up on the writing connection: sees the open transaction. As db_find. */
 int db_find_writing(struct db *db, const struct id128 *id, struct object **out) MUST_CHECK;
+
+/* … of whether it is a deleted object's id. */
+int db_is_deleted(struct db *db, const struct id128 *id, bool *out) MUST_CHECK;
 
 /* Copy the WAL into the database and sync it. *COMPLETE: every committed transaction is now in the
  * synced database file. Not inside a transaction. */

@@ -165,6 +165,7 @@ static const char *const texts[STATEMENT_COUNT] = {
     [STATEMENT_BEGIN] = "BEGIN IMMEDIATE",
     [STATEMENT_COMMIT] = "COMMIT",
     [STATEMENT_ROLLBACK] = "ROLLBACK",
+    [STATEMENT_FLAGS] = "SELECT id, flags FROM objects WHERE key = ?1",
     [STATEMENT_STATE_SET] =
         "UPDATE state SET node = ?1, store = ?2, position = ?3, clean_generation = ?4, hlc = ?5, "
         "events = ?6, objects = ?7, deleted = ?8, bytes = ?9, outbox = ?10, outbox_bytes = ?11, "

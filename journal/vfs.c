@@ -161,7 +161,7 @@ static int written(struct file *file, uint64_t offset, uint64_t len)
     if (file->run_bytes < RUN_BYTES)
         return SQLITE_OK;
     file->run_bytes = 0;
-    int rc = io->sync_range(io, file->fd, file->run_from, file->run_to - file->run_from);
+    int rc = io->sync_range(io, file->fd, file->run_from, file->run_to - file->run_from, true);
     if (rc == 0)
         return SQLITE_OK;
     if (!file->sync_error)

@@ -191,7 +191,7 @@ int cloud_dir_put(struct dir_work *work, uint8_t *buffer, bool *turn)
         if (work->at == step) {
             /* Lest all of it go out in the sync at the end, and everybody else's with it. */
             rc = dir_io(work)->sync_range(dir_io(work), work->fd, step - CLOUD_DIR_STEP_BYTES,
-                                          CLOUD_DIR_STEP_BYTES);
+                                          CLOUD_DIR_STEP_BYTES, true);
             *turn = rc == 0;
             return rc ? rc : ERR_AGAIN;
         }

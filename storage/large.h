@@ -39,10 +39,17 @@ struct large_span {
     uint64_t offset, len; /* bytes of the file */
 };
 struct large_span large_take_due(struct large_writer *writer);
-/* Have the disk take SPAN, and wait for it; on any thread, while more is written. Blocks; promises
- * no durability. */
-int large_hand_over(const struct large_writer *writer, struct large_span span) MUST_CHECK;
-/* Both, of what was written so far. */
+/* The byte of the body that follows SPAN. */
+uint64_t large_span_end(struct large_span span);
+/* LEN bytes of the body from byte OFFSET on, all of them written before, into BUF; on any thread,
+ * while more is written. ERR_IO. */
+int large_read_back(const struct large_writer *writer, void *buf, size_t len,
+                    uint64_t offset) MUST_CHECK;
+/* Have the disk take SPAN, and WAIT for it or not; on any thread, while more is written. Blocks;
+ * promises no durability. */
+int large_hand_over(const struct large_writer *writer, struct large_span span,
+                    bool wait) MUST_CHECK;
+/* Take what is due, and wait for the disk. */
 int large_write_back(struct large_writer *writer) MUST_CHECK;
 /* Write the trailer, make file and directory entry durable. Blocks on the disk. */
 int large_finish(struct large_writer *writer, uint64_t *number, uint64_t *size,

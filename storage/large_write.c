@@ -196,16 +196,26 @@ struct large_span large_take_due(struct large_writer *writer)
     return span;
 }
 
-int large_hand_over(const struct large_writer *writer, struct large_span span)
+uint64_t large_span_end(struct large_span span)
+{
+    return span.offset + span.len - HEADER_BYTES;
+}
+
+int large_read_back(const struct large_writer *writer, void *buf, size_t len, uint64_t offset)
+{
+    return io_read(writer->store->env->io, writer->fd, buf, len, large_body_end(offset), false);
+}
+
+int large_hand_over(const struct large_writer *writer, struct large_span span, bool wait)
 {
     struct io *io = writer->store->env->io;
 
-    return io->sync_range(io, writer->fd, span.offset, span.len);
+    return io->sync_range(io, writer->fd, span.offset, span.len, wait);
 }
 
 int large_write_back(struct large_writer *writer)
 {
-    int rc = large_hand_over(writer, large_take_due(writer));
+    int rc = large_hand_over(writer, large_take_due(writer), true);
 
     if (rc)
         writer->rc = rc;

@@ -152,11 +152,12 @@ static inline int memory_sync(struct io *io, int fd)
     return 0;
 }
 
-static inline int memory_sync_range(struct io *io, int fd, uint64_t offset, uint64_t len)
+static inline int memory_sync_range(struct io *io, int fd, uint64_t offset, uint64_t len, bool wait)
 {
     (void)memory_file_of(io, fd);
     (void)offset;
     (void)len;
+    (void)wait;
     return 0;
 }
 

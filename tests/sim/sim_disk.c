@@ -467,10 +467,11 @@ static int sim_fsync(struct io *io, int fd)
     return sync_fd(disk_of(io), fd, SIM_FSYNC);
 }
 
-static int sim_sync_range(struct io *io, int fd, uint64_t offset, uint64_t len)
+static int sim_sync_range(struct io *io, int fd, uint64_t offset, uint64_t len, bool wait)
 {
     struct sim_disk *disk = disk_of(io);
 
+    (void)wait;
     if (disk->dead)
         return ERR_IO;
     trace(disk, 102, offset, len, 0);

@@ -276,7 +276,8 @@ static void sizes_offsets_and_syncs_reach_the_system(void **state)
     assert_int_equal(io_write(io, fd, "far", 3, far), 0);
     assert_int_equal(io->fdatasync(io, fd), 0);
     assert_int_equal(io->fsync(io, fd), 0);
-    assert_int_equal(io->sync_range(io, fd, 0, far), 0);
+    assert_int_equal(io->sync_range(io, fd, 0, far, false), 0);
+    assert_int_equal(io->sync_range(io, fd, 0, far, true), 0);
     assert_int_equal(io->stat_fd(io, fd, &stat), 0);
     assert_true(stat.size_bytes == far + 3);
     assert_true(stat.used_bytes < UINT64_C(1) << 30); /* sparse */
@@ -292,7 +293,7 @@ static void sizes_offsets_and_syncs_reach_the_system(void **state)
     assert_int_equal(io->pread(io, fd, buf, 1, UINT64_MAX, false), ERR_RANGE);
     assert_int_equal(io_write(io, fd, "x", 1, UINT64_MAX), ERR_RANGE);
     assert_int_equal(io->truncate(io, fd, UINT64_MAX), ERR_TOO_BIG);
-    assert_int_equal(io->sync_range(io, fd, UINT64_MAX, 1), ERR_RANGE);
+    assert_int_equal(io->sync_range(io, fd, UINT64_MAX, 1, true), ERR_RANGE);
     assert_int_equal(io_close(io, &fd), 0);
 }
 

@@ -263,13 +263,14 @@ static inline int disk_unlink(struct io *io, const char *path)
 }
 
 /* Promises nothing, and what it reports nobody reports again. */
-static inline int disk_sync_range(struct io *io, int fd, uint64_t offset, uint64_t len)
+static inline int disk_sync_range(struct io *io, int fd, uint64_t offset, uint64_t len, bool wait)
 {
     struct disk *disk = disk_of(io);
 
     (void)disk_file(disk, fd);
     (void)offset;
     (void)len;
+    (void)wait;
     int rc = disk_call(disk);
     if (rc)
         disk->failed_sync = true;

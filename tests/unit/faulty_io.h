@@ -61,10 +61,11 @@ static inline int faulty_sync(struct io *io, int fd)
     return faulty_fails(io) ? faulty_of(io)->rc : 0;
 }
 
-static inline int faulty_sync_range(struct io *io, int fd, uint64_t offset, uint64_t len)
+static inline int faulty_sync_range(struct io *io, int fd, uint64_t offset, uint64_t len, bool wait)
 {
     (void)offset;
     (void)len;
+    (void)wait;
     return faulty_sync(io, fd);
 }
 

@@ -489,6 +489,37 @@ static void a_failed_upload_reports_and_leaves_nothing_whichever_call_fails(void
     assert_true(k > 20);
 }
 
+static void what_is_due_is_handed_over_and_read_back_while_more_comes(void **state)
+{
+    struct fixture *fixture = *state;
+    struct large_writer *writer;
+    uint8_t *body = malloc(MIB), *back = malloc(MIB);
+
+    for (uint64_t i = 0; i < MIB; i++)
+        body[i] = byte_at(i);
+    assert_int_equal(large_create(&writer, fixture->store), 0);
+    assert_int_equal(large_write(writer, body, 1000), 0);
+    assert_false(large_due(writer));
+    assert_int_equal(large_write(writer, body + 1000, MIB - 1000), 0);
+    assert_true(large_due(writer));
+    struct large_span span = large_take_due(writer);
+    assert_false(large_due(writer));
+    assert_int_equal(large_span_end(span), MIB);
+    assert_int_equal(large_write(writer, body, 5000), 0);
+    assert_int_equal(large_hand_over(writer, span, false), 0);
+    assert_int_equal(large_read_back(writer, back, MIB, 0), 0);
+    assert_memory_equal(back, body, MIB);
+    assert_int_equal(large_hand_over(writer, span, true), 0);
+    assert_int_equal(large_read_back(writer, back, 5000, MIB), 0);
+    assert_memory_equal(back, body, 5000);
+    faulty_arm(&fixture->faulty, 1, ERR_IO);
+    assert_int_equal(large_read_back(writer, back, 1, 0), ERR_IO);
+    faulty_arm(&fixture->faulty, 0, 0);
+    large_writer_destroy(&writer, true);
+    free(back);
+    free(body);
+}
+
 static void a_failed_writer_stays_failed(void **state)
 {
     struct fixture *fixture = *state;
@@ -581,6 +612,7 @@ int main(void)
         TEST(a_read_that_would_wait_says_so_and_can_be_repeated),
         TEST(a_file_renamed_while_it_is_being_opened_is_found),
         TEST(a_failed_upload_reports_and_leaves_nothing_whichever_call_fails),
+        TEST(what_is_due_is_handed_over_and_read_back_while_more_comes),
         TEST(a_failed_writer_stays_failed),
         TEST(a_failed_settle_loses_no_file_and_can_be_repeated),
         TEST(a_failing_read_is_reported_whichever_call_fails),
