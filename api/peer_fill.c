@@ -14,7 +14,7 @@
  * has the body's end in it.
  *
  * A fill is in the table until it is over, or everybody has left: then the fetch is cancelled, and
- * who asks next begins anew; unless the cloud has a copy and most of it has come.
+ * who asks next begins anew; unless all of it has come, or most of it and the cloud has a copy.
  *
  * References: one of each who takes part, one of fetch and writer together, until the writer has
  * seen `done`.
@@ -213,28 +213,27 @@ static size_t next_piece(const struct peer_fill *fill)
                                            : (size_t)(len / BLOCK_BYTES * BLOCK_BYTES);
 }
 
-/* Take LEN bytes: they may be read, then they are written. */
+/* Take LEN bytes: they may be read, then they are written. The last of a body are taken only if all
+ * of it is right, and before that no byte of its last block is: next_piece. */
 static int take_piece(struct peer_fill *fill, size_t len)
 {
-    uint64_t size = fill->size, last_block = (size - 1) / BLOCK_BYTES * BLOCK_BYTES;
     const uint8_t *bytes = fill->ring + fill->taken % fill->cap;
     uint64_t taken = fill->taken + len;
-    int rc = 0;
 
+    assert(taken == fill->size || taken % BLOCK_BYTES == 0);
     if (fill->sha)
         digest_update(fill->sha, bytes, len);
-    if (taken == size)
-        rc = verify(fill);
+    int rc = taken == fill->size ? verify(fill) : 0;
     if (rc)
         return rc;
     lock(fill);
-    fill->readable = taken == size || taken < last_block || !fill->sha ? taken : last_block;
+    fill->readable = taken;
     unlock(fill);
     post_waiters(fill);
     rc = disk_copy_write(fill->copy, bytes, len);
     if (rc)
         return rc;
-    if (taken == size)
+    if (taken == fill->size)
         disk_copy_complete(fill->copy);
     lock(fill);
     fill->taken = taken;
@@ -502,8 +501,8 @@ void peer_fill_leave(struct peer_fill **fill_ptr)
     fill->followers--;
     lock(fill);
     /* What has come whole is worth its last steps. */
-    bool cancel =
-        fill->followers == 0 && !fill->fetched && fill->rc == 0 && !is_worth_its_end(fill);
+    bool comes = fill->rc == 0 && fill->came < fill->size;
+    bool cancel = comes && fill->followers == 0 && !is_worth_its_end(fill);
     fill->rc = cancel ? ERR_CLOSED : fill->rc;
     unlock(fill);
     if (cancel)

@@ -219,6 +219,8 @@ static void a_member_that_has_it_goes_before_the_cloud(void **state)
     put_in_cloud(1, size);
     eventually(in_state(1, PROBE_ALIVE) == 2);
     assert_int_equal(fetch_all(1, 1, size), 0);
+    /* Nobody fetches such a range for all: who passes over the member asks the cloud. */
+    assert_int_equal(finish(begin(1, 1, size, 777, 300000, UINT64_MAX)), 0);
     assert_int_equal(gets(), 0);
 
     /* It dies on the way: the cloud goes on from there. */

@@ -69,12 +69,25 @@ MUTANTS = [
      "    *out = NULL;\n    if (!*out) {")),
     ("peer_fill", ("coalesce-poisoned", "who leaves ends the fill of the others",
      "api/peer_fill.c",
-     "        fill->followers == 0 && !fill->fetched && fill->rc == 0 && !is_worth_its_end(fill);",
-     "        !fill->fetched && fill->rc == 0;")),
+     "    bool cancel = comes && fill->followers == 0 && !is_worth_its_end(fill);",
+     "    bool cancel = comes && !is_worth_its_end(fill);")),
+    ("peer_fill", ("coalesce-whole-is-lost", "what all have left is given up though it is here",
+     "api/peer_fill.c",
+     "    bool comes = fill->rc == 0 && fill->came < fill->size;",
+     "    bool comes = fill->rc == 0 && !fill->fetched;")),
+    ("api_cloud", ("coalesce-paid-for", "what all have left is given up though it is nearly here",
+     "api/peer_fill.c",
+     "    return fill->pinned || (fill->origin.has_cloud",
+     "    return fill->pinned || (false && fill->origin.has_cloud")),
     ("peer_fill", ("coalesce-unverified", "the last block is sent before the SHA-256 is known",
      "api/peer_fill.c",
-     "    fill->readable = taken == size || taken < last_block || !fill->sha ? taken : last_block;",
-     "    fill->readable = taken;")),
+     "    int rc = taken == fill->size ? verify(fill) : 0;\n"
+     "    if (rc)\n        return rc;\n"
+     "    lock(fill);\n    fill->readable = taken;\n    unlock(fill);\n    post_waiters(fill);\n"
+     "    rc = disk_copy_write(fill->copy, bytes, len);\n    if (rc)",
+     "    lock(fill);\n    fill->readable = taken;\n    unlock(fill);\n    post_waiters(fill);\n"
+     "    int rc = taken == fill->size ? verify(fill) : 0;\n"
+     "    if (rc == 0)\n        rc = disk_copy_write(fill->copy, bytes, len);\n    if (rc)")),
     ("api_cloud", ("coalesce-nobody-lends", "who fetches for all gives only what is whole here",
      "cluster/cluster_lend.c",
      "    if (!lender.open)",

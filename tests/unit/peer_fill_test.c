@@ -197,6 +197,64 @@ static void a_wrong_body_is_whole_for_nobody_and_not_kept(void **state)
     free(wrong);
 }
 
+static bool was_cancelled(struct far *far, const struct fake_fetch *fetch)
+{
+    (void)pthread_mutex_lock(&far->fake->lock);
+    bool cancelled = fetch->cancelled;
+    (void)pthread_mutex_unlock(&far->fake->lock);
+    return cancelled;
+}
+
+/* The clients of FD go away, so that STAYING are left. That shows with the next bytes for them:
+ * FETCH, which is half through, gets no more than 20 blocks. */
+static void leave(struct far *far, struct fake_fetch *fetch, const int *fd, int count,
+                  uint64_t staying)
+{
+    static const struct linger reset = {.l_onoff = 1};
+
+    for (int i = 0; i < count; i++) {
+        assert_int_equal(setsockopt(fd[i], SOL_SOCKET, SO_LINGER, &reset, sizeof reset), 0);
+        (void)close(fd[i]);
+    }
+    for (int i = 0; i < 20 && !under_way(far, staying); i++) {
+        if (!fake_give(far->fake, fetch, far->large, BLOCK_BYTES))
+            break;
+        for (int ms = 0; ms < 500 && !under_way(far, staying); ms++)
+            (void)poll(NULL, 0, 1);
+    }
+    wait_until(far, under_way, staying);
+}
+
+/* Whoever has begun it among them. */
+static void who_leaves_ends_nothing_for_those_who_stay(void **state)
+{
+    struct far *far = *state;
+    struct client *clients[3];
+    struct reply reply;
+    int fd[3];
+
+    put_elsewhere(far, ID, far->large, LARGE);
+    fd[0] = ask(far, "GET", ID, NULL);
+    struct fake_fetch *fetch = fake_fetch(far->fake, 0);
+    for (int i = 0; i < 3; i++)
+        clients[i] = client_start(far, ID, NULL);
+    for (int i = 1; i < 3; i++)
+        fd[i] = ask(far, "GET", ID, NULL);
+    assert_true(fake_give(far->fake, fetch, far->large, LARGE / 2));
+    wait_until(far, under_way, 6);
+    leave(far, fetch, fd, 3, 3);
+    bool cancelled = was_cancelled(far, fetch);
+    fake_serve(far->fake, fetch, far->large);
+    assert_false(cancelled);
+    for (int i = 0; i < 3; i++) {
+        client_end(&clients[i], &reply);
+        expect_bytes(&reply, 200, far->large, LARGE);
+        reply_free(&reply);
+    }
+    assert_int_equal(fake_count(far->fake), 1);
+    wait_until(far, holds_copies, 1);
+}
+
 static void when_all_have_left_the_fetch_ends_and_nothing_is_kept(void **state)
 {
     struct far *far = *state;
@@ -210,15 +268,7 @@ static void when_all_have_left_the_fetch_ends_and_nothing_is_kept(void **state)
     struct fake_fetch *fetch = fake_fetch(far->fake, 0);
     wait_until(far, under_way, 3);
     assert_true(fake_give(far->fake, fetch, far->large, LARGE / 2));
-    for (int i = 0; i < 3; i++)
-        (void)close(fd[i]);
-    /* That they went away shows with the next bytes for them. */
-    for (int i = 0; i < 20 && !under_way(far, 0); i++) {
-        if (!fake_give(far->fake, fetch, far->large, BLOCK_BYTES))
-            break;
-        for (int ms = 0; ms < 500 && !under_way(far, 0); ms++)
-            (void)poll(NULL, 0, 1);
-    }
+    leave(far, fetch, fd, 3, 0);
     fake_wait_cancelled(far->fake, fetch);
     /* Who comes now does not wait for what was given up. */
     client = client_start(far, ID, NULL);
@@ -231,6 +281,32 @@ static void when_all_have_left_the_fetch_ends_and_nothing_is_kept(void **state)
     wait_until(far, memory_used, 0);
     wait_until(far, uses,
                cache_of(far).copies * ((LARGE + BLOCK_BYTES - 1) / BLOCK_BYTES) * BLOCK_BYTES);
+}
+
+/* All of its bytes are here, and all have them; that it was the last of them is not said yet. */
+static void what_has_come_whole_is_not_given_up(void **state)
+{
+    struct far *far = *state;
+    struct client *client;
+    struct reply reply;
+
+    put_elsewhere(far, ID, far->large, LARGE);
+    client = client_start(far, ID, NULL);
+    struct fake_fetch *fetch = fake_fetch(far->fake, 0);
+    assert_true(fake_give(far->fake, fetch, far->large, LARGE));
+    client_end(&client, &reply);
+    expect_bytes(&reply, 200, far->large, LARGE);
+    reply_free(&reply);
+    wait_until(far, under_way, 0);
+    bool cancelled = was_cancelled(far, fetch);
+    fake_end(fetch, 0);
+    assert_false(cancelled);
+    wait_until(far, holds_copies, 1);
+    wait_until(far, memory_used, 0);
+    hear(ask(far, "GET", ID, NULL), &reply);
+    expect_bytes(&reply, 200, far->large, LARGE);
+    reply_free(&reply);
+    assert_int_equal(fake_count(far->fake), 1);
 }
 
 static void a_failure_is_told_to_all(void **state)
@@ -399,6 +475,8 @@ int main(void)
         FILL_TEST(many_share_one_transfer_and_it_stays),
         FILL_TEST(what_has_come_is_sent_and_the_last_block_waits),
         FILL_TEST(a_wrong_body_is_whole_for_nobody_and_not_kept),
+        FILL_TEST(who_leaves_ends_nothing_for_those_who_stay),
+        FILL_TEST(what_has_come_whole_is_not_given_up),
         FILL_TEST(when_all_have_left_the_fetch_ends_and_nothing_is_kept),
         FILL_TEST(a_failure_is_told_to_all),
         FILL_TEST(what_is_deleted_is_not_kept),
