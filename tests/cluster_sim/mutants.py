@@ -184,7 +184,8 @@ MUTANTS = [
      "cluster/cloud_look.c",
      "    if (look->mark.len && look->mark_rc == 0)\n        rc = ERR_DELETED;\n    else if",
      "    if"),
-    ("cloud-seek-each", "what the ancestor put is read by every node that is asked for it", "api/adoption.c",
+    ("cloud-seek-each", "what the ancestor put is read by every node that is asked for it",
+     "api/adoption.c",
      "    if (!adoption->delegated)", "    if (!adoption)"),
 ]
 
