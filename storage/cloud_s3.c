@@ -374,7 +374,7 @@ static void *run(void *arg)
     struct s3 *s3 = arg;
 
     s3->now_ms = env_mono_ms(s3->env);
-    if (!s3->keys.good) /* whoever makes the cloud may be waiting for them */
+    if (!s3->keys.good) /* that none are to be had is said at the start */
         (void)s3_keys_ready(s3);
     for (;;) {
         s3->now_ms = env_mono_ms(s3->env);
@@ -435,7 +435,6 @@ static void destroy(struct cloud *cloud)
         curl_easy_cleanup(s3->spare[i]);
     if (s3->multi)
         (void)curl_multi_cleanup(s3->multi);
-    (void)pthread_cond_destroy(&s3->settled);
     (void)pthread_mutex_destroy(&s3->lock);
     free(s3->bucket_name);
     free(s3->ca_file);

@@ -345,14 +345,12 @@ struct s3 {
     struct s3_farewell *farewell; /* aborts under way … */
     unsigned farewells;           /* … how many */
 
-    pthread_mutex_t lock;   /* guards what follows */
-    pthread_cond_t settled; /* the first look for credentials came to an end */
+    pthread_mutex_t lock; /* guards what follows */
     struct s3_work *works, *inbox, **inbox_end;
     struct s3_work *touched;
     struct s3_task *tasks_done;
     unsigned count;
-    bool closing, keys_settled;
-    int keys_rc;
+    bool closing;
     struct cloud_figures figures;
 };
 

@@ -9,7 +9,8 @@
  * in a running node.
  *
  * While there are none requests wait; if asking fails they end: with ERR_AGAIN where the endpoint
- * did not answer, with ERR_PERMISSION where it refused.
+ * did not answer, with ERR_PERMISSION where it refused. It may be there later: a machine's network
+ * may come up after the node.
  */
 #include "storage/cloud_s3_internal.h"
 
@@ -42,17 +43,6 @@ static int64_t wall_s(struct s3 *s3)
     return (int64_t)(env_wall_ms(s3->env) / 1000);
 }
 
-static void settle(struct s3 *s3, int rc)
-{
-    (void)pthread_mutex_lock(&s3->lock);
-    if (!s3->keys_settled) {
-        s3->keys_settled = true;
-        s3->keys_rc = rc;
-        (void)pthread_cond_broadcast(&s3->settled);
-    }
-    (void)pthread_mutex_unlock(&s3->lock);
-}
-
 int s3_keys_find(struct s3 *s3, char *message, size_t cap)
 {
     struct s3_keys *keys = &s3->keys;
@@ -82,13 +72,19 @@ void s3_keys_release(struct s3 *s3)
 static void give_up(struct s3 *s3, int rc, const char *message)
 {
     struct s3_keys *keys = &s3->keys;
+    const char *where = keys->plan.source == CREDENTIALS_INSTANCE
+                            ? "not in the environment, no profile, no container's endpoint; of an "
+                              "instance's metadata service: "
+                            : "";
+    char said[CLOUD_MESSAGE_BYTES];
 
     keys->asking = false;
     keys->again_ms = s3->now_ms + AGAIN_MS;
     keys->rc = rc;
-    (void)snprintf(keys->message, sizeof keys->message, "no credentials: %s", message);
-    log_warn("cloud: %s", keys->message);
-    settle(s3, rc);
+    memcpy(said, keys->message, sizeof said);
+    (void)snprintf(keys->message, sizeof keys->message, "no credentials: %s%s", where, message);
+    if (strcmp(said, keys->message) != 0) /* not at each attempt */
+        log_warn("cloud: %s", keys->message);
 }
 
 /* The header that a container's endpoint wants, from the file in which it may change. */
@@ -195,9 +191,9 @@ static int take_credentials(struct s3 *s3, const struct buf *body)
     keys->good = true;
     keys->asking = false;
     keys->rc = 0;
+    keys->message[0] = '\0';
     /* Those that are about to expire already are not asked for in every turn. */
     keys->again_ms = s3->now_ms + AGAIN_MS;
-    settle(s3, 0);
     return 0;
 }
 

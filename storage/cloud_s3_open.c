@@ -96,24 +96,6 @@ static void begin_curl(void)
     curl_begun = curl_global_init(CURL_GLOBAL_DEFAULT);
 }
 
-/* An instance's metadata service was the last resort: whether it is there has to be known. */
-static int await_keys(struct s3 *s3, char *message, size_t cap)
-{
-    int rc = 0;
-
-    (void)pthread_mutex_lock(&s3->lock);
-    while (!s3->keys_settled)
-        (void)pthread_cond_wait(&s3->settled, &s3->lock);
-    if (s3->keys_rc) {
-        (void)snprintf(message, cap,
-                       "no credentials for S3: not in the environment, no profile, no container's "
-                       "endpoint, and no metadata service of an instance");
-        rc = ERR_INVALID;
-    }
-    (void)pthread_mutex_unlock(&s3->lock);
-    return rc;
-}
-
 int cloud_s3_create(struct cloud **out, const struct cloud_s3_config *config, char *message,
                     size_t cap)
 {
@@ -133,7 +115,6 @@ int cloud_s3_create(struct cloud **out, const struct cloud_s3_config *config, ch
     TAILQ_INIT(&s3->sent);
     TAILQ_INIT(&s3->resting);
     (void)pthread_mutex_init(&s3->lock, NULL);
-    (void)pthread_cond_init(&s3->settled, NULL);
     int rc = configure(s3, config, message, cap);
     if (rc)
         goto out;
@@ -148,10 +129,6 @@ int cloud_s3_create(struct cloud **out, const struct cloud_s3_config *config, ch
     if (rc)
         goto out;
     rc = s3_begin_thread(s3);
-    if (rc)
-        goto out;
-    if (s3->keys.plan.source == CREDENTIALS_INSTANCE)
-        rc = await_keys(s3, message, cap);
 out:
     if (rc)
         s3_backend.destroy(&s3->cloud);

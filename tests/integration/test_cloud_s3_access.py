@@ -33,7 +33,7 @@ class Endpoint:
 
     SESSION, ROLE = "a-session-token", "the-role"
 
-    def __init__(self):
+    def __init__(self, port=0):
         outer = self
         self.asked, self.secret, self.token, self.life_s = [], s3.SECRET, None, 3600
         self.authorization, self.status, self.body = None, 200, None
@@ -70,8 +70,9 @@ class Endpoint:
             def log_message(self, *_):
                 pass
 
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self.port = self.server.server_address[1]
+        self.url = f"http://127.0.0.1:{self.port}"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     def document(self):
@@ -164,14 +165,25 @@ def test_a_head_that_is_refused_has_the_file_read_again(proxy, tmp_path, status)
         assert drive.do("head", "there")["rc"] == "ok" and len(proxy.requests) == 3
 
 
-def test_none_anywhere_is_said_at_once(server, endpoint):
+def test_none_anywhere_is_said_at_once(server):
     with s3.Drive(server.endpoint, s3.environment()) as drive:
         assert drive.opened["rc"] == "invalid" and "AWS_ACCESS_KEY_ID" in drive.opened["message"]
     with s3.Drive(server.endpoint, s3.environment(AWS_ACCESS_KEY_ID="a")) as drive:
         assert drive.opened["rc"] == "invalid" and "AWS_SECRET_ACCESS_KEY is not" in drive.opened["message"]
-    endpoint.close()
-    with s3.Drive(server.endpoint, endpoint.instance()) as drive:
-        assert drive.opened["rc"] == "invalid" and "metadata service" in drive.opened["message"]
+
+
+def test_a_metadata_service_may_come_later(server):
+    """Goal: a machine whose network comes up after the node has its credentials then."""
+    port = harness.free_port()
+    env = s3.environment(AWS_EC2_METADATA_DISABLED=None,
+                         AWS_EC2_METADATA_SERVICE_ENDPOINT=f"http://127.0.0.1:{port}")
+    with s3.Drive(server.endpoint, env) as drive:
+        assert drive.opened["rc"] == "ok", drive.opened
+        answer = drive.do("head", "there")
+        assert answer["rc"] != "ok" and "metadata service" in answer["message"]
+        later = Endpoint(port)
+        harness.wait_for(lambda: drive.do("head", "there")["rc"] == "ok", "credentials", 30)
+        later.close()
 
 
 def test_a_proof_is_not_sent_abroad(server):
