@@ -205,13 +205,17 @@ static bool was_cancelled(struct far *far, const struct fake_fetch *fetch)
     return cancelled;
 }
 
-/* The clients of FD go away, so that STAYING are left. That shows with the next bytes for them:
- * FETCH, which is half through, gets no more than 20 blocks. */
+/* The clients of FD take part, and go away, so that STAYING are left. That shows with the next
+ * bytes for them: FETCH, which is half through, gets no more than 20 blocks. */
 static void leave(struct far *far, struct fake_fetch *fetch, const int *fd, int count,
                   uint64_t staying)
 {
     static const struct linger reset = {.l_onoff = 1};
+    char byte;
 
+    /* Who is still looking for it when the others have left would begin another fetch. */
+    for (int i = 0; i < count; i++)
+        assert_int_equal(recv(fd[i], &byte, 1, MSG_PEEK), 1);
     for (int i = 0; i < count; i++) {
         assert_int_equal(setsockopt(fd[i], SOL_SOCKET, SO_LINGER, &reset, sizeof reset), 0);
         (void)close(fd[i]);
