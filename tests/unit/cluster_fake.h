@@ -170,6 +170,16 @@ void cluster_lend(struct cluster *cluster, const struct cluster_lender *lender)
     cluster->lender = *lender;
 }
 
+/* Nobody reads it for all. */
+int cluster_seek_start(struct cluster *cluster, const struct id128 *id,
+                       struct cluster_reader *reader)
+{
+    (void)cluster;
+    (void)id;
+    (void)reader;
+    return ERR_UNSUPPORTED;
+}
+
 /* The store itself calls none of these. */
 
 int cluster_open(struct cluster **out, const struct cluster_config *config, char *message,
