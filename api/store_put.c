@@ -52,7 +52,8 @@ struct store_put {
     struct large_span span;
     uint64_t hashed; /* bytes of the body; the rest at the end */
     int flush_rc;    /* of those that are over */
-    lsn_t synced;    /* the journal, when the part before it was begun */
+    lsn_t synced;    /* the journal, when the part before it was begun … */
+    bool others;     /* … and others have committed since */
     /* NULL: none is under way; else what its end calls, `nobody` where nobody waits for it. */
     void (*_Atomic then)(struct store_put *put);
     /* From here on kept from one use to the next. */
@@ -324,11 +325,12 @@ static void nobody(struct store_put *put)
 static void run_flush(struct job *job, void *context)
 {
     struct store_put *put = container_of(job, struct store_put, flush);
-    int rc = large_hand_over(put->large, put->span, false);
+    /* The disk works meanwhile; where others commit, it has a moment for them instead. */
+    int rc = put->others ? 0 : large_hand_over(put->large, put->span, false);
 
     (void)context;
     if (rc == 0)
-        rc = hash_up_to(put, large_span_end(put->span)); /* meanwhile */
+        rc = hash_up_to(put, large_span_end(put->span));
     if (rc == 0)
         rc = large_hand_over(put->large, put->span, true);
     put->flush_rc = put->flush_rc ? put->flush_rc : rc;
@@ -353,14 +355,15 @@ int store_put_write_back(struct store_put *put)
         return ERR_AGAIN;
     if (put->flush_rc)
         return put->flush_rc;
+    lsn_t synced = journal_synced(put->store->journal);
+    put->others = synced != put->synced;
+    put->synced = synced;
+    bool others = put->others;
     put->span = large_take_due(put->large);
     put->flush.run = run_flush;
     atomic_store(&put->then, nobody);
     if (pool_submit(put->store->writers, &put->flush) != 0)
         atomic_store(&put->then, NULL); /* the pool is full: the last sync takes longer */
-    lsn_t synced = journal_synced(put->store->journal);
-    bool others = synced != put->synced;
-    put->synced = synced;
     return others ? ERR_AGAIN : 0;
 }
 
